@@ -1,0 +1,228 @@
+"""The one output sink. Results go to stdout, everything else to stderr.
+
+Modes: `human` prints sentences; `json` prints each result as one JSON object on one line; `quiet` prints only
+the path (or first value) of each result. In json mode stderr stays text, except that an error is one JSON
+object `{"error": {...}}` on the last line. Knows nothing of commands; rich is imported only when a bar is
+drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from fractions import Fraction
+from typing import Any, Literal, Protocol, TextIO
+
+from stdcli.errors import StdcliError
+
+Mode = Literal["human", "json", "quiet"]
+PLAIN_INTERVAL_S = 30.0
+
+
+class Progress(Protocol):
+    """Counts finished work; `total` may be set once it is known."""
+
+    total: int | None
+
+    def advance(self, n: int = 1) -> None:
+        """Count `n` more units as finished."""
+
+
+class NoProgress:
+    """Progress that shows nothing: the default of library functions."""
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total = total
+
+    def advance(self, n: int = 1) -> None:
+        """Forget the count."""
+
+
+class PlainProgress:
+    """Progress as lines of text: at most one every 30 seconds, and one at the end.
+
+    Args:
+        label: what is counted.
+        total: number of units, or None while unknown.
+        write: receives each line, without newline.
+        clock: seconds, never decreasing.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int | None,
+        *,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.total = total
+        self._label, self._write, self._clock = label, write, clock
+        self._done = 0
+        self._started_s = self._last_s = clock()
+
+    def advance(self, n: int = 1) -> None:
+        """Count `n` more units; write a line if the last one is old enough."""
+        self._done += n
+        now_s = self._clock()
+        if now_s - self._last_s >= PLAIN_INTERVAL_S:
+            self._last_s = now_s
+            self._write(self._line())
+
+    def finish(self, *, completed: bool) -> None:
+        """Write the last line."""
+        self._write(self._line() + ("" if completed else ", stopped"))
+
+    def _line(self) -> str:
+        of_total = "" if self.total is None else f"/{self.total}"
+        return f"{self._label}: {self._done}{of_total} in {self._clock() - self._started_s:.1f} s"
+
+
+class BarProgress:
+    """Progress as a rich bar on a terminal."""
+
+    def __init__(self, bar: Any, task_id: Any, total: int | None) -> None:
+        self._bar, self._task_id, self._total = bar, task_id, total
+
+    @property
+    def total(self) -> int | None:
+        """Number of units, or None while unknown."""
+        return self._total
+
+    @total.setter
+    def total(self, value: int | None) -> None:
+        self._total = value
+        self._bar.update(self._task_id, total=value)
+
+    def advance(self, n: int = 1) -> None:
+        """Move the bar by `n` units."""
+        self._bar.advance(self._task_id, n)
+
+
+class Console:
+    """Renders what a command has to say.
+
+    Args:
+        mode: how results are printed.
+        verbose: print `detail` lines too.
+        debug: the command line shows tracebacks.
+    """
+
+    def __init__(self, mode: Mode = "human", verbose: bool = False, debug: bool = False) -> None:
+        self.mode = mode
+        self.verbose = verbose
+        self.debug = debug
+
+    def result(self, message: str, **data: Any) -> None:
+        """What the command was run for; `data` is the same for machines."""
+        if self.mode == "json":
+            self._json(data or {"message": message})
+        elif self.mode == "human":
+            _write(sys.stdout, message)
+        elif data:
+            _write(sys.stdout, str(data.get("path", next(iter(data.values())))))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], **data: Any) -> None:
+        """Rows under column names; json: `{..., "rows": [{column: value}]}`; quiet: the first column."""
+        if self.mode == "json":
+            self._json({**data, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
+        elif self.mode == "quiet":
+            for row in rows:
+                _write(sys.stdout, str(row[0]))
+        else:
+            _write(sys.stdout, "\n".join(_aligned([list(columns), *rows])))
+
+    def note(self, message: str) -> None:
+        """What is going on; muted in quiet mode."""
+        if self.mode != "quiet":
+            _write(sys.stderr, message)
+
+    def detail(self, message: str) -> None:
+        """More of the same, for --verbose."""
+        if self.verbose and self.mode != "quiet":
+            _write(sys.stderr, message)
+
+    def warning(self, message: str) -> None:
+        """Something the user should know; shown in every mode."""
+        _write(sys.stderr, f"warning: {message}")
+
+    def error(self, error: StdcliError) -> None:
+        """Why the command failed."""
+        if self.mode == "json":
+            _write(sys.stderr, json.dumps({"error": error.to_dict()}))
+        else:
+            _write(sys.stderr, error.render())
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int | None = None) -> Iterator[Progress]:
+        """Show progress on stderr while the block runs: a bar on a terminal, rare lines elsewhere."""
+        if self.mode == "quiet":
+            yield NoProgress(total)
+        elif sys.stderr.isatty():
+            yield from _bar(label, total)
+        else:
+            plain = PlainProgress(label, total, write=lambda line: _write(sys.stderr, line))
+            completed = False
+            try:
+                yield plain
+                completed = True
+            finally:
+                plain.finish(completed=completed)
+
+    def _json(self, data: dict[str, Any]) -> None:
+        _write(sys.stdout, json.dumps(to_plain(data)))
+
+
+def to_plain(value: Any) -> Any:
+    """`value` as JSON knows it: paths and fractions become text, NaN and infinity null.
+
+    Raises:
+        TypeError: a value JSON cannot hold, such as a tensor.
+    """
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, os.PathLike | Fraction):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form; convert it before printing")
+
+
+def _aligned(rows: Sequence[Sequence[Any]]) -> list[str]:
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = (zip(row, widths, strict=True) for row in cells)
+    return ["  ".join(cell.ljust(width) for cell, width in row).rstrip() for row in padded]
+
+
+def _bar(label: str, total: int | None) -> Iterator[Progress]:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    stdout_is_screen = sys.stdout.isatty()  # piped results must not be pulled over to stderr by the live bar
+    with RichProgress(*columns, console=RichConsole(stderr=True), redirect_stdout=stdout_is_screen) as bar:
+        yield BarProgress(bar, bar.add_task(label, total=total), total)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """One line, flushed; characters the stream cannot show are escaped rather than fatal."""
+    try:
+        stream.write(text + "\n")
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()

@@ -1,0 +1,169 @@
+"""What each console mode prints, and where."""
+
+import io
+import json
+import sys
+from enum import StrEnum
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from stdcli.console import Console, NoProgress, PlainProgress, to_plain
+from stdcli.errors import ModelError
+
+
+class Color(StrEnum):
+    RED = "red"
+
+
+def show_everything(console: Console) -> None:
+    console.result("made it", path=Path("a/b.png"), seconds=0.5)
+    console.note("a note")
+    console.detail("a detail")
+    console.warning("a warning")
+    console.error(ModelError("no model", hint="get one"))
+
+
+def test_human_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    show_everything(Console())
+    out, err = capsys.readouterr()
+    assert out == "made it\n"
+    assert err == "a note\nwarning: a warning\nerror: no model\n  hint: get one\n"
+
+
+def test_verbose_adds_details(capsys: pytest.CaptureFixture[str]) -> None:
+    show_everything(Console(verbose=True))
+    assert "a detail\n" in capsys.readouterr().err
+
+
+def test_json_mode_prints_one_object_per_result_and_one_error_last(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_everything(Console("json"))
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"path": "a/b.png", "seconds": 0.5}
+    assert out.count("\n") == 1
+    error = json.loads(err.splitlines()[-1])
+    assert error == {"error": {"type": "ModelError", "exit_code": 4, "what": "no model", "hint": "get one"}}
+
+
+def test_quiet_mode_prints_the_path_and_no_chatter(capsys: pytest.CaptureFixture[str]) -> None:
+    show_everything(Console("quiet", verbose=True))
+    out, err = capsys.readouterr()
+    assert out == "a/b.png\n"
+    assert err == "warning: a warning\nerror: no model\n  hint: get one\n"
+
+
+def test_quiet_prints_the_first_value_without_a_path_and_nothing_without_data(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = Console("quiet")
+    console.result("x", count=3, other=4)
+    console.result("y")
+    assert capsys.readouterr().out == "3\n"
+
+
+def test_json_of_a_result_without_data_is_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    Console("json").result("done")
+    assert json.loads(capsys.readouterr().out) == {"message": "done"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("human", "name  n\na     1\nlong\n"),
+        ("json", '{"ok": true, "rows": [{"name": "a", "n": 1}, {"name": "long", "n": null}]}\n'),
+        ("quiet", "a\nlong\n"),
+    ],
+)
+def test_table(mode: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Console(mode).table(("name", "n"), [("a", 1), ("long", None)], ok=True)
+    assert capsys.readouterr().out == expected
+
+
+def test_to_plain_knows_what_results_hold() -> None:
+    value = {
+        "p": Path("x"),
+        "f": Fraction(30000, 1001),
+        "e": Color.RED,
+        "t": (1, True, None),
+        "n": float("nan"),
+    }
+    assert to_plain(value) == {"p": "x", "f": "30000/1001", "e": "red", "t": [1, True, None], "n": None}
+
+
+def test_to_plain_refuses_what_json_cannot_hold() -> None:
+    with pytest.raises(TypeError, match="set has no JSON form"):
+        to_plain({"a": {1}})
+
+
+def test_characters_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    Console().result("Café \udcff")
+    assert raw.getvalue() == b"Caf\\xe9 \\udcff\n"
+
+
+class FakeClock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_plain_progress_writes_at_most_every_30_seconds_and_at_the_end() -> None:
+    lines: list[str] = []
+    clock = FakeClock()
+    progress = PlainProgress("frames", None, write=lines.append, clock=clock)
+    for second in (10, 29.9, 30, 59.9, 61):
+        clock.now_s = second
+        progress.advance(2)
+    progress.total = 20
+    clock.now_s = 70
+    progress.advance()
+    progress.finish(completed=True)
+    assert lines == ["frames: 6 in 30.0 s", "frames: 10 in 61.0 s", "frames: 11/20 in 70.0 s"]
+
+
+def test_progress_without_a_terminal_tells_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console().progress("frames", total=3) as progress:
+        progress.advance(3)
+    with pytest.raises(KeyboardInterrupt), Console().progress("steps", total=3) as progress:
+        progress.advance()
+        raise KeyboardInterrupt
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
+    assert first.startswith("frames: 3/3 in 0.")
+    assert second.startswith("steps: 1/3 in 0.")
+    assert second.endswith(", stopped")
+
+
+def test_progress_is_silent_in_quiet_mode(capsys: pytest.CaptureFixture[str]) -> None:
+    with Console("quiet").progress("frames", total=3) as progress:
+        progress.advance()
+        assert isinstance(progress, NoProgress)
+        assert progress.total == 3
+    assert capsys.readouterr() == ("", "")
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_on_stderr_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    screen = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Console().progress("frames") as progress:
+        assert progress.total is None
+        progress.total = 4
+        progress.advance(4)
+        Console().result("result", n=1)
+    assert "frames" in screen.getvalue()
+    assert "4/4" in screen.getvalue()
+    assert progress.total == 4
+    assert capsys.readouterr().out == "result\n"
