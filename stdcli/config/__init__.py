@@ -1,0 +1,1 @@
+"""What the user may set: schemas, layering, presets. Never imports torch."""

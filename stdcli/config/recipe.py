@@ -1,0 +1,79 @@
+"""Recipe: how a model wants to be sampled. A model carries it as `recipe.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from stdcli.config.schema import (
+    Final,
+    Gamma,
+    Guidance,
+    Sampler,
+    Section,
+    Steps,
+    Strength,
+    Timesteps,
+    sampling_conflicts,
+)
+
+
+class Start(Section):
+    """What happens to the clean latent before noise is added."""
+
+    transform: Literal["none", "adain"] = "none"
+
+
+class Recipe(Section):
+    """Sampling values of one model.
+
+    Explicit `timesteps` win over `steps` and `strength`, and set `steps` to their number.
+    """
+
+    steps: Steps = 4
+    timesteps: Timesteps | None = None
+    strength: Strength = 0.75
+    guidance: Guidance = 1.0
+    gamma: Gamma = 0.0
+    sampler: Sampler = "jump"
+    final: Final = "level0"
+    start: Start = Start()
+    num_solver_steps: Steps | None = None
+    guidance_fused: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_timesteps(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "steps" not in data and isinstance(data.get("timesteps"), list | tuple):
+            return {**data, "steps": len(data["timesteps"])}
+        return data
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from sampling_conflicts(
+            steps=self.steps, timesteps=self.timesteps, gamma=self.gamma, sampler=self.sampler
+        )
+
+    def override(self, **given: Any) -> Recipe:
+        """This recipe with the values the user gave; None means "not given".
+
+        Asking for another number of steps, strength or table drops the stored timesteps: they belong to the
+        stored path, and a user who asks for N steps must get N.
+
+        Args:
+            given: fields of `Recipe`; `match_style_statistics` (bool) stands for `start.transform`.
+
+        Raises:
+            pydantic.ValidationError: a value is out of range or contradicts another.
+        """
+        given = {key: value for key, value in given.items() if value is not None}
+        match = given.pop("match_style_statistics", None)
+        if match is not None:
+            given["start"] = {"transform": "adain" if match else "none"}
+        data = self.model_dump()
+        if "timesteps" in given:
+            del data["steps"]
+        elif given.keys() & {"steps", "strength", "num_solver_steps"}:
+            data["timesteps"] = None
+        return Recipe.model_validate(data | given)

@@ -1,0 +1,181 @@
+"""Schemas: one frozen pydantic model per task, unknown keys refused.
+
+A task's class holds what a user may set; `config/tasks.py` lists the tasks. In a task's class None means "not
+set: the model's own recipe decides". Knows nothing of files, layers or torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from stdcli.config.quantities import split_scale
+
+
+class Section(BaseModel):
+    """Base of every schema: frozen, closed, finite numbers only, and `no` is never a number.
+
+    YAML reads `no` as False and pydantic takes False for 0, hence the check. Subclasses yield contradictions
+    from `conflicts`; all of them are reported at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_for_number(cls, value: Any, info: Any) -> Any:
+        if _holds_bool(value) and not _admits_bool(cls.model_fields[info.field_name].annotation):
+            raise ValueError(
+                "a truth value (yes, no, true, false) where another kind of value belongs; quote text"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_conflicts(self) -> Section:
+        found = list(self.conflicts())
+        if found:
+            message = "; ".join(f"{path}: {reason}" for path, reason in found)
+            raise PydanticCustomError("conflicts", "{message}", {"message": message, "problems": found})
+        return self
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, reason) for values that are right alone and wrong together."""
+        yield from ()
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_bool(item) for item in value)
+    return isinstance(value, bool)
+
+
+def _admits_bool(annotation: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return False
+    return annotation in (bool, Any) or any(_admits_bool(part) for part in get_args(annotation))
+
+
+def split_numbers(value: Any) -> Any:
+    """ "739,559" -> ["739", "559"], and one number -> a list of one."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
+
+
+def _wrap_text(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _check_decreasing(value: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later >= earlier for earlier, later in pairwise(value)):
+        raise ValueError("must decrease: the path runs from noise to the picture")
+    return value
+
+
+def _check_lora(value: str) -> str:
+    split_scale(value)
+    return value
+
+
+_DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_wrap_text)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(split_numbers)]
+Timesteps = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    Field(min_length=1),
+    BeforeValidator(split_numbers),
+    AfterValidator(_check_decreasing),
+]
+Loras = Annotated[tuple[Annotated[Text, AfterValidator(_check_lora)], ...], BeforeValidator(_wrap_text)]
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Strength = Annotated[float, Field(gt=0, le=1)]
+Guidance = Annotated[float, Field(ge=0)]
+Gamma = Annotated[float, Field(ge=0, le=1)]
+Sampler = Literal["jump", "renoise"]
+Final = Literal["level0", "x0"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    BeforeValidator(lambda value: _DTYPE_ALIASES.get(value, value) if isinstance(value, str) else value),
+]
+
+
+def sampling_conflicts(
+    *, steps: int | None, timesteps: tuple[int, ...] | None, gamma: float | None, sampler: str | None
+) -> Iterator[tuple[str, str]]:
+    """Contradictions among the sampling values that recipes and tasks share."""
+    if steps is not None and timesteps is not None and steps != len(timesteps):
+        yield "timesteps", f"{len(timesteps)} timesteps cannot be {steps} steps; give one of the two"
+    if gamma and sampler == "renoise":
+        yield "gamma", "belongs to the sampler 'jump'; 'renoise' already draws fresh noise at every step"
+
+
+class StylizeConfig(Section):
+    """`stdcli stylize`: repaint pictures and videos in a style."""
+
+    model: Text = "embedded"
+    """'embedded', a folder, a single file or a Hub id."""
+    base: Text | None = None
+    """The model a LoRA student belongs to, when it does not say so itself."""
+    style: Texts = ()
+    """Style pictures."""
+    style_weights: Numbers | None = None
+    """One weight per style picture; only their ratio counts."""
+    style_scale: Annotated[float, Field(ge=0)] | None = None
+    """Strength of the style tokens (IP-Adapter scale); 0 switches them off."""
+    prompt: str | None = None
+    negative_prompt: str | None = None
+    lora: Loras = ()
+    """More adapters, each 'path' or 'path:scale'."""
+    steps: Steps | None = None
+    """Evaluations of the student."""
+    timesteps: Timesteps | None = None
+    """Exact timesteps, falling; they win over steps and strength."""
+    strength: Strength | None = None
+    """Noise fraction where the path starts; 1 ignores the input."""
+    guidance: Guidance | None = None
+    """Classifier-free guidance in the form of diffusers; 1 is off."""
+    gamma: Gamma | None = None
+    """Stochasticity of the sampler 'jump'; 0 is deterministic."""
+    sampler: Sampler | None = None
+    final: Final | None = None
+    match_style_statistics: bool | None = None
+    """Give the start latent the per-channel mean and deviation of the style picture's (AdaIN)."""
+    num_solver_steps: Steps | None = None
+    """Rows of the level table."""
+    seed: Seed = 0
+    max_size: Annotated[int, Field(ge=32)] | None = None
+    """Longest side in pixels while computing; the output keeps the input's size."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Pictures or frames per forward."""
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    offline: bool = False
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from sampling_conflicts(
+            steps=self.steps, timesteps=self.timesteps, gamma=self.gamma, sampler=self.sampler
+        )
+        weights = self.style_weights
+        if weights is not None:
+            if len(weights) != len(self.style):
+                yield "style_weights", f"{len(weights)} weights for {len(self.style)} style pictures"
+            if any(weight < 0 for weight in weights):
+                yield "style_weights", "a weight is negative"
+            elif sum(weights) == 0:
+                yield "style_weights", "all weights are 0"

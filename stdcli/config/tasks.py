@@ -1,0 +1,8 @@
+"""The tasks that take settings: the folder of their presets, and the schema of each."""
+
+from __future__ import annotations
+
+from stdcli.config.schema import Section, StylizeConfig
+from stdcli.config.teacher import TeacherConfig
+
+TASKS: dict[str, type[Section]] = {"stylize": StylizeConfig, "teacher": TeacherConfig}

@@ -1,0 +1,222 @@
+"""Schemas: ranges, contradictions, and the traps of YAML for every field of every task."""
+
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+
+from stdcli.config.check import check, dotted_names
+from stdcli.config.load import value_at
+from stdcli.config.recipe import Recipe
+from stdcli.config.schema import Section, StylizeConfig
+from stdcli.config.tasks import TASKS
+from stdcli.errors import ConfigError
+
+SCHEMAS = {**TASKS, "recipe": Recipe}
+FIELDS = [(task, name) for task, schema in SCHEMAS.items() for name in dotted_names(schema)]
+NEEDS = {"style_weights": {"style": ["a"]}}  # a field that makes sense only beside another
+
+
+def problems(schema: type[Section], data: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        check(schema, data)
+    return dict(caught.value.problems)
+
+
+def kinds(annotation: Any) -> set[Any]:
+    """The plain types a field admits; "choice" for a literal."""
+    if get_origin(annotation) is not None and annotation.__class__.__name__ == "_LiteralGenericAlias":
+        return {"choice"}
+    parts = get_args(annotation)
+    found = set().union(*map(kinds, parts)) if parts else {annotation}
+    return found & {bool, int, float, str, "choice"}
+
+
+def kinds_of(task: str, name: str) -> set[Any]:
+    schema: Any = SCHEMAS[task]
+    *parents, last = name.split(".")
+    for parent in parents:
+        schema = schema.model_fields[parent].annotation
+    return kinds(schema.model_fields[last].annotation)
+
+
+def fields_with(*wanted: Any) -> list[tuple[str, str]]:
+    return [field for field in FIELDS if kinds_of(*field) & set(wanted)]
+
+
+FLOATS = fields_with(float)
+INTEGERS = [field for field in fields_with(int) if field not in FLOATS]
+TEXTS = [field for field in FIELDS if kinds_of(*field) == {str}]
+
+
+def load(task: str, name: str, text: str) -> Any:
+    """The value of a field written as `text` in a YAML file."""
+    *parents, last = name.split(".")
+    data = yaml.safe_load(f"{last}: {text}")
+    for parent in reversed(parents):
+        data = {parent: data}
+    value = value_at(check(SCHEMAS[task], {**NEEDS.get(name, {}), **data}), name)
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def refusal(task: str, name: str, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(task, name, text)
+    (path, message), *_ = caught.value.problems
+    assert path == name or path.startswith(f"{name}.")
+    return message
+
+
+def test_every_field_is_of_a_kind_that_is_tested_below() -> None:
+    assert [field for field in FIELDS if not kinds_of(*field)] == []
+    assert len(FLOATS) > 5 and len(INTEGERS) > 5 and len(TEXTS) > 5
+
+
+def test_the_traps_are_real() -> None:
+    assert yaml.safe_load("[1e-4, no, 4:8]") == ["1e-4", False, 248]
+
+
+@pytest.mark.parametrize(("task", "name"), FIELDS)
+def test_a_truth_value_is_only_taken_where_it_belongs(task: str, name: str) -> None:
+    if bool in kinds_of(task, name):
+        assert load(task, name, "no") is False
+        assert load(task, name, "yes") is True
+        assert "bool" in refusal(task, name, "maybe")
+    else:
+        for word in ("no", "off", "yes", "[no]"):
+            message = refusal(task, name, word)
+            assert "truth value" in message or "must be" in message
+
+
+@pytest.mark.parametrize(("task", "name"), FLOATS)
+def test_a_float_may_be_written_with_an_exponent(task: str, name: str) -> None:
+    accepted = []
+    for text, number in (("5e-1", 0.5), ("1e-4", 1e-4), ("2e+1", 20.0)):
+        try:
+            value = load(task, name, text)
+        except ConfigError as error:
+            assert "must be a valid number" not in str(error)
+        else:
+            assert value == number
+            assert type(value) is float
+            accepted.append(number)
+    assert accepted
+
+
+@pytest.mark.parametrize(("task", "name"), FLOATS + INTEGERS)
+def test_a_number_is_finite_and_a_word_is_none(task: str, name: str) -> None:
+    for text in (".nan", ".inf", "-.inf", "nan", "infinity", "some"):
+        assert "must be" in refusal(task, name, text)
+
+
+@pytest.mark.parametrize(("task", "name"), INTEGERS)
+def test_an_integer_has_no_fraction(task: str, name: str) -> None:
+    assert "must be a valid integer" in refusal(task, name, "64.5")
+    assert "must be a valid integer" in refusal(task, name, "1e-4")
+
+
+@pytest.mark.parametrize(("task", "name"), TEXTS)
+def test_text_is_not_made_of_numbers_and_dates(task: str, name: str) -> None:
+    for text in ("12", "2024-01-01", "1:30"):
+        assert "must be a valid" in refusal(task, name, text)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    data = {"steps": 0, "strength": 1.4, "sampler": "jum", "seeed": 3, "device": "gpu"}
+    found = problems(StylizeConfig, data)
+    assert set(found) == set(data)
+    assert found["steps"] == "must be greater than or equal to 1, got 0"
+    assert found["strength"] == "must be less than or equal to 1, got 1.4"
+    assert found["sampler"] == "must be 'jump' or 'renoise', got 'jum'"
+    assert found["seeed"] == "unknown key; did you mean seed?"
+
+
+def test_unknown_keys_without_near_misses_list_the_valid_ones() -> None:
+    message = problems(Recipe, {"zzz": 1})["zzz"]
+    assert message.startswith("unknown key; valid: steps, timesteps, strength")
+    assert problems(Recipe, {"start": {"zzz": 1}}) == {"start.zzz": "unknown key; valid: start.transform"}
+
+
+def test_a_key_of_another_section_is_found_by_its_last_part() -> None:
+    assert (
+        problems(Recipe, {"transform": "adain"})["transform"] == "unknown key; did you mean start.transform?"
+    )
+    assert problems(Recipe, {"start": {"transfrom": "adain"}}) == {
+        "start.transfrom": "unknown key; did you mean start.transform?"
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "accepted"),
+    [
+        ({"strength": 1.0}, True),
+        ({"strength": 0.0}, False),
+        ({"steps": 1000}, True),
+        ({"steps": 1001}, False),
+        ({"guidance": 0.0}, True),
+        ({"guidance": -0.1}, False),
+        ({"gamma": 1.0}, True),
+        ({"gamma": 1.1}, False),
+        ({"seed": 2**63 - 1}, True),
+        ({"seed": 2**63}, False),
+        ({"seed": -1}, False),
+        ({"timesteps": [999]}, True),
+        ({"timesteps": []}, False),
+        ({"timesteps": [5, 5]}, False),
+        ({"timesteps": [5, 0]}, False),
+        ({"device": "cuda:1"}, True),
+        ({"device": "cuda:"}, False),
+        ({"dtype": "bf16"}, True),
+        ({"dtype": "int8"}, False),
+        ({"lora": "a:nan"}, False),
+        ({"model": ""}, False),
+    ],
+)
+def test_ranges(values: dict[str, Any], accepted: bool) -> None:
+    if accepted:
+        check(StylizeConfig, values)
+    else:
+        ((path, _),) = problems(StylizeConfig, values).items()
+        assert path.split(".")[0] in values
+
+
+def test_lists_may_be_written_as_on_the_command_line() -> None:
+    config = check(
+        StylizeConfig,
+        {"timesteps": "739, 559", "style": "a.jpg", "style_weights": "2", "lora": "x:0.5", "dtype": "fp16"},
+    )
+    assert config.timesteps == (739, 559)
+    assert config.style == ("a.jpg",)
+    assert config.style_weights == (2.0,)
+    assert config.lora == ("x:0.5",)
+    assert config.dtype == "float16"
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "reason"),
+    [
+        ({"steps": 3, "timesteps": [9, 5]}, "timesteps", "2 timesteps cannot be 3 steps"),
+        ({"gamma": 0.3, "sampler": "renoise"}, "gamma", "belongs to the sampler 'jump'"),
+        ({"style": ["a", "b"], "style_weights": [1]}, "style_weights", "1 weights for 2 style pictures"),
+        ({"style": ["a"], "style_weights": [-1]}, "style_weights", "a weight is negative"),
+        ({"style": ["a"], "style_weights": [0]}, "style_weights", "all weights are 0"),
+    ],
+)
+def test_contradictions_name_their_reason(values: dict[str, Any], path: str, reason: str) -> None:
+    assert reason in problems(StylizeConfig, values)[path]
+
+
+def test_two_contradictions_are_two_problems() -> None:
+    values = {"steps": 3, "timesteps": [9, 5], "gamma": 0.3, "sampler": "renoise"}
+    assert set(problems(StylizeConfig, values)) == {"timesteps", "gamma"}
+
+
+def test_what_does_not_contradict() -> None:
+    check(StylizeConfig, {"steps": 2, "timesteps": [9, 5], "gamma": 0.0, "sampler": "renoise"})
+    check(StylizeConfig, {"style": ["a", "b"], "style_weights": [0, 1]})
+
+
+def test_a_section_cannot_be_changed() -> None:
+    config = StylizeConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        config.steps = 3
