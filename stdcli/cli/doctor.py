@@ -1,0 +1,210 @@
+"""`stdcli doctor`: what is installed, what is missing, and the command that gets it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import stdcli
+from stdcli.cli.options import Debug, Json, Quiet, Verbose, make_console
+from stdcli.errors import ResourceError, StdcliError
+
+CORE = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "pillow",
+)
+EXTRAS = {
+    "demo": {"skimage": "scikit-image"},
+    "eval": {"cv2": "opencv-python-headless", "skimage": "scikit-image"},
+}
+EMBEDDED_FILES = (
+    "model_index.json",
+    "recipe.json",
+    "unet/*.safetensors",
+    "vae/*.safetensors",
+    "image_encoder/*.safetensors",
+    "ip_adapter/ip_adapter.safetensors",
+)
+STYLE_ADAPTER = "h94/IP-Adapter"  # style pictures for SD1.5 and SDXL
+ENTRY_FILES = (  # a Hub model counts as cached when one of these is
+    "model_index.json",
+    "pytorch_lora_weights.safetensors",
+    "models/ip-adapter_sd15.safetensors",
+    "sdxl_models/ip-adapter_sdxl.safetensors",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        name: what was looked at.
+        value: what was found.
+        ok: False when it is missing or broken.
+        needed: True when the embedded model cannot run without it.
+        fix: the command that repairs it.
+    """
+
+    name: str
+    value: str
+    ok: bool = True
+    needed: bool = False
+    fix: str | None = None
+
+    @property
+    def state(self) -> str:
+        """One word for the table."""
+        return "ok" if self.ok else "MISSING" if self.needed else "absent"
+
+
+def doctor(
+    as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
+) -> None:
+    """Report versions, devices, ffmpeg, the Hugging Face cache and the embedded model.
+
+    Exit code 0 when the embedded model can run, 7 when something it needs is missing.
+
+    \b
+    Examples:
+      stdcli doctor
+      stdcli doctor --json | jq '.rows[] | select(.ok | not)'
+    """
+    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    findings = [
+        *_versions(),
+        _device(),
+        _ffmpeg(),
+        embedded_model(),
+        *_hub_cache(),
+        *_hub_models(),
+        *_extras(),
+    ]
+    console.detail(f"stdcli is at {Path(stdcli.__file__).parent}")
+    missing = [finding for finding in findings if finding.needed and not finding.ok]
+    if as_json:
+        fields = ("name", "value", "ok", "needed", "fix")
+        rows = [[getattr(finding, field) for field in fields] for finding in findings]
+        console.table(fields, rows, ok=not missing)
+    else:
+        shown = [(finding.name, finding.state, finding.value) for finding in findings]
+        console.table(("what", "state", "found"), shown)
+        for finding in findings:
+            if finding.fix:
+                console.note(f"to get {finding.name}: {finding.fix}")
+    if missing:
+        names = ", ".join(finding.name for finding in missing)
+        raise ResourceError(f"the embedded model cannot run; missing: {names}", hint=missing[0].fix)
+
+
+def embedded_model(folder: Path | None = None) -> Finding:
+    """Whether the folder of the embedded model is there and whole."""
+    folder = folder or Path(stdcli.__file__).parent / "assets" / "embedded"
+    lacking = [pattern for pattern in EMBEDDED_FILES if not any(folder.glob(pattern))]
+    if not lacking:
+        return Finding("embedded model", str(folder), needed=True)
+    fix = "pip install --force-reinstall --no-deps stdcli"
+    return Finding("embedded model", f"{folder} lacks {', '.join(lacking)}", ok=False, needed=True, fix=fix)
+
+
+def _versions() -> list[Finding]:
+    import importlib.metadata
+
+    found = [Finding("stdcli", stdcli.__version__), Finding("python", platform.python_version())]
+    for package in CORE:
+        try:
+            found.append(Finding(package, importlib.metadata.version(package), needed=True))
+        except importlib.metadata.PackageNotFoundError:
+            fix = f"pip install {package}"
+            found.append(Finding(package, "not installed", ok=False, needed=True, fix=fix))
+    return found
+
+
+def _device() -> Finding:
+    try:
+        from stdcli.runtime.devices import choose
+
+        return Finding("device", choose("auto", "auto").reason, needed=True)
+    except (ImportError, StdcliError) as error:
+        reason = error.what if isinstance(error, StdcliError) else str(error)
+        return Finding("device", reason, ok=False, needed=True, fix="pip install torch")
+
+
+def _ffmpeg() -> Finding:
+    fix = "pip install imageio-ffmpeg"
+    try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
+        path = get_ffmpeg_exe()
+        told = subprocess.run(
+            [path, "-version"], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+    except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return Finding("ffmpeg", str(error), ok=False, needed=True, fix=fix)
+    version = told.removeprefix("ffmpeg version ").split(" ", 1)[0]
+    return Finding("ffmpeg", f"{version} at {path}", needed=True)
+
+
+def _hub_cache() -> list[Finding]:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    size_bytes = _size_bytes(folder)
+    network = "off (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else "allowed"
+    return [
+        Finding("hub cache", f"{size_bytes / 2**30:.2f} GiB in {folder}"),
+        Finding("hub downloads", network),
+    ]
+
+
+def _size_bytes(folder: Path) -> int:
+    """Bytes of the files below a folder; links count nothing, so that a blob counts once."""
+    entries = (Path(parent, name).lstat() for parent, _, names in os.walk(folder) for name in names)
+    return sum(entry.st_size for entry in entries if not entry.st_mode & 0o120000 == 0o120000)
+
+
+def _hub_models() -> list[Finding]:
+    """The Hub models that the presets name, and the adapter of their style pictures: in the cache or not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = []
+    for model in (*preset_models(), STYLE_ADAPTER):
+        is_cached = any(isinstance(try_to_load_from_cache(model, name), str) for name in ENTRY_FILES)
+        value = "in the hub cache" if is_cached else "not in the hub cache"
+        found.append(Finding(model, value, ok=is_cached, fix=None if is_cached else f"hf download {model}"))
+    return found
+
+
+def preset_models() -> list[str]:
+    """Hub ids that the shipped presets name as model, base or LoRA, each once."""
+    from stdcli.config.load import resolve
+    from stdcli.config.presets import list_presets
+    from stdcli.config.quantities import split_scale
+
+    names: list[str] = []
+    for preset in list_presets():
+        if preset.name.startswith("stylize/"):
+            config = resolve("stylize", preset=preset.name).config
+            names += [config.model, config.base or "", *(split_scale(lora)[0] for lora in config.lora)]
+    return sorted({name for name in names if "/" in name})
+
+
+def _extras() -> list[Finding]:
+    found = []
+    for extra, modules in EXTRAS.items():
+        lacking = [package for module, package in modules.items() if importlib.util.find_spec(module) is None]
+        value = f"{', '.join(lacking)} not installed" if lacking else "installed"
+        fix = f'pip install "stdcli[{extra}]"' if lacking else None
+        found.append(Finding(f"extra {extra}", value, ok=not lacking, fix=fix))
+    return found

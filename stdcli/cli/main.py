@@ -1,0 +1,102 @@
+"""The table of contents of the command line, and what becomes of errors.
+
+A deliberate error is rendered on stderr and gives its exit code; wrong usage gives 2, Ctrl-C 130, anything
+else is a bug and gives 70. Tracebacks appear only with --debug or STDCLI_DEBUG=1. With --json, stdout holds
+results only, so that a pipe never reads an error as one, and the last line of stderr is one JSON object,
+`{"error": {"type", "exit_code", "what", ...}}`.
+
+Command modules are imported here; they import nothing heavy before they run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import stdcli
+from stdcli.cli import demo, doctor, presets, stylize, teacher
+from stdcli.cli.usage import UsageError, as_config_error, make_group
+from stdcli.console import Console
+from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, StdcliError
+
+app = make_group("stdcli", "Stylise pictures and videos in a few steps, and distil the models that do it.")
+app.command("stylize")(stylize.stylize)
+app.command("demo")(demo.demo)
+app.add_typer(presets.app)
+app.add_typer(teacher.app)
+app.command("doctor")(doctor.doctor)
+
+
+class Bug(StdcliError):
+    """Something nobody foresaw."""
+
+    exit_code = BUG_EXIT_CODE
+
+
+class Interrupted(StdcliError):
+    """The user stopped the command."""
+
+    exit_code = INTERRUPTED_EXIT_CODE
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console().result(f"stdcli {stdcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; nothing is raised.
+
+    Args:
+        argv: arguments after the program's name; those of the process when None.
+    """
+    args = sys.argv[1:] if argv is None else list(argv)
+    options = args[: args.index("--")] if "--" in args else args
+    console = Console("json" if "--json" in options else "human")
+    debug = "--debug" in options or os.environ.get("STDCLI_DEBUG", "0") not in ("", "0")
+    try:
+        return _run(args)
+    except Exception as error:
+        if debug:
+            sys.stderr.write(traceback.format_exc())
+        told = error if isinstance(error, StdcliError) else _as_bug(error, debug=debug)
+        console.error(told)
+        return told.exit_code
+
+
+def _run(args: list[str]) -> int:
+    try:
+        code = typer.main.get_command(app).main(args, prog_name="stdcli", standalone_mode=False)
+    except UsageError as error:
+        raise as_config_error(error) from error
+    except (KeyboardInterrupt, typer.Abort) as error:
+        raise Interrupted("interrupted") from error
+    except SystemExit as stop:  # shell completion, and a reader of our output that went away
+        code = stop.code
+    if code == INTERRUPTED_EXIT_CODE:
+        raise Interrupted("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _as_bug(error: Exception, *, debug: bool) -> Bug:
+    hint = (
+        "the traceback above belongs in the report"
+        if debug
+        else "--debug or STDCLI_DEBUG=1 shows the traceback"
+    )
+    return Bug(f"{type(error).__name__}: {error}; this is a bug in stdcli, please report it", hint=hint)
