@@ -1,0 +1,66 @@
+"""Channel statistics of latents: giving a content's latent the palette of a style's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SMALLEST_STD = 1e-3
+"""Flatter channels (latents are of order 1) count as this flat, so that rounding noise is not blown up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Mean and population standard deviation over space, both [B, C, 1, 1], float32 at least."""
+
+    mean: Tensor
+    std: Tensor
+
+
+def channel_statistics(z: Tensor) -> Statistics:
+    """Mean and standard deviation of every channel of latents [B, C, h, w].
+
+    Source: Huang 2017 (AdaIN) eq. 5 and 6, without the epsilon.
+    """
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    return Statistics(z.mean(dim=(-2, -1), keepdim=True), z.std(dim=(-2, -1), correction=0, keepdim=True))
+
+
+def mix_statistics(statistics: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
+    """Weighted mean of several styles' statistics.
+
+    Args:
+        statistics: of S styles.
+        weights: S numbers >= 0, not all 0; only their ratios count.
+
+    Raises:
+        ValueError: the numbers of styles and weights differ, or the weights are not as described.
+    Source: Huang 2017 (AdaIN) eq. 15 (style interpolation).
+    """
+    total = sum(weights)
+    if len(statistics) != len(weights) or not total > 0 or min(weights) < 0:
+        raise ValueError(f"{len(statistics)} styles need as many weights >= 0, not all 0; got {weights}")
+    shares = [weight / total for weight in weights]
+    mean = sum(share * style.mean for share, style in zip(shares, statistics, strict=True))
+    std = sum(share * style.std for share, style in zip(shares, statistics, strict=True))
+    return Statistics(mean, std)
+
+
+def match_statistics(z: Tensor, style: Tensor | Statistics) -> Tensor:
+    """Latents with every channel's mean and standard deviation moved to the style's (AdaIN).
+
+    Args:
+        z: [B, C, h, w], content latents.
+        style: [B or 1, C, h', w'], style latents, or their statistics.
+
+    Returns:
+        [B, C, h, w], dtype of `z`.
+    Source: Huang 2017 (AdaIN) eq. 8; on the start latent as in Chung 2024 (StyleID), initial latent AdaIN.
+    """
+    target = style if isinstance(style, Statistics) else channel_statistics(style)
+    own = channel_statistics(z)
+    scale = target.std / own.std.clamp_min(_SMALLEST_STD)
+    return ((z.to(own.mean.dtype) - own.mean) * scale + target.mean).to(z.dtype)

@@ -1,0 +1,1 @@
+"""Where and how a command runs: devices, seeds, the run record."""
