@@ -1,0 +1,1 @@
+"""Pictures and video: decoding, encoding, sizes, embedded recipes."""

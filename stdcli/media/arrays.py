@@ -1,0 +1,51 @@
+"""Pictures as arrays, uint8 [H, W, 3] in 0..255, sRGB: checking and resizing. No files, no tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+
+def fit_max_size(rgb: np.ndarray, max_size: int) -> np.ndarray:
+    """Shrink so that the longer side is at most `max_size` pixels, keeping the aspect; never enlarge.
+
+    Args:
+        rgb: uint8 [H, W, 3].
+        max_size: in pixels, at least 1.
+
+    Returns:
+        uint8 [h, w, 3], each side at least one pixel; `rgb` itself where it fits.
+
+    Raises:
+        ValueError: `max_size` below 1, or `rgb` of another shape or dtype.
+    """
+    check_rgb(rgb)
+    if max_size < 1:
+        raise ValueError(f"max_size must be at least 1, got {max_size}")
+    height, width = rgb.shape[:2]
+    longer = max(height, width)
+    if longer <= max_size:
+        return rgb
+    return resize(rgb, max(1, round(height * max_size / longer)), max(1, round(width * max_size / longer)))
+
+
+def resize(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize with Pillow's Lanczos filter, which averages when it shrinks.
+
+    Args:
+        rgb: uint8 [H, W, 3].
+        height, width: wanted, in pixels.
+
+    Returns:
+        uint8 [height, width, 3]; `rgb` itself where it has that size.
+    """
+    check_rgb(rgb)
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def check_rgb(rgb: np.ndarray) -> None:
+    """Raise ValueError unless `rgb` is uint8 [H, W, 3] with at least one pixel."""
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"expected uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")

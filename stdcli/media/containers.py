@@ -1,0 +1,113 @@
+"""What each video container holds, and which of a source's streams it takes as they are."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from stdcli.errors import MediaError
+from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
+from stdcli.media.probe import Kind, list_streams
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file format for results.
+
+    Attributes:
+        muxer: ffmpeg's name.
+        video: codec and its options, without quality.
+        crf: quality when none is asked for, in the codec's scale.
+        takes_odd_420: whether the codec keeps odd sizes at 4:2:0.
+        audio, subtitle: encoder where a stream cannot be copied.
+        muxer_options: further options.
+    """
+
+    muxer: str
+    video: tuple[str, ...]
+    crf: int
+    takes_odd_420: bool
+    audio: str
+    subtitle: str
+    muxer_options: tuple[str, ...] = ()
+
+
+H264 = ("-c:v", "libx264", "-preset", "medium")
+VP9 = ("-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1")
+FAST_START = ("-movflags", "+faststart", "-write_tmcd", "0")
+
+CONTAINERS = {
+    ".mp4": Container("mp4", H264, 18, False, "aac", "mov_text", FAST_START),
+    ".m4v": Container("mp4", H264, 18, False, "aac", "mov_text", FAST_START),
+    ".mov": Container("mov", H264, 18, False, "aac", "mov_text", FAST_START),
+    ".mkv": Container("matroska", H264, 18, False, "aac", "srt"),
+    ".webm": Container("webm", VP9, 24, True, "libopus", "webvtt"),
+}
+
+
+def container_of(path: Path) -> Container:
+    """The container a suffix stands for.
+
+    Raises:
+        MediaError: none; for .gif, why.
+    """
+    container = CONTAINERS.get(path.suffix.lower())
+    if container is None and path.suffix.lower() == ".gif":
+        hint = f"write {path.stem}.mp4"
+        raise MediaError("GIF holds 256 colours, no sound and no exact frame rate", where=path, hint=hint)
+    if container is None:
+        raise MediaError("no video container has this suffix", where=path, expected=" ".join(CONTAINERS))
+    return container
+
+
+def stream_plan(source: Path, path: Path, container: Container) -> tuple[list[str], list[str]]:
+    """Find out by trying which sound and subtitle streams can be copied; re-encode the others.
+
+    Args:
+        source: the file they come from, ffmpeg's input 1.
+        path: the result, for messages.
+        container: of the result.
+
+    Returns:
+        (output options, notes).
+
+    Raises:
+        MediaError: `source` cannot be read, or a sound stream can neither be copied nor re-encoded.
+    """
+    options: list[str] = []
+    notes: list[str] = []
+    for kind, letter, encoder in (("Audio", "a", container.audio), ("Subtitle", "s", container.subtitle)):
+        kept = 0
+        for index, codec in enumerate(list_streams(source, kind)):
+            name, place = f"{kind.lower()} stream {index + 1} ({codec})", f"{letter}:{index}"
+            choice = "copy"
+            if _refusal(source, place, "copy", container, stored_as=(kind, codec)):
+                choice = encoder
+                refusal = _refusal(source, place, encoder, container)
+                if refusal and kind == "Audio":
+                    hint = f"write {path.stem}.mkv, or leave the sound out"
+                    raise MediaError(f"{name} cannot be kept", where=path, got=refusal, hint=hint)
+                fate = "was left out" if refusal else f"was re-encoded with {encoder}"
+                notes.append(f"{name} {fate}: {path.suffix} cannot hold it as it is")
+                if refusal:
+                    continue
+            options += ["-map", f"1:{place}", f"-c:{letter}:{kept}", choice]
+            kept += 1
+    return options, notes
+
+
+def _refusal(
+    source: Path, place: str, encoder: str, container: Container, *, stored_as: tuple[Kind, str] | None = None
+) -> str | None:
+    """Why the beginning of a stream cannot be stored so, or come back as `stored_as`; None if it can."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "trial"
+        target = ["-frames", "1", "-f", container.muxer, f"file:{trial}"]
+        choice = ["-map", f"0:{place}", "-c", encoder]
+        done = run_ffmpeg("-loglevel", "error", *input_file(source), *choice, *target)
+        if done.code != 0:
+            return last_lines(done.log, 2)
+        if stored_as and list_streams(trial, stored_as[0]) != [stored_as[1]]:
+            return f"{container.muxer} does not say which codec it holds"  # MOV does so with WMA
+    return None

@@ -1,0 +1,310 @@
+"""Reading pictures of every kind, against values written down or computed by NumPy."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from stdcli.errors import MediaError
+from stdcli.media.image import read_image
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+CORNERS = np.array([[RED, GREEN, WHITE], [BLUE, WHITE, WHITE]], np.uint8).repeat(16, 0).repeat(16, 1)  # 32x48
+
+# what a reader must do with the stored rows and columns, from the table of EXIF 2.3 (tag 0x0112)
+UPRIGHT = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def smooth(height=40, width=50):
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 5, y * 6, (x + y) * 2], axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_orientation_is_applied(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lossless = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}.get(suffix, {})
+    path = save(tmp_path / f"a.{suffix}", Image.fromarray(CORNERS), exif=exif, **lossless)
+    expected = UPRIGHT[orientation](CORNERS)
+    rgb = read_image(path).rgb
+    assert rgb.shape == expected.shape
+    assert np.abs(rgb.astype(int) - expected).max() <= (3 if suffix == "jpg" else 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (333, 2), (17, 31)])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_any_size_is_read_exactly(tmp_path, size, suffix):
+    rgb = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    picture = read_image(save(tmp_path / f"a.{suffix}", Image.fromarray(rgb)))
+    assert np.array_equal(picture.rgb, rgb)
+    assert picture.alpha is None
+    assert picture.info == {"format": {"tif": "TIFF"}.get(suffix, suffix.upper()), "mode": "RGB", "notes": []}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    picture = read_image(save(tmp_path / f"a.{suffix}", Image.fromarray(values)))
+    exact = np.rint(values / 257).astype(np.uint8)
+    for channel in range(3):
+        assert np.array_equal(picture.rgb[..., channel], exact)
+    assert picture.info["notes"] == []
+
+
+def test_16_bit_grey_with_a_transparent_value(tmp_path):
+    values = np.array([[1000, 65535], [0, 1000]], np.uint16)
+    picture = read_image(save(tmp_path / "a.png", Image.fromarray(values), transparency=1000))
+    assert picture.alpha.tolist() == [[0, 255], [255, 0]]
+    assert picture.rgb[..., 0].tolist() == [[4, 255], [0, 4]]
+
+
+def test_16_bit_grey_that_holds_8_bits_is_reported(tmp_path):
+    picture = read_image(save(tmp_path / "a.tif", Image.fromarray(np.array([[0, 255]], np.uint16))))
+    assert picture.rgb[..., 1].tolist() == [[0, 1]]
+    assert "dark" in picture.info["notes"][0]
+
+
+def test_grey_beyond_16_bits_and_float_are_refused(tmp_path):
+    path = save(tmp_path / "a.tif", Image.fromarray(np.array([[0, 70000]], np.int32)))
+    with pytest.raises(MediaError, match="beyond 16 bits"):
+        read_image(path)
+    path = save(tmp_path / "b.tif", Image.fromarray(np.array([[0.0, 0.5]], np.float32)))
+    with pytest.raises(MediaError, match="floating-point"):
+        read_image(path)
+
+
+def test_grey_and_bilevel(tmp_path):
+    grey = np.array([[0, 100, 255]], np.uint8)
+    assert read_image(save(tmp_path / "a.png", Image.fromarray(grey))).rgb.tolist() == [
+        [[0] * 3, [100] * 3, [255] * 3]
+    ]
+    bilevel = Image.fromarray(grey).point(lambda v: 255 * (v > 50)).convert("1")
+    assert read_image(save(tmp_path / "b.png", bilevel)).rgb[..., 0].tolist() == [[0, 255, 255]]
+
+
+def test_grey_with_alpha(tmp_path):
+    pair = np.array([[[10, 0], [200, 128]]], np.uint8)
+    picture = read_image(save(tmp_path / "a.png", Image.fromarray(pair, "LA")))
+    assert picture.rgb.tolist() == [[[10] * 3, [200] * 3]]
+    assert picture.alpha.tolist() == [[0, 128]]
+
+
+def test_colours_under_transparency_are_kept(tmp_path):
+    rgba = np.random.default_rng(2).integers(0, 256, (5, 6, 4), dtype=np.uint8)
+    rgba[0, :, 3] = 0
+    picture = read_image(save(tmp_path / "a.png", Image.fromarray(rgba)))
+    assert np.array_equal(np.dstack([picture.rgb, picture.alpha]), rgba)
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0, 99])])
+def test_palette_with_transparency(tmp_path, transparency):
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([*RED, *GREEN, *BLUE])
+    picture = read_image(save(tmp_path / "a.png", image, transparency=transparency))
+    assert picture.rgb.tolist() == [[list(RED), list(GREEN), list(BLUE)]]
+    assert picture.alpha.tolist() == ([[255, 0, 255]] if transparency == 1 else [[255, 0, 99]])
+
+
+def test_rgb_with_a_transparent_colour(tmp_path):
+    image = Image.fromarray(np.array([[RED, BLUE]], np.uint8))
+    assert read_image(save(tmp_path / "a.png", image, transparency=BLUE)).alpha.tolist() == [[255, 0]]
+
+
+def test_cmyk(tmp_path):
+    pixels = {(0, 0, 0, 0): (255, 255, 255), (0, 0, 0, 255): (0, 0, 0), (0, 255, 255, 0): (255, 0, 0)}
+    for cmyk, rgb in pixels.items():
+        path = save(tmp_path / "a.jpg", Image.new("CMYK", (16, 16), cmyk), quality=100)
+        assert np.abs(read_image(path).rgb.astype(int) - rgb).max() <= 2
+
+
+def s15(value):
+    return struct.pack(">i", round(value * 65536))
+
+
+def matrix_profile(columns, gamma):
+    """An ICC v2 RGB profile: colour = columns (3x3, to D50 XYZ) x channel ** gamma."""
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 78,
+        b"wtpt": b"XYZ \0\0\0\0" + s15(0.9642) + s15(1.0) + s15(0.8249),
+    }
+    for index, name in enumerate("rgb"):
+        tags[f"{name}XYZ".encode()] = b"XYZ \0\0\0\0" + b"".join(s15(v) for v in columns[:, index])
+        tags[f"{name}TRC".encode()] = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    table, data, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        value += b"\0" * (-len(value) % 4)
+        table += name + struct.pack(">II", offset + len(data), len(value))
+        data += value
+    header = struct.pack(">I4sI4s4s4s", offset + len(data), b"\0" * 4, 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    header += b"\0" * 12 + b"acsp" + b"\0" * 28 + s15(0.9642) + s15(1.0) + s15(0.8249) + b"\0" * 48
+    return header + table + data
+
+
+SRGB_TO_XYZ_D50 = np.array([[0.4361, 0.3851, 0.1431], [0.2225, 0.7169, 0.0606], [0.0139, 0.0971, 0.7141]])
+
+
+def srgb_encode(linear):
+    return np.where(
+        linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055
+    )
+
+
+def test_a_colour_profile_is_converted_to_srgb(tmp_path):
+    """Primaries in another order and gamma 1.8: every step can be computed by hand."""
+    profile = matrix_profile(SRGB_TO_XYZ_D50[:, [1, 2, 0]], 1.8)
+    rgb = smooth()
+    picture = read_image(save(tmp_path / "a.png", Image.fromarray(rgb), icc_profile=profile))
+    linear = (rgb / 255) ** 1.8
+    expected = 255 * srgb_encode(linear[..., [2, 0, 1]])
+    assert np.abs(picture.rgb - expected).max() <= 1.5
+    assert picture.info["notes"] == []
+
+
+def test_a_colour_profile_leaves_alpha_alone(tmp_path):
+    profile = matrix_profile(SRGB_TO_XYZ_D50, 1.8)
+    rgba = np.dstack([smooth(), smooth()[..., :1] // 2])
+    picture = read_image(save(tmp_path / "a.png", Image.fromarray(rgba), icc_profile=profile))
+    assert np.array_equal(picture.alpha, rgba[..., 3])
+    assert np.abs(picture.rgb - 255 * srgb_encode((rgba[..., :3] / 255) ** 1.8)).max() <= 1.5
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = save(tmp_path / "a.png", Image.fromarray(smooth()), icc_profile=profile)
+    assert np.array_equal(read_image(path).rgb, smooth())
+
+
+@pytest.mark.parametrize(
+    ("mode", "profile"), [("RGB", b"no profile"), ("CMYK", matrix_profile(SRGB_TO_XYZ_D50, 2.2))]
+)
+def test_a_useless_profile_is_reported_and_ignored(tmp_path, mode, profile):
+    image = Image.fromarray(smooth()).convert(mode)
+    picture = read_image(save(tmp_path / "a.tif", image, icc_profile=profile))
+    assert np.array_equal(picture.rgb, np.asarray(image.convert("RGB")))
+    assert "profile ignored" in picture.info["notes"][0]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_an_animation_is_refused_and_says_what_to_do(tmp_path, suffix):
+    frames = [Image.new("RGB", (8, 8), color) for color in (RED, GREEN, BLUE)]
+    path = save(
+        tmp_path / f"my clip.{suffix}", frames[0], save_all=True, append_images=frames[1:], duration=100
+    )
+    with pytest.raises(MediaError, match="an animation") as caught:
+        read_image(path)
+    assert caught.value.got == "3 frames"
+    assert caught.value.hint.endswith("'my clip.mp4'")
+
+
+def test_a_gif_of_one_frame_is_a_picture(tmp_path):
+    picture = read_image(save(tmp_path / "a.gif", Image.new("RGB", (8, 9), RED)))
+    assert picture.rgb.shape == (9, 8, 3)
+    assert (picture.rgb == RED).all()
+
+
+def test_the_first_of_several_pages_or_previews_is_read(tmp_path):
+    pages = [Image.fromarray(smooth()), Image.new("RGB", (8, 8), RED)]
+    picture = read_image(save(tmp_path / "a.tif", pages[0], save_all=True, append_images=pages[1:]))
+    assert np.array_equal(picture.rgb, smooth())
+    assert "2 pages" in picture.info["notes"][0]
+    path = save(tmp_path / "a.jpg", pages[0], format="MPO", save_all=True, append_images=pages[1:])
+    assert read_image(path).rgb.shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize(
+    "options", [{"format": f} for f in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")], ids=str
+)
+def test_a_truncated_file_is_an_error_never_a_partial_picture(tmp_path, options):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    save(whole, Image.fromarray(smooth()), **options)
+    data, rgb = whole.read_bytes(), read_image(whole).rgb
+    for length in range(len(data) - 1, 0, -max(1, len(data) // 40)):
+        cut.write_bytes(data[:length])
+        try:
+            picture = read_image(cut)
+        except MediaError:
+            continue
+        assert len(data) - length < 24  # checksums and padding behind the pixels
+        assert np.array_equal(picture.rgb, rgb)
+
+
+def test_missing_folder_empty_and_text_files(tmp_path):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    cases = {
+        "none.png": "no such picture",
+        ".": "a folder",
+        "empty.png": "not a picture",
+        "text.png": "not a picture",
+    }
+    for name, message in cases.items():
+        with pytest.raises(MediaError, match=message):
+            read_image(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", Image.fromarray(smooth()))
+    monkeypatch.setattr("PIL.Image.open", _deny)
+    with pytest.raises(MediaError, match="may not be read"):
+        read_image(path)
+
+
+def _deny(*_args, **_options):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
+    path = save(tmp_path / "a.png", Image.fromarray(smooth()))
+    with pytest.raises(MediaError, match="too large") as caught:
+        read_image(path, max_pixels=1999)
+    assert "50x40 = 2,000 pixels" in caught.value.got
+    assert read_image(path, max_pixels=2000).rgb.shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("side", [13_000, 60_000])
+def test_a_decompression_bomb_says_how_large_it_is(tmp_path, side):
+    """A PNG of a few bytes that claims side x side pixels, below and above Pillow's own limit."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+    with pytest.raises(MediaError, match="too large") as caught:
+        read_image(tmp_path / "bomb.png")
+    assert f"{side**2}" in caught.value.render().replace(",", "")
+
+
+def test_damaged_bytes_never_pass_as_another_exception(tmp_path):
+    rng = np.random.default_rng(3)
+    for image_format in ("PNG", "GIF", "TIFF", "WEBP", "BMP", "JPEG"):
+        stream = io.BytesIO()
+        Image.fromarray(smooth()).save(stream, format=image_format)
+        for _ in range(25):
+            data = np.frombuffer(stream.getvalue(), np.uint8).copy()
+            data[rng.integers(0, min(len(data), 200), 4)] = rng.integers(0, 256, 4)
+            (tmp_path / "damaged").write_bytes(data.tobytes())
+            try:
+                read_image(tmp_path / "damaged")
+            except MediaError as error:
+                assert error.where == str(tmp_path / "damaged")

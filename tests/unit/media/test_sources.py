@@ -1,0 +1,56 @@
+"""From the name of an input to files."""
+
+import pytest
+
+from stdcli.errors import MediaError
+from stdcli.media.sources import Source, resolve_input
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("f10.png", "f2.PNG", "clip.mp4", "notes.txt", ".hidden.png", "sub/deep.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def names(sources):
+    return [source.path.name for source in sources]
+
+
+def test_a_file_is_itself(folder):
+    assert resolve_input(folder / "f2.PNG") == [Source(folder / "f2.PNG", "image")]
+    assert resolve_input(str(folder / "clip.mp4")) == [Source(folder / "clip.mp4", "video")]
+
+
+def test_a_folder_is_its_pictures_and_clips_in_counting_order(folder):
+    assert names(resolve_input(folder)) == ["clip.mp4", "f2.PNG", "f10.png"]
+
+
+def test_a_pattern_matches(folder, monkeypatch):
+    assert names(resolve_input(f"{folder}/f*.[pP][nN][gG]")) == ["f2.PNG", "f10.png"]
+    monkeypatch.chdir(folder)
+    assert names(resolve_input("**/*.jpg")) == ["deep.jpg"]
+    assert names(resolve_input("*.png")) == ["f10.png"]
+    assert names(resolve_input(".h*.png")) == [".hidden.png"]
+
+
+def test_a_name_that_exists_is_no_pattern(tmp_path):
+    (tmp_path / "a[1].png").touch()
+    (tmp_path / "a1.png").touch()
+    assert names(resolve_input(tmp_path / "a[1].png")) == ["a[1].png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.png", "no such file"),
+        ("notes.txt", "suffix"),
+        ("*.mov", "no picture or clip"),
+        ("empty", "no picture"),
+    ],
+)
+def test_nothing_to_read_is_an_error(folder, name, message):
+    (folder / "empty").mkdir()
+    with pytest.raises(MediaError, match=message):
+        resolve_input(folder / name)
