@@ -7,6 +7,7 @@ set: the model's own recipe decides". Knows nothing of files, layers or torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -89,6 +90,19 @@ def _check_lora(value: str) -> str:
     return value
 
 
+def _check_frame_rate(value: Any) -> Any:
+    """A number or fraction of frames per second, kept as text so that 30000/1001 stays exact."""
+    if not isinstance(value, str | int | float):
+        return value
+    try:
+        rate = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("must be a number or a fraction, such as 25 or 30000/1001") from None
+    if not 0 < rate <= 1000:
+        raise ValueError("must be more than 0 and at most 1000 frames per second")
+    return str(rate)
+
+
 _DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
 Text = Annotated[str, Field(min_length=1)]
@@ -100,6 +114,7 @@ Timesteps = Annotated[
     BeforeValidator(split_numbers),
     AfterValidator(_check_decreasing),
 ]
+FrameRate = Annotated[str, BeforeValidator(_check_frame_rate)]
 Loras = Annotated[tuple[Annotated[Text, AfterValidator(_check_lora)], ...], BeforeValidator(_wrap_text)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Strength = Annotated[float, Field(gt=0, le=1)]
@@ -163,6 +178,8 @@ class StylizeConfig(Section):
     """Longest side in pixels while computing; the output keeps the input's size."""
     batch: Annotated[int, Field(ge=1)] | None = None
     """Pictures or frames per forward."""
+    fps: FrameRate | None = None
+    """Resample clips to this frame rate, such as 25 or 30000/1001; else they keep their own."""
     dtype: Dtype = "auto"
     device: Device = "auto"
     offline: bool = False

@@ -1,6 +1,7 @@
 """What `stdcli teacher train` may be told: codec, networks, style pairs, training, recipe.
 
-Defaults are those of the preset `teacher/embedded-cpu`, but for the dtype. Knows nothing of files, layers or torch.
+Defaults are those of the preset `teacher/embedded-cpu`, but for the dtype. Knows nothing of files, layers or
+torch.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ Widths = Annotated[tuple[Width, ...], Field(min_length=2), BeforeValidator(split
 class CodecSection(Section):
     """Linear patch codec: principal components of patches, then a small correction of the decoder."""
 
-    latent_channels: Annotated[int, Field(ge=1, le=3 * PATCH_PX**2)] = 48
+    latent_channels: Annotated[int, Field(ge=1, le=3 * PATCH_PX**2)] = 32
     """Components kept of a patch's 192."""
     hidden_channels: Count = 128
     """Width of the correction."""
-    temper: Share = 0.5
+    temper: Share = 1.0
     """1 keeps the components' own scales, 0 whitens them."""
     fit_crops: Annotated[int, Field(ge=16)] = 2500
     """Crops that the components are computed from."""
     fit_crop_px: CropSide = 64
-    steps: Natural = 900
+    steps: Natural = 600
     """Training steps of the correction."""
-    batch_size: Count = 16
+    batch_size: Count = 14
     crop_px: CropSide = 96
     learning_rate: Rate = 1e-3
 
@@ -100,12 +101,12 @@ class TrainSection(Section):
 
     steps: Count = 6000
     batch_size: Count = 16
-    learning_rate: Rate = 5e-4
+    learning_rate: Rate = 6e-4
     warmup_steps: Natural = 200
     """First steps, over which the learning rate rises."""
     cooldown: Share = 0.2
     """Last share of the steps, over which the learning rate falls to zero."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Of the averaged weights, which are the ones that are exported."""
     dtype: Dtype = "auto"
     """Of the UNet's matrix products; weights and loss are float32 always."""

@@ -46,7 +46,8 @@ def fields_with(*wanted: Any) -> list[tuple[str, str]]:
 
 FLOATS = fields_with(float)
 INTEGERS = [field for field in fields_with(int) if field not in FLOATS]
-TEXTS = [field for field in FIELDS if kinds_of(*field) == {str}]
+FRAME_RATES = [("stylize", "fps")]  # text, lest 30000/1001 be rounded; whole numbers are exact anyway
+TEXTS = [field for field in FIELDS if kinds_of(*field) == {str} and field not in FRAME_RATES]
 
 
 def load(task: str, name: str, text: str) -> Any:
@@ -119,6 +120,15 @@ def test_an_integer_has_no_fraction(task: str, name: str) -> None:
 def test_text_is_not_made_of_numbers_and_dates(task: str, name: str) -> None:
     for text in ("12", "2024-01-01", "1:30"):
         assert "must be a valid" in refusal(task, name, text)
+
+
+@pytest.mark.parametrize(("task", "name"), FRAME_RATES)
+def test_a_frame_rate_is_a_number_or_a_fraction(task: str, name: str) -> None:
+    rates = [load(task, name, text) for text in ("25", "30000/1001", "'24'", "12.5", "29.97")]
+    assert rates == ["25", "30000/1001", "24", "25/2", "2997/100"]
+    for text in ("0", "-5", "1/0", "fast", "1e9", ".nan", "2024-01-01"):
+        message = refusal(task, name, text)
+        assert "must be" in message or "frames per second" in message
 
 
 def test_all_problems_are_reported_at_once() -> None:

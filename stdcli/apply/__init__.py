@@ -1,0 +1,1 @@
+"""Inference: pictures and clips through a model."""

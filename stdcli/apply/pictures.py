@@ -1,0 +1,47 @@
+"""One picture through a stylizer: size, padding and alpha kept.
+
+Legend: H W pixels of the picture, B batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from stdcli.media.arrays import fit_max_size, resize
+from stdcli.media.tensors import crop_back, pad_to_multiple, to_tensor, to_uint8
+
+Stylize = Callable[[torch.Tensor], torch.Tensor]
+
+
+def compute_size(size_px: tuple[int, int], *, max_size: int | None, multiple_px: int) -> tuple[int, int]:
+    """The padded size (H, W) at which a picture of `size_px` (H, W) is computed."""
+    height, width = size_px
+    if max_size is not None and max(size_px) > max_size:
+        scale = max_size / max(size_px)
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    return tuple(-(-side // multiple_px) * multiple_px for side in (height, width))
+
+
+def stylize_frames(
+    frames: np.ndarray, stylize: Stylize, *, max_size: int | None, multiple_px: int
+) -> np.ndarray:
+    """Restyle frames of one size; what comes back has exactly that size.
+
+    Args:
+        frames: uint8 [B, H, W, 3].
+        stylize: [B, 3, h, w] in [-1, 1] -> the same, h and w multiples of `multiple_px`.
+        max_size: longer side while computing, or None for the frames' own.
+        multiple_px: what sides are padded to, by reflection.
+
+    Returns:
+        uint8 [B, H, W, 3].
+    """
+    height, width = frames.shape[1:3]
+    small = np.stack([fit_max_size(frame, max_size) for frame in frames]) if max_size else frames
+    pixels = torch.cat([to_tensor(frame) for frame in small])
+    padded, crop = pad_to_multiple(pixels, multiple_px)
+    result = to_uint8(crop_back(stylize(padded), crop))
+    return np.stack([resize(frame, height, width) for frame in result])

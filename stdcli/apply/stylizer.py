@@ -1,0 +1,88 @@
+"""The stylizing loop of one model in one style: a batch of pictures in, the same pictures restyled out.
+
+Encode, give the latents the style's statistics, add one fixed noise, walk the planned levels, decode. It
+knows nothing of files, sizes or alpha.
+
+Legend: B batch, C latent channels, H W pixels (multiples of the model's), h w latent cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from stdcli.apply.settings import Settings
+from stdcli.diffusion.guidance import guide
+from stdcli.diffusion.levels import Level
+from stdcli.diffusion.noise import make_noise
+from stdcli.diffusion.predictions import Denoised, to_x0_eps
+from stdcli.diffusion.sample import sample
+from stdcli.diffusion.solvers import start_state
+from stdcli.diffusion.statistics import Statistics, match_statistics
+from stdcli.models.bundle import Bundle, Condition
+
+FRAME_ID = 0  # every picture and frame starts from the same noise: steady video, and batching changes nothing
+
+
+@dataclass(frozen=True)
+class Stylizer:
+    """A model, a style and settings, ready to run.
+
+    Attributes:
+        bundle: the model.
+        settings: levels, guidance, sampler.
+        condition: prompt and style.
+        unconditional: for guidance; None when it is off.
+        style_statistics: of the style's latents, for matching them; None when that is off.
+        seed: of the noise.
+    """
+
+    bundle: Bundle
+    settings: Settings
+    condition: Condition
+    unconditional: Condition | None
+    style_statistics: Statistics | None
+    seed: int
+
+    @torch.inference_mode()
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Restyle a batch.
+
+        Args:
+            pixels: [B, 3, H, W] in [-1, 1], H and W multiples of `bundle.multiple_px`.
+
+        Returns:
+            [B, 3, H, W] float32 on the CPU, about [-1, 1].
+
+        Raises:
+            NumericsError: a state became NaN or infinite.
+        """
+        bundle, settings = self.bundle, self.settings
+        latents = bundle.codec.encode(pixels.to(bundle.device))
+        if self.style_statistics is not None:
+            latents = match_statistics(latents, self.style_statistics)
+        noise = self._noise(latents)
+        state = sample(
+            self._denoise,
+            start_state(latents, noise, settings.plan.levels[0]),
+            settings.plan,
+            schedule=bundle.schedule,
+            sampler=settings.recipe.sampler,
+            gamma=settings.recipe.gamma,
+            make_step_noise=lambda step: self._noise(latents, step=step),
+        )
+        return bundle.codec.decode(state).float().cpu()
+
+    def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
+        noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)
+        return noise.to(latents).expand_as(latents)
+
+    def _denoise(self, x: torch.Tensor, level: Level) -> Denoised:
+        bundle = self.bundle
+        if self.unconditional is None:
+            output = bundle.denoiser(x, level.t, self.condition)
+        else:
+            pair = bundle.denoiser.pair(x, level.t, self.condition, self.unconditional)
+            output = guide(*pair, self.settings.recipe.guidance)
+        return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=bundle.prediction)

@@ -1,0 +1,171 @@
+"""`stdcli stylize`: restyle pictures and clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stdcli.cli.options import (
+    ConfigFile,
+    Debug,
+    Device,
+    DryRun,
+    Dtype,
+    Json,
+    Offline,
+    Overwrite,
+    PresetName,
+    Quiet,
+    Seed,
+    Sets,
+    Verbose,
+    make_console,
+)
+from stdcli.config.load import resolve
+
+Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Pictures, clips, folders or globs.")]
+Style = Annotated[
+    list[str] | None, typer.Option("--style", metavar="REF", help="Style picture; repeat to blend several.")
+]
+StyleWeights = Annotated[
+    str | None, typer.Option("--style-weights", metavar="A,B", help="One weight per --style.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="PATH", help="File or folder; default: beside the input."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="NAME", help="embedded, a folder, a .safetensors file or a Hub id."),
+]
+Base = Annotated[
+    str | None,
+    typer.Option("--base", metavar="FOLDER", help="Configs and tokenizer for a single-file model."),
+]
+Lora = Annotated[
+    list[str] | None, typer.Option("--lora", metavar="PATH[:SCALE]", help="Adapter; repeatable.")
+]
+Prompt = Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What the picture should show.")]
+Negative = Annotated[
+    str | None,
+    typer.Option("--negative-prompt", metavar="TEXT", help="What it should not; needs guidance over 1."),
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", metavar="K", help="Exactly this many evaluations of the model.")
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option("--timesteps", metavar="T,T,...", help="Exact timesteps; wins over steps, strength."),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option("--strength", metavar="S", help="Noise fraction in (0, 1]; 1 ignores the input."),
+]
+Guidance = Annotated[
+    float | None, typer.Option("--guidance", metavar="G", help="1 is off; other values double the forwards.")
+]
+Gamma = Annotated[
+    float | None,
+    typer.Option("--gamma", metavar="G", help="Fresh noise per step, 0 to 1; 0 is deterministic."),
+]
+Match = Annotated[
+    bool | None,
+    typer.Option(
+        "--match-style-statistics/--no-match-style-statistics",
+        help="Give the start latent the style picture's mean and deviation.",
+    ),
+]
+MaxSize = Annotated[
+    int | None,
+    typer.Option("--max-size", metavar="PX", help="Longer side while computing; the result keeps its size."),
+]
+Batch = Annotated[int | None, typer.Option("--batch", metavar="N", help="Frames per forward.")]
+Fps = Annotated[
+    str | None, typer.Option("--fps", metavar="F", help="Resample clips, such as 25 or 30000/1001.")
+]
+NoMetadata = Annotated[bool, typer.Option("--no-metadata", help="Store no recipe in or beside the result.")]
+
+
+def stylize(
+    inputs: Inputs,
+    style: Style = None,
+    output: Output = None,
+    steps: Steps = None,
+    strength: Strength = None,
+    guidance: Guidance = None,
+    timesteps: Timesteps = None,
+    gamma: Gamma = None,
+    match_style_statistics: Match = None,
+    style_weights: StyleWeights = None,
+    prompt: Prompt = None,
+    negative_prompt: Negative = None,
+    model: Model = None,
+    base: Base = None,
+    lora: Lora = None,
+    max_size: MaxSize = None,
+    batch: Batch = None,
+    fps: Fps = None,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offline: Offline = None,
+    preset: PresetName = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
+    overwrite: Overwrite = False,
+    no_metadata: NoMetadata = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Repaint pictures and clips in the style of a picture.
+
+    Size, frame rate, length and sound stay as they are. The result goes beside the input, with `.std`
+    before the suffix, unless -o says otherwise; the recipe goes into it and into a JSON file beside it.
+
+    \b
+    Examples:
+      stdcli stylize photo.jpg --style painting.png
+      stdcli stylize clip.mp4 --style painting.png --steps 4 -o painted.mp4
+      stdcli stylize 'photos/*.jpg' --style a.png --style b.png --style-weights 2,1 -o out/
+      stdcli stylize other.jpg --config photo.std.json
+    """
+    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    flags = {
+        "model": model,
+        "base": base,
+        "style": style,
+        "style_weights": style_weights,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "lora": lora,
+        "steps": steps,
+        "timesteps": timesteps,
+        "strength": strength,
+        "guidance": guidance,
+        "gamma": gamma,
+        "match_style_statistics": match_style_statistics,
+        "seed": seed,
+        "max_size": max_size,
+        "batch": batch,
+        "fps": fps,
+        "device": device,
+        "dtype": dtype,
+        "offline": offline,
+    }
+    resolved = resolve("stylize", preset=preset, config_file=config, sets=sets or (), flags=flags)
+    from stdcli.apply.stylize import stylize as run
+
+    run(
+        resolved.config,
+        inputs,
+        output=output,
+        overwrite=overwrite,
+        metadata=not no_metadata,
+        dry_run=dry_run,
+        console=console,
+    )

@@ -1,0 +1,283 @@
+"""`stdcli stylize` end to end: real files through a small random model of the embedded kind."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stdcli.cli.main import main
+from stdcli.diffusion.noise import make_noise
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.media.ffmpeg import run_ffmpeg
+from stdcli.media.image import read_image
+from stdcli.media.probe import VideoInfo, probe
+from stdcli.media.recipe import read_recipe
+from stdcli.media.video import VideoWriter, iter_frames
+from stdcli.models.bundle import Denoiser
+from tests.tiny_models import save_tiny_embedded
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(save_tiny_embedded(tmp_path_factory.mktemp("model")))
+
+
+def picture(path: Path, *, width: int, height: int, seed: int, alpha: bool = False) -> Path:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 5, 4 if alpha else 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[str, str, Path]:
+    photo = picture(tmp_path / "photo.png", width=75, height=61, seed=1)
+    style = picture(tmp_path / "style.png", width=80, height=64, seed=2)
+    return str(photo), str(style), tmp_path
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[tuple[torch.Tensor, float]]:
+    """Every forward of the network: (states, time)."""
+    seen = []
+    original = Denoiser.__call__
+
+    def counted(self, x, t, condition):
+        seen.append((x.clone(), float(torch.as_tensor(t).flatten()[0])))
+        return original(self, x, t, condition)
+
+    monkeypatch.setattr(Denoiser, "__call__", counted)
+    return seen
+
+
+def run(*arguments: str, code: int = 0) -> None:
+    assert main(["stylize", *map(str, arguments)]) == code
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize(("steps", "strength"), [(1, 0.35), (2, 0.5), (4, 0.75), (8, 0.95)])
+def test_announced_evaluations_are_what_runs(files, model, calls, capsys, steps, strength, guidance):
+    photo, style, _ = files
+    options = ["--steps", steps, "--strength", strength, "--guidance", guidance, "--json"]
+    run(photo, "--style", style, "--model", model, *options)
+    told = json.loads(capsys.readouterr().out)
+    samples_per_call = 2 if guidance != 1 else 1
+    assert told["evaluations"] == len(calls) == steps
+    assert told["forwards"] == sum(len(x) for x, _ in calls) == steps * samples_per_call
+    assert told["timesteps"] == [t for _, t in calls]
+
+
+def test_three_quarters_in_four_steps_starts_where_students_are_trained(files, model, calls):
+    photo, style, _ = files
+    run(photo, "--style", style, "--model", model, "--steps", 4, "--strength", 0.75)
+    assert [t for _, t in calls] == [739, 559, 379, 199]
+
+
+def test_start_state_has_the_styles_statistics(tmp_path, model, calls):
+    """x = alpha z + sigma noise, the noise known: the z of the first call has the style's mean and std."""
+    photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
+    style = picture(tmp_path / "style.png", width=96, height=64, seed=2)
+    common = [photo, "--style", style, "--model", model, "--steps", 1, "--strength", 0.6, "--overwrite"]
+    run(*common, "--guidance", 1, "--match-style-statistics")
+    run(*common, "--guidance", 1, "--no-match-style-statistics")
+    run(style, *common[1:-1], "--guidance", 1, "--no-match-style-statistics", "-o", tmp_path / "s.png")
+    schedule = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
+    alpha, sigma = schedule.alphas[599].item(), schedule.sigmas[599].item()
+    matched, plain, of_style = ((x - sigma * make_noise(x.shape, 0, 0)) / alpha for x, _ in calls)
+    stats = [torch.cat([z.mean((2, 3)), z.std((2, 3), correction=0)]) for z in (matched, plain, of_style)]
+    assert torch.allclose(stats[0], stats[2], atol=1e-4)
+    assert (stats[1] - stats[2]).abs().max() > 0.05
+
+
+def test_size_alpha_and_orientation_are_kept(tmp_path, files, model):
+    _, style, _ = files
+    source = picture(tmp_path / "odd.png", width=75, height=61, seed=3, alpha=True)
+    run(source, "--style", style, "--model", model, "--max-size", 64)
+    before, after = read_image(source), read_image(tmp_path / "odd.std.png")
+    assert after.rgb.shape == (61, 75, 3)
+    assert np.array_equal(after.alpha, before.alpha)
+
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(before.rgb).save(turned, exif=exif)
+    run(turned, "--style", style, "--model", model)
+    with Image.open(tmp_path / "turned.std.jpg") as result:
+        assert result.size == (61, 75)
+        assert result.getexif().get(0x0112, 1) == 1
+
+
+def test_seed_decides_and_nothing_else_does(files, model):
+    photo, style, folder = files
+    common = [photo, "--style", style, "--model", model]
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(*common, "--seed", seed, "-o", folder / f"{name}.png")
+    a, b, c = (read_image(folder / f"{name}.png").rgb for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_record_replays_the_run(files, model):
+    photo, style, folder = files
+    run(photo, "--style", style, "--model", model, "--steps", 3, "--strength", 0.5, "--seed", 9)
+    sidecar = folder / "photo.std.json"
+    data = json.loads(sidecar.read_text())
+    assert data["settings"]["evaluations"] == 3
+    assert read_recipe(folder / "photo.std.png") == data
+    run(photo, "--config", sidecar, "-o", folder / "again.png")
+    assert np.array_equal(read_image(folder / "again.png").rgb, read_image(folder / "photo.std.png").rgb)
+
+
+def test_no_metadata_leaves_none(files, model):
+    photo, style, folder = files
+    run(photo, "--style", style, "--model", model, "--no-metadata")
+    assert not (folder / "photo.std.json").exists()
+    assert read_recipe(folder / "photo.std.png") is None
+
+
+def test_two_styles_are_weighted(files, model):
+    photo, style, folder = files
+    other = picture(folder / "other.png", width=64, height=64, seed=8)
+    common = [photo, "--model", model]
+    run(*common, "--style", style, "-o", folder / "one.png")
+    run(*common, "--style", style, "--style", other, "--style-weights", "1,0", "-o", folder / "all.png")
+    run(*common, "--style", style, "--style", other, "-o", folder / "half.png")
+    one, all_, half = (read_image(folder / f"{name}.png").rgb.astype(int) for name in ("one", "all", "half"))
+    assert np.abs(one - all_).max() <= 1
+    assert np.abs(one - half).max() > 4
+
+
+def test_dry_run_writes_nothing(files, model, calls, capsys):
+    photo, style, folder = files
+    before = sorted(folder.iterdir())
+    run(photo, "--style", style, "--model", model, "--steps", 2, "--dry-run", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["evaluations"], told["dry_run"]) == (2, True)
+    assert len(told["timesteps"]) == 2
+    assert (sorted(folder.iterdir()), calls) == (before, [])
+
+
+def test_results_are_not_replaced_unless_told_to(files, model, calls, capsys):
+    photo, style, folder = files
+    existing = folder / "photo.std.png"
+    existing.write_bytes(b"precious")
+    common = [photo, "--style", style, "--model", model]
+    run(*common, code=5)
+    assert "--overwrite" in capsys.readouterr().err
+    assert (existing.read_bytes(), calls) == (b"precious", [])
+    before = Path(photo).read_bytes()
+    run(*common, "-o", photo, "--overwrite", code=5)
+    assert Path(photo).read_bytes() == before
+    run(*common, "--overwrite")
+    assert read_image(existing).rgb.shape == (61, 75, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        ([], 2, "no style to paint in"),
+        (["--style", "STYLE", "--steps", "0"], 2, "steps"),
+        (["--style", "STYLE", "--strength", "1.5"], 2, "strength"),
+        (["--style", "STYLE", "--strength", "nan"], 2, "strength"),
+        (["--style", "STYLE", "--timesteps", "200,400"], 2, "timesteps"),
+        (["--style", "missing.png"], 5, "--style missing.png"),
+        (["--style", "STYLE", "-o", "absent/out.png"], 5, "mkdir -p absent"),
+        (["--style", "STYLE", "--style-weights", "1,2"], 2, "style_weights"),
+    ],
+)
+def test_bad_requests_end_before_any_work(files, model, calls, capsys, arguments, code, told):
+    photo, style, folder = files
+    before = sorted(folder.iterdir())
+    arguments = [style if value == "STYLE" else value for value in arguments]
+    run(photo, "--model", model, *arguments, code=code)
+    assert told in capsys.readouterr().err
+    assert (sorted(folder.iterdir()), calls) == (before, [])
+
+
+def test_folder_of_pictures(files, model, capsys):
+    _, style, folder = files
+    inputs = folder / "in"
+    inputs.mkdir()
+    for index in range(3):
+        picture(inputs / f"p{index}.png", width=40 + index, height=40, seed=index)
+    run(inputs, "--style", style, "--model", model, "-o", f"{folder}/out/", "--quiet")
+    assert capsys.readouterr().out.split() == [f"{folder}/out/p{index}.std.png" for index in range(3)]
+    run(inputs, "--style", style, "--model", model)
+    run(inputs, "--style", style, "--model", model, "--overwrite")
+    assert len(list(inputs.glob("*.png"))) == 6, "results of an earlier run were taken for inputs"
+    sizes = [read_image(folder / f"out/p{index}.std.png").rgb.shape[1] for index in range(3)]
+    assert sizes == [40, 41, 42]
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    """Seven frames at 30000/1001, frames 2 and 5 equal, with a tone."""
+    path, tone = tmp_path / "clip.mp4", tmp_path / "tone.m4a"
+    run_ffmpeg("-f", "lavfi", "-i", "sine=frequency=440:duration=0.3", "-c:a", "aac", str(tone))
+    rng = np.random.default_rng(5)
+    frames = [
+        np.asarray(Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((70, 50)))
+        for _ in range(7)
+    ]
+    frames[5] = frames[2]
+    info = VideoInfo(70, 50, Fraction(30000, 1001), len(frames))
+    with VideoWriter(path, info, audio_from=tone, crf=0) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def audio_hash(path: Path) -> str:
+    return run_ffmpeg("-i", str(path), "-map", "0:a", "-c", "copy", "-f", "md5", "-").output.strip()
+
+
+def test_clip_keeps_rate_length_size_and_sound(clip, files, model, capsys):
+    _, style, folder = files
+    run(clip, "--style", style, "--model", model, "--batch", 3, "--json")
+    told = json.loads(capsys.readouterr().out)
+    result = folder / "clip.std.mp4"
+    info = probe(result)
+    assert (info.fps, info.frames, info.width, info.height) == (Fraction(30000, 1001), 7, 70, 50)
+    assert told["frames"] == 7
+    assert audio_hash(result) == audio_hash(clip) != ""
+    assert read_recipe(result)["settings"]["evaluations"] == told["evaluations"]
+
+
+def test_clip_is_resampled_on_request(clip, files, model):
+    _, style, folder = files
+    run(clip, "--style", style, "--model", model, "--fps", "15")
+    info = probe(folder / "clip.std.mp4")
+    assert (info.fps, info.frames) == (15, 4)  # 7 frames at 30000/1001 last 0.234 s
+
+
+def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypatch):
+    """One noise for all frames; where a frame lies in its batch does not matter."""
+    from stdcli.apply import stylize as module
+
+    _, style, folder = files
+    seen = {}
+    original = module.Session.stylize
+
+    for batch in (1, 3):
+        frames = seen[batch] = []
+
+        def keep(self, batch_frames, frames=frames):
+            result = original(self, batch_frames)
+            frames.extend(result)
+            return result
+
+        monkeypatch.setattr(module.Session, "stylize", keep)
+        run(clip, "--style", style, "--model", model, "--batch", batch, "-o", folder / f"b{batch}.mp4")
+    one, three = np.stack(seen[1]).astype(int), np.stack(seen[3]).astype(int)
+    source = list(iter_frames(clip))
+    assert np.array_equal(source[2], source[5])
+    assert np.array_equal(one[2], one[5])
+    assert np.abs(one - three).max() <= 1
+    assert np.abs(one[2] - one[3]).max() > 8
