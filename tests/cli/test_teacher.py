@@ -103,16 +103,19 @@ def test_a_dry_run_prints_settings_and_plan(
     assert not (tmp_path / "out").exists()
     rows = [line.split() for line in out.splitlines()]
     assert ["train.steps", "50", "flag"] in rows
-    assert ["train.batch_size", "16", "default"] in rows
+    assert ["train.batch_size", str(TeacherConfig().train.batch_size), "default"] in rows
     assert ["checkpoints", "50", "of", "50", "steps", "to", "do"] in rows
-    assert ["repaints.safetensors", *"1500 of 20 photos and 20 artworks to do".split()] in rows
+    assert [
+        "repaints.safetensors",
+        *f"{TeacherConfig().pairs.repaints} of 20 photos and 20 artworks to do".split(),
+    ] in rows
 
 
 def test_a_dry_run_for_machines(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--data", pictures, "-o", tmp_path / "out", "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["dry_run"] is True
-    assert plan["config"]["train"]["steps"] == 6000
+    assert plan["config"]["train"] == TeacherConfig().train.model_dump()
     assert [row["state"] for row in plan["rows"]] == ["to do"] * 4
 
 
@@ -134,9 +137,9 @@ def test_other_settings_than_the_folders(
 ) -> None:
     out = tmp_path / "out"
     write_run(out, TeacherConfig(data=str(pictures)))
-    assert train("--data", pictures, "-o", out, "--seed", 3, "--set", "codec.temper=1") == 2
+    assert train("--data", pictures, "-o", out, "--seed", 3, "--set", "codec.temper=0.25") == 2
     err = capsys.readouterr().err
-    assert "codec.temper: 0.5 in the run that is there, 1.0 now" in err
+    assert f"codec.temper: {TeacherConfig().codec.temper} in the run that is there, 0.25 now" in err
     assert "seed: 0 in the run that is there, 3 now" in err
     assert "--overwrite" in err
 

@@ -1,0 +1,1 @@
+"""Model loading: the only package that knows diffusers and transformers."""

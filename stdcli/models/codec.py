@@ -1,0 +1,122 @@
+"""Latent codec: pictures to the latents a denoiser works on, and back.
+
+Hides the autoencoder's class, its scaling and shift, and its dtype: weights stay in float32 where half
+precision overflows (SDXL's decoder in float16) or would show. Knows nothing of schedules or prompts.
+
+Legend: B batch, C latent channels, h w latent cells, H W pixels; h = H / factor.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stdcli.errors import NumericsError
+
+SMALL_CODEC = (
+    10_000_000  # parameters; below this float32 costs little and bfloat16's 8 bits would show in pixels
+)
+
+
+def codec_dtype(dtype: torch.dtype, *, num_parameters: int) -> torch.dtype:
+    """The dtype of an autoencoder's weights beside a denoiser of the given dtype.
+
+    float16 never: decoders overflow in it. bfloat16 has the range, and saves memory for large autoencoders.
+    """
+    return dtype if dtype == torch.bfloat16 and num_parameters > SMALL_CODEC else torch.float32
+
+
+class Codec:
+    """An autoencoder in diffusers' form.
+
+    Args:
+        vae: AutoencoderKL, AutoencoderTiny or PatchAutoencoder.
+        factor: pixels of a latent cell's side.
+        notes: list that takes what the user should know, shared with the bundle.
+    """
+
+    def __init__(self, vae: torch.nn.Module, *, factor: int, notes: list[str]) -> None:
+        self.vae = vae
+        self.factor = factor
+        self.scaling = vae.config.scaling_factor
+        self.shift = vae.config.get("shift_factor") or 0.0
+        self._notes = notes
+
+    def encode(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Encode pictures: z = (latent - shift) * scaling.
+
+        Args:
+            pixels: [B, 3, H, W] in [-1, 1], H and W multiples of `factor`.
+            generator: draws from the posterior; None takes its mode, which needs no randomness.
+
+        Returns:
+            Latents [B, C, h, w], float32.
+
+        Raises:
+            NumericsError: a latent is NaN or infinite.
+        """
+        encoded = self.vae.encode(pixels.to(self.vae.dtype))
+        if hasattr(encoded, "latent_dist"):
+            posterior = encoded.latent_dist
+            latents = posterior.mode() if generator is None else posterior.sample(generator)
+        else:
+            latents = encoded.latents
+        z = (latents.float() - self.shift) * self.scaling
+        if not z.isfinite().all():
+            raise NumericsError("the codec encoded a picture to NaN or infinity", got=str(self.vae.dtype))
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Decode latents: picture of z / scaling + shift.
+
+        Where the weights are not float32 and the picture comes out NaN or infinite, they become float32 for
+        good and the decoding is repeated; the bundle's notes say so.
+
+        Args:
+            z: latents [B, C, h, w], any float dtype.
+
+        Returns:
+            Pictures [B, 3, H, W], float32, about [-1, 1], not clamped.
+
+        Raises:
+            NumericsError: the latents, or the picture decoded in float32, are NaN or infinite.
+        """
+        if not z.isfinite().all():
+            raise NumericsError(
+                "the latents to decode hold NaN or infinity", got=f"{_bad(z)} of {z.numel()} values"
+            )
+        pixels = self._decode(z)
+        if pixels.isfinite().all():
+            return pixels
+        if self.vae.dtype != torch.float32:
+            self._notes.append(
+                f"decoding overflowed in {self.vae.dtype}; the codec runs in float32 from here on"
+            )
+            self.vae.to(torch.float32)
+            pixels = self._decode(z)
+            if pixels.isfinite().all():
+                return pixels
+        raise NumericsError("the codec decoded finite latents to NaN or infinity, in float32 too")
+
+    def tile(self, on: bool = True) -> None:
+        """Work picture by picture and tile by tile, for large pictures on little memory; seams may differ
+        slightly.
+
+        Codecs without tiling (they are small) ignore it.
+        """
+        if not hasattr(self.vae, "enable_tiling"):
+            return
+        if on:
+            self.vae.enable_tiling()
+            self.vae.enable_slicing()
+        else:
+            self.vae.disable_tiling()
+            self.vae.disable_slicing()
+
+    def _decode(self, z: Tensor) -> Tensor:
+        latents = z.float() / self.scaling + self.shift
+        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+
+
+def _bad(z: Tensor) -> int:
+    return int((~z.isfinite()).sum())

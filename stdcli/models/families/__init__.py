@@ -1,0 +1,1 @@
+"""Model families: what each adds to the shared loading code."""

@@ -1,0 +1,52 @@
+"""Stable Diffusion 1.x: one CLIP text encoder, 4 latent channels, epsilon or v."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stdcli.config.recipe import Recipe
+from stdcli.models.bundle import Condition
+from stdcli.models.families.family import Family
+from stdcli.models.prompts import truncation_notes
+from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
+from stdcli.models.upstream import StableDiffusionImg2ImgPipeline
+
+
+class SD15Text:
+    """Prompts to conditions; the unconditional branch is the encoded negative prompt, "" if there is none.
+
+    Args:
+        pipe: StableDiffusionImg2ImgPipeline.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+
+    def encode(
+        self,
+        *,
+        prompt: str | None,
+        negative_prompt: str | None,
+        size_px: tuple[int, int],
+        guided: bool,
+        style: StyleEmbeds | None,
+    ) -> tuple[Condition, Condition | None]:
+        """See `TextConditioner.encode`; size and style leave the tokens as they are."""
+        cond, uncond = self._pipe.encode_prompt(
+            prompt or "", self._pipe.unet.device, 1, guided, negative_prompt=negative_prompt
+        )
+        notes = truncation_notes([self._pipe.tokenizer], prompt, negative_prompt if guided else None)
+        return Condition(cond, notes=notes), Condition(uncond) if guided else None
+
+
+FAMILY = Family(
+    name="sd15",
+    pipeline=StableDiffusionImg2ImgPipeline,
+    class_names=frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}),
+    make_text=SD15Text,
+    style_scale=lambda scale: scale,
+    adapter=AdapterFiles("models/ip-adapter_sd15.safetensors", "models/image_encoder", repo=HUB),
+    recipe=Recipe(steps=30, guidance=7.5),
+    float16_ok=True,
+    components=("unet", "vae", "scheduler", "text_encoder", "tokenizer"),
+)

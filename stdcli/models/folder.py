@@ -1,0 +1,181 @@
+"""Read a diffusers folder's table of contents and check that it can be loaded, before anything is.
+
+Catches what would otherwise surface as a stack trace from deep inside a library: missing parts, pickle-only
+weights, damaged files, unknown or untrusted classes. Reads JSON and safetensors headers only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stdcli.errors import ModelError
+from stdcli.models.fetch import INDEX_FILE, LORA_FILE, WEIGHTS
+from stdcli.models.locate import PICKLE_SUFFIXES
+from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.models.weights import read_shapes
+
+# diffusers takes classes from imported modules only; naming PatchAutoencoder here also lets it find that one.
+TRUSTED = frozenset({"diffusers", "transformers", "stable_diffusion", PatchAutoencoder.__module__})
+WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
+SD2_WIDTH = 1024  # of the text tokens
+VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "PatchAutoencoder")
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A diffusers folder's table of contents.
+
+    Attributes:
+        path: the folder.
+        class_name: pipeline class it was saved from.
+        components: class name of each part that is not null.
+        options: the remaining values of model_index.json.
+    """
+
+    path: Path
+    class_name: str
+    components: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """A component's config.json.
+
+        Raises:
+            ModelError: missing or not JSON.
+        """
+        return read_json(self.path / component / "config.json")
+
+
+def read_folder(path: Path) -> ModelFolder:
+    """Read a folder's model_index.json.
+
+    Raises:
+        ModelError: not a diffusers folder, or one that names code outside diffusers and transformers.
+    """
+    index_path = path / INDEX_FILE
+    if not index_path.is_file():
+        raise ModelError(f"not a diffusers folder: no {INDEX_FILE}", where=path, hint=_what_it_may_be(path))
+    index = read_json(index_path)
+    class_name = index.get("_class_name")
+    if not isinstance(class_name, str):
+        raise ModelError(
+            "this model wants to run its own pipeline code, which is never done", where=index_path
+        )
+    parts = {k: v for k, v in index.items() if isinstance(v, list) and len(v) == 2}
+    components = {name: cls for name, (library, cls) in parts.items() if library is not None}
+    for name in components:
+        if parts[name][0] not in TRUSTED:
+            raise ModelError(
+                "this model names code from outside diffusers and transformers, which is never imported",
+                where=f"{index_path} {name}",
+                got=parts[name][0],
+            )
+    options = {k: v for k, v in index.items() if k not in parts and not k.startswith("_")}
+    return ModelFolder(path, class_name, components, options)
+
+
+def check_folder(folder: ModelFolder, *, needed: Iterable[str]) -> None:
+    """Check that all needed parts are there and are of a kind that is loaded.
+
+    Raises:
+        ModelError: a part is missing, or is an inpainting, refiner, guidance-embedded or otherwise unknown
+            network.
+    """
+    missing = [n for n in needed if n not in folder.components or not (folder.path / n).is_dir()]
+    if missing:
+        raise ModelError(
+            f"this model lacks {', '.join(missing)}",
+            where=folder.path,
+            got=", ".join(sorted(folder.components)),
+            expected=", ".join(needed),
+        )
+    for part, known in (("unet", ("UNet2DConditionModel",)), ("vae", VAE_CLASSES)):
+        if folder.components[part] not in known:
+            raise ModelError(
+                f"unknown kind of {part}",
+                where=folder.path,
+                got=folder.components[part],
+                expected=" or ".join(known),
+            )
+    _check_unet(folder)
+
+
+def weight_files(folder: ModelFolder, component: str, *, half: bool) -> list[Path]:
+    """A component's safetensors files, each checked for damage; fp16 files if `half` or if there are no
+    others.
+
+    Raises:
+        ModelError: only pickle files, none at all, or a damaged one.
+    """
+    place = folder.path / component
+    by_variant: dict[bool, list[Path]] = {}
+    for path in sorted(place.iterdir()):
+        match = WEIGHTS.fullmatch(path.name)
+        if match is not None:
+            by_variant.setdefault(match["fp16"] is not None, []).append(path)
+    if not by_variant:
+        pickles = [p.name for p in sorted(place.iterdir()) if p.suffix in PICKLE_SUFFIXES]
+        raise ModelError(
+            "only pickle weights here, which are never loaded: they can run any code"
+            if pickles
+            else "no weights here",
+            where=place,
+            got=", ".join(pickles) or None,
+            expected="a .safetensors file",
+        )
+    chosen = by_variant[half if half in by_variant else not half]
+    for path in chosen:
+        read_shapes(path)
+    return chosen
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ModelError: missing, not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise ModelError("cannot read this config", where=path, got=str(e), expected="a JSON object") from e
+    if not isinstance(value, dict):
+        raise ModelError(
+            "cannot read this config", where=path, got=type(value).__name__, expected="a JSON object"
+        )
+    return value
+
+
+def _check_unet(folder: ModelFolder) -> None:
+    config = folder.config("unet")
+    channels = config.get("in_channels", 4)
+    if channels != config.get("out_channels", 4):
+        raise ModelError(
+            "this UNet takes more than a latent (an inpainting or edit model)",
+            where=folder.path / "unet",
+            got=f"{channels} input channels",
+            expected=config.get("out_channels", 4),
+        )
+    if config.get("cross_attention_dim") == SD2_WIDTH and "text_encoder" in folder.components:
+        raise ModelError("Stable Diffusion 2 is not a supported family", where=folder.path)
+    if config.get("time_cond_proj_dim") is not None:
+        raise ModelError(
+            "UNets with an embedded guidance value (LCM) are not supported", where=folder.path / "unet"
+        )
+    if folder.options.get("requires_aesthetics_score"):
+        raise ModelError("this is SDXL's refiner, not its base model", where=folder.path)
+
+
+def _what_it_may_be(path: Path) -> str | None:
+    names = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    if LORA_FILE in names:
+        return f"this is a LoRA: --lora {path}"
+    files = [n for n in names if n.endswith(".safetensors")]
+    if files:
+        return f"give the file itself: {path / files[0]}"
+    inner = [n for n in names if (path / n / INDEX_FILE).is_file()]
+    return f"did you mean {path / inner[0]}" if inner else None

@@ -1,0 +1,272 @@
+"""Load a model by name into a `Bundle`.
+
+The order is fixed: find the files, check them, pick device and dtype, build diffusers' pipeline, fuse
+LoRAs, prepare the style adapter. The pipeline's own sampling loop is never used. Knows no levels and no
+sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from stdcli.config.recipe import Recipe
+from stdcli.diffusion.predictions import PredictionType
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.errors import ModelError, ResourceError
+from stdcli.models.bundle import Bundle, Denoiser
+from stdcli.models.codec import Codec, codec_dtype
+from stdcli.models.families import embedded, sd15, sdxl
+from stdcli.models.families.family import Family
+from stdcli.models.fetch import RECIPE_FILE
+from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, check_folder, read_folder, weight_files
+from stdcli.models.locate import EMBEDDED, Source, locate_model
+from stdcli.models.lora import AppliedLora, apply_lora
+from stdcli.models.single_file import base_needed, family_name, open_checkpoint
+from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter
+from stdcli.models.weights import count_values
+from stdcli.runtime.devices import DeviceChoice, choose
+
+FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
+
+
+@dataclass
+class _Opened:
+    """A pipeline and where its parts came from."""
+
+    pipe: Any
+    family: Family
+    weight_files: dict[str, list[Path]]
+    adapter: AdapterFiles | None
+    recipe: Recipe
+
+
+def load_model(
+    name: str,
+    *,
+    base: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    offline: bool = False,
+    loras: Sequence[str] = (),
+    style_scale: float | None = None,
+) -> Bundle:
+    """Load a model.
+
+    Args:
+        name: `embedded`, a local diffusers folder, a `.safetensors` checkpoint, or `OWNER/NAME[@REVISION]`.
+        base: folder (or Hub id) with configs and tokenizers for a single-file checkpoint.
+        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
+        dtype: "auto", "float32", "float16" or "bfloat16".
+        offline: never reach the network; local names never do.
+        loras: `path[:scale]` or Hub ids, fused in this order; a recipe beside the last one that has one is
+            taken.
+        style_scale: strength of the style picture; None is 1.
+
+    Raises:
+        ModelError: not found, damaged, unsafe, incomplete, unknown, or a LoRA that does not fit.
+        HubError: the Hub refuses or cannot be reached.
+        ResourceError: no such device, or not enough memory on it.
+    """
+    choice = choose(device, dtype)
+    source = locate_model(name, offline=offline, half=choice.dtype != torch.float32)
+    if name == EMBEDDED and not source.path.is_dir():
+        hint = "pip install --force-reinstall stdcli"
+        raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
+    if source.path.is_file():
+        opened = _open_file(source, base=base, choice=choice, offline=offline)
+    else:
+        folder = read_folder(source.path)
+        family = _family_of(folder)
+        choice = choose(device, dtype, float16_ok=family.float16_ok)
+        opened = _open_folder(folder, family, choice)
+    _move(opened.pipe, choice.device)
+    applied = [apply_lora(opened.pipe, text, family=opened.family.name, offline=offline) for text in loras]
+    scale = opened.family.style_scale(1.0 if style_scale is None else style_scale)
+    style = StyleAdapter(opened.pipe, files=opened.adapter, scale=scale, offline=offline)
+    if opened.family is embedded.FAMILY:
+        style.load()  # the network was trained with it: without it, nothing works
+    return _bundle(source, opened, choice=choice, style=style, applied=applied)
+
+
+def _family_of(folder: ModelFolder) -> Family:
+    textless = not {"text_encoder", "text_encoder_2"} & folder.components.keys()
+    for family in FAMILIES.values():
+        if folder.class_name in family.class_names and textless == (family is embedded.FAMILY):
+            check_folder(folder, needed=family.components)
+            return family
+    known = sorted(set().union(*(f.class_names for f in FAMILIES.values())))
+    raise ModelError(
+        "unknown kind of model",
+        where=folder.path,
+        got=folder.class_name,
+        expected=f"one of {', '.join(known)}",
+    )
+
+
+def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
+    half = choice.dtype != torch.float32
+    files = {
+        part: weight_files(folder, part, half=half)
+        for part in WITH_WEIGHTS
+        if part in folder.components and (folder.path / part).is_dir()
+    }
+    variant = "fp16" if any(".fp16" in p.name for paths in files.values() for p in paths) else None
+    skipped = {"safety_checker": None, "requires_safety_checker": False} if family is sd15.FAMILY else {}
+    try:
+        pipe = family.pipeline.from_pretrained(
+            str(folder.path),
+            dtype={"default": choice.dtype, "vae": torch.float32},
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            feature_extractor=None,  # the style adapter brings one that does not depend on torchvision
+            **skipped,
+        )
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError) as e:  # upstream's, for bad configs
+        got = str(e).strip().splitlines()[0]
+        raise ModelError("this model's files do not fit together", where=folder.path, got=got) from e
+    _check_complete(pipe, files)
+    adapter = _own_adapter(folder) or family.adapter
+    return _Opened(pipe, family, files, adapter, read_recipe(folder.path) or family.recipe)
+
+
+def _open_file(source: Source, *, base: str | None, choice: DeviceChoice, offline: bool) -> _Opened:
+    family = FAMILIES[family_name(source.path)]
+    if base is None:
+        raise base_needed(source.path, family.name)
+    folder = read_folder(locate_model(base, offline=offline, weights=False).path)
+    if _family_of(folder) is not family:
+        raise ModelError(
+            "checkpoint and base folder are of different families",
+            where=source.path,
+            got=f"{family.name} with a base of class {folder.class_name}",
+            expected=f"--base with an {family.name} folder",
+        )
+    pipe = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
+    files = {part: [source.path] for part in WITH_WEIGHTS if getattr(pipe, part, None) is not None}
+    return _Opened(pipe, family, files, _own_adapter(folder) or family.adapter, family.recipe)
+
+
+def _own_adapter(folder: ModelFolder) -> AdapterFiles | None:
+    place = folder.path / ADAPTER_FOLDER
+    found = sorted(place.glob("*.safetensors"))
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found)
+        raise ModelError(
+            "more than one style adapter", where=place, got=names, expected="one .safetensors file"
+        )
+    if not found:
+        return None
+    encoder = place / "image_encoder"
+    processor = folder.path / "feature_extractor"
+    return AdapterFiles(
+        weights=str(found[0]),
+        encoder=str(encoder) if encoder.is_dir() else None,
+        processor=str(processor) if "feature_extractor" in folder.components else None,
+    )
+
+
+def read_recipe(place: Path) -> Recipe | None:
+    """The recipe that lies in a folder, or None.
+
+    Raises:
+        ModelError: it is there but not valid.
+    """
+    path = place / RECIPE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = f"{path} {'.'.join(map(str, first['loc']))}"
+        raise ModelError(
+            "cannot read this recipe", where=where, got=first.get("input"), expected=first["msg"]
+        ) from e
+
+
+def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:
+    """Upstream only logs when a file lacks tensors, and leaves random numbers in their place."""
+    for part, paths in files.items():
+        needs = sum(p.numel() for p in getattr(pipe, part).parameters())
+        has = count_values(paths)
+        if has < needs:
+            raise ModelError(
+                "this weights file lacks tensors", where=paths[0], got=f"{has} values", expected=needs
+            )
+
+
+def _move(pipe: Any, device: torch.device) -> None:
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError as e:
+        raise ResourceError(
+            "not enough memory for this model", where=device, hint="--dtype float16, or --device cpu"
+        ) from e
+    for part in WITH_WEIGHTS:
+        module = getattr(pipe, part, None)
+        if module is not None:
+            module.eval().requires_grad_(False)
+
+
+def multiple_of(unet: Any, *, factor: int) -> int:
+    """Pixels that picture sides must be multiples of, so that every level of the UNet halves evenly.
+
+    Args:
+        unet: diffusers' UNet2DConditionModel.
+        factor: pixels of a latent cell's side.
+    """
+    return factor * 2 ** (len(unet.config.block_out_channels) - 1)
+
+
+def _bundle(
+    source: Source,
+    opened: _Opened,
+    *,
+    choice: DeviceChoice,
+    style: StyleAdapter,
+    applied: Sequence[AppliedLora],
+) -> Bundle:
+    pipe, family = opened.pipe, opened.family
+    scheduler = dict(pipe.scheduler.config)
+    try:
+        schedule = NoiseSchedule.from_config(scheduler)
+        prediction = PredictionType(scheduler.get("prediction_type", "epsilon"))
+    except (ValueError, KeyError) as e:
+        raise ModelError("this model's noise schedule is not supported", where=source.path, got=str(e)) from e
+    num_parameters = sum(p.numel() for p in pipe.vae.parameters())
+    pipe.vae.to(codec_dtype(choice.dtype, num_parameters=num_parameters))
+    notes: list[str] = []
+    recipe = opened.recipe
+    for lora in applied:
+        own = read_recipe(lora.path.parent)
+        if own is not None:
+            recipe = own
+            notes.append(f"sampling as the recipe beside {lora.name} says")
+    factor = pipe.vae_scale_factor
+    return Bundle(
+        name=source.name,
+        family=family.name,
+        denoiser=Denoiser(pipe.unet),
+        codec=Codec(pipe.vae, factor=factor, notes=notes),
+        text=family.make_text(pipe),
+        style=style,
+        schedule=schedule,
+        prediction=prediction,
+        recipe=recipe,
+        device=choice.device,
+        dtype=choice.dtype,
+        dtype_reason=choice.reason,
+        multiple_px=multiple_of(pipe.unet, factor=factor),
+        latent_channels=pipe.unet.config.in_channels,
+        notes=notes,
+        revision=source.revision,
+        weight_files=opened.weight_files,
+        loras=[(lora.name, lora.scale, lora.path) for lora in applied],
+    )

@@ -1,0 +1,168 @@
+"""Find the files that a model's name stands for.
+
+A name is `embedded`, a local diffusers folder, a local `.safetensors` checkpoint, or a Hub id with an
+optional `@revision`. Local names never reach the network. Knows paths and names, not what is in the files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from stdcli.errors import HubError, ModelError
+from stdcli.models import fetch
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "embedded"
+PICKLE_SUFFIXES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
+HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<file>/[^@]+)?(@(?P<revision>[^@]+))?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model's files are.
+
+    Attributes:
+        name: as the user gave it.
+        path: local folder, or local file for a single-file checkpoint.
+        revision: commit on the Hub; None for local names.
+    """
+
+    name: str
+    path: Path
+    revision: str | None = None
+
+
+def locate_model(name: str, *, offline: bool, half: bool = False, weights: bool = True) -> Source:
+    """Resolve a model's name to local files, downloading if the name is a Hub id.
+
+    Args:
+        name: `embedded`, folder, `.safetensors` file or `OWNER/NAME[@REVISION]`.
+        offline: use the local Hub cache only.
+        half: prefer the fp16 files of a Hub repository that has both.
+        weights: False fetches configs and tokenizers only.
+
+    Raises:
+        ModelError: nothing there, or a file format that is not loaded.
+        HubError: the Hub refuses, cannot be reached, or offline and not cached.
+    """
+    if name == EMBEDDED:
+        return Source(name, EMBEDDED_FOLDER)
+    path = Path(name).expanduser()
+    if path.exists():
+        if path.is_file():
+            refuse_unsafe(path)
+        return Source(name, path)
+    hub = _hub_id(name)
+    if hub is None or hub["file"]:
+        raise _not_found(
+            name, what="model", expected=f"{EMBEDDED}, a diffusers folder, a .safetensors file or a Hub id"
+        )
+    folder = fetch.model(hub["repo"], hub["revision"], offline=offline, half=half, weights=weights)
+    return Source(name, folder, revision=folder.name)
+
+
+def locate_lora(name: str, *, offline: bool) -> Source:
+    """Resolve a LoRA's name (without its scale) to one local `.safetensors` file.
+
+    Args:
+        name: file, folder, `OWNER/NAME[@REVISION]` or `OWNER/NAME/FILE.safetensors[@REVISION]`.
+        offline: use the local Hub cache only.
+
+    Raises:
+        ModelError: nothing there, a pickle file, or several files and none with diffusers' default name.
+        HubError: as for `locate_model`.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        refuse_unsafe(path)
+        return Source(name, path)
+    if path.is_dir():
+        return Source(name, path / _only_lora(name, [p.name for p in sorted(path.iterdir()) if p.is_file()]))
+    hub = _hub_id(name)
+    if hub is None:
+        raise _not_found(name, what="LoRA", expected="a .safetensors file, a folder or a Hub id")
+    repo, revision = hub["repo"], hub["revision"]
+    file = hub["file"]
+    chosen = (
+        file.removeprefix("/") if file else _only_lora(name, fetch.names(repo, revision, offline=offline))
+    )
+    recipe = (Path(chosen).parent / fetch.RECIPE_FILE).as_posix()
+    folder = fetch.files(repo, revision, [chosen, recipe], offline=offline)
+    if not (folder / chosen).is_file():
+        raise HubError(
+            f"no file {chosen} in {repo}", where=name, hint=f"https://huggingface.co/{repo}/tree/main"
+        )
+    return Source(name, folder / chosen, revision=folder.name)
+
+
+def refuse_unsafe(path: Path) -> None:
+    """Refuse files that can run code when read, and formats that are not weights.
+
+    Raises:
+        ModelError: the name does not end in `.safetensors`.
+    """
+    if path.suffix in PICKLE_SUFFIXES:
+        raise ModelError(
+            "pickle files are never loaded: they can run any code",
+            where=path,
+            got=path.suffix,
+            expected=".safetensors",
+            hint="look for the .safetensors version of the same model",
+        )
+    if path.suffix != ".safetensors":
+        raise ModelError(
+            "not a weights file", where=path, got=path.suffix or "no suffix", expected=".safetensors"
+        )
+
+
+def _hub_id(name: str) -> re.Match[str] | None:
+    if name.startswith((".", "/", "~")) or "\\" in name:
+        return None
+    match = HUB_ID.fullmatch(name)
+    if match is None or (match["file"] is None and Path(name).suffix in PICKLE_SUFFIXES | {".safetensors"}):
+        return None
+    return match
+
+
+def _not_found(name: str, *, what: str, expected: str) -> ModelError:
+    near = _neighbours(Path(name).expanduser())
+    hint = (
+        f"in that folder: {', '.join(near)}" if near else "check the spelling, or give a Hub id as OWNER/NAME"
+    )
+    return ModelError(
+        f"no such {what}",
+        where=name,
+        got="no local file or folder of that name",
+        expected=expected,
+        hint=hint,
+    )
+
+
+def _neighbours(path: Path) -> list[str]:
+    if not path.parent.is_dir() or path.parent == Path():
+        return []
+    return sorted(p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".safetensors")[:5]
+
+
+def _only_lora(name: str, files: list[str]) -> str:
+    found = [f for f in files if f.endswith(".safetensors") and "/" not in f]
+    if fetch.LORA_FILE in found:
+        return fetch.LORA_FILE
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        pickles = [f for f in files if Path(f).suffix in PICKLE_SUFFIXES]
+        raise ModelError(
+            "no .safetensors file here"
+            + (f", only pickle files ({pickles[0]}), which are never loaded" if pickles else ""),
+            where=name,
+            expected=fetch.LORA_FILE,
+        )
+    raise ModelError(
+        f"{len(found)} weight files here and none is called {fetch.LORA_FILE}",
+        where=name,
+        got=", ".join(found[:6]),
+        hint=f"--lora {name.partition('@')[0].rstrip('/')}/{found[0]}",
+    )

@@ -1,0 +1,251 @@
+"""LoRA files: load, prove that every tensor arrived, fuse.
+
+diffusers converts kohya's and its own key formats and injects; upstream may skip keys it cannot place and
+go on (diffusers#9291). Here every pair of the file must be found in the model, bit for bit and with its
+alpha / rank, or loading fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stdcli.errors import ModelError
+from stdcli.models.locate import locate_lora
+from stdcli.models.upstream import BaseTunerLayer
+from stdcli.models.weights import read_metadata, read_shapes
+
+DOWN = re.compile(r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.default)?\.weight$")
+UP = re.compile(r"[._]lora(?:_B|_up|\.up|_linear_layer\.up)(?:\.default)?\.weight$")
+ALPHA = re.compile(r"\.alpha$")
+ADAPTER_METADATA = "lora_adapter_metadata"  # where diffusers stores peft's config
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+CROSS_WIDTHS = {768: "sd15", 1024: "Stable Diffusion 2", 2048: "sdxl"}
+
+
+@dataclass(frozen=True)
+class AppliedLora:
+    """A LoRA that is fused into a model.
+
+    Attributes:
+        name: as the user gave it, without the scale.
+        scale: factor on its weights.
+        path: its file.
+        pairs: number of layers it changed.
+    """
+
+    name: str
+    scale: float
+    path: Path
+    pairs: int
+
+
+def parse_lora(text: str) -> tuple[str, float]:
+    """Split `path[:scale]`; a missing scale is 1.
+
+    Raises:
+        ModelError: the scale is not finite, or there is no path.
+    """
+    name, colon, tail = text.rpartition(":")
+    try:
+        scale = float(tail) if colon else math.nan
+    except ValueError:
+        return text, 1.0  # the colon belongs to the path
+    if not colon:
+        return text, 1.0
+    if not name or not math.isfinite(scale):
+        raise ModelError(
+            "cannot read this LoRA", got=text, expected="PATH or PATH:SCALE, as in style.safetensors:0.8"
+        )
+    return name, scale
+
+
+def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLora:
+    """Load one LoRA, check that all of it arrived, and fuse it into the weights.
+
+    W <- W + scale * alpha / rank * B A. Call it before a style adapter is installed.
+
+    Args:
+        pipe: diffusers pipeline.
+        text: `path[:scale]`, a Hub id, or `OWNER/NAME/FILE.safetensors`.
+        family: the model's family, for messages.
+        offline: never reach the network.
+
+    Raises:
+        ModelError: not found, damaged, of a kind other than LoRA, or not all of it fits the model.
+        HubError: cannot be fetched.
+    """
+    name, scale = parse_lora(text)
+    path = locate_lora(name, offline=offline).path
+    shapes = read_shapes(path)
+    stems = _stems(path, shapes)
+    lost = stems - _fitting(pipe, path)
+    if lost:
+        raise _misfit(path, family, shapes, lost=lost, total=len(stems))
+    adapter = f"lora_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    try:
+        pipe.load_lora_weights(
+            str(path.parent),
+            weight_name=path.name,
+            adapter_name=adapter,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except (ValueError, RuntimeError, LookupError) as e:  # upstream's ways to say that it does not fit
+        raise _misfit(path, family, shapes, lost=stems, total=len(stems), cause=str(e)) from e
+    _check_arrival(pipe, adapter, path, family=family, shapes=shapes)
+    parts = [c for c in COMPONENTS if getattr(pipe, c, None) is not None]
+    try:
+        pipe.fuse_lora(components=parts, lora_scale=scale, safe_fusing=True, adapter_names=[adapter])
+    except ValueError as e:
+        raise ModelError("fusing this LoRA gives NaN weights", where=path, got=str(e).splitlines()[0]) from e
+    pipe.unload_lora_weights()
+    return AppliedLora(name, scale, path, len(stems))
+
+
+def _stems(path: Path, shapes: Mapping[str, Sequence[int]]) -> set[str]:
+    """Layer names of the file, as the file spells them; every key must belong to a down, up, alpha triple."""
+    stems = {DOWN.sub("", k) for k in shapes if DOWN.search(k)}
+    ups = {UP.sub("", k) for k in shapes if UP.search(k)}
+    strange = [k for k in shapes if not (DOWN.search(k) or UP.search(k) or ALPHA.search(k))]
+    strange += sorted(stems ^ ups)
+    if strange or not stems:
+        raise ModelError(
+            "not a LoRA, or of a kind that is not supported (DoRA, LoHa, LoKr, full difference)",
+            where=path,
+            got=f"{len(strange)} of {len(shapes)} keys are none of down, up, alpha: {', '.join(strange[:3])}",
+            hint=None if stems else "a full model goes to --model",
+        )
+    return stems
+
+
+def _check_arrival(
+    pipe: Any, adapter: str, path: Path, *, family: str, shapes: Mapping[str, Sequence[int]]
+) -> None:
+    """Compare what the file holds with what is in the model: the tensors themselves and their factors."""
+    injected = list(_injected(pipe, adapter))
+    arrived = Counter(_mark(*layer) for layer in injected)
+    dtypes = {down.dtype for down, _, _ in injected}
+    lost = set()
+    stored = list(_stored(path))
+    for stem, down, up, factor in stored:
+        marks = [_mark(down.to(dtype), up.to(dtype), factor) for dtype in dtypes]
+        here = next((mark for mark in marks if arrived[mark]), None)
+        if here is None:
+            lost.add(stem)
+        else:
+            arrived[here] -= 1
+    if lost or arrived.total():
+        raise _misfit(path, family, shapes, lost=lost, total=len(stored))
+
+
+def _injected(pipe: Any, adapter: str) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Down, up and factor of every layer that upstream gave this adapter."""
+    for component in COMPONENTS:
+        model = getattr(pipe, component, None)
+        for module in model.modules() if model is not None else ():
+            if isinstance(module, BaseTunerLayer) and adapter in module.lora_A:
+                yield module.lora_A[adapter].weight, module.lora_B[adapter].weight, module.scaling[adapter]
+
+
+def _stored(path: Path) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+    """Layer name, down, up and factor (alpha / rank) of every pair of the file."""
+    tensors = load_file(path)
+    config = json.loads(read_metadata(path).get(ADAPTER_METADATA, "{}"))
+    ups = {UP.sub("", k): v for k, v in tensors.items() if UP.search(k)}
+    for key, down in tensors.items():
+        if not DOWN.search(key):
+            continue
+        stem, rank = DOWN.sub("", key), down.shape[0]
+        alpha = tensors.get(f"{stem}.alpha")
+        value = float(alpha) if alpha is not None else _configured_alpha(config, stem, rank)
+        yield stem, down, ups[stem], value / rank
+
+
+def _configured_alpha(config: Mapping[str, Any], stem: str, rank: int) -> float:
+    """Alpha of a layer by peft's config in the file's metadata, such that the factor is alpha / rank."""
+    component, _, module = stem.partition(".")
+    alpha = config.get(f"{component}.alpha_pattern", {}).get(
+        module, config.get(f"{component}.lora_alpha", rank)
+    )
+    return alpha * math.sqrt(rank) if config.get(f"{component}.use_rslora") else alpha
+
+
+def _mark(down: Tensor, up: Tensor, factor: float) -> tuple[str, float]:
+    digest = hashlib.sha256()
+    for tensor in (down, up):
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest(), round(factor, 6)
+
+
+def _fitting(pipe: Any, path: Path) -> set[str]:
+    """Layer names of the file whose counterpart exists in the model with the same widths."""
+    tensors = load_file(path)
+    stem_of = {id(v): DOWN.sub("", k) for k, v in tensors.items() if DOWN.search(k)}
+    ups = {UP.sub("", k): v for k, v in tensors.items() if UP.search(k)}
+    try:
+        converted = pipe.lora_state_dict(tensors.copy(), unet_config=pipe.unet.config)[0]
+    except (ValueError, LookupError):
+        return set()
+    models = {c: model for c in COMPONENTS if (model := getattr(pipe, c, None)) is not None}
+    layers = {c: _layers(model) for c, model in models.items()}
+    fits = set()
+    for key, down in converted.items():
+        stem = stem_of.get(id(down))  # conversion renames, it does not copy
+        if stem is None:
+            continue
+        component, _, name = DOWN.sub("", key).replace(".processor", "").partition(".")
+        name = re.sub(r"self_attn\.to_(q|k|v|out)$", r"self_attn.\1_proj", name).removeprefix("text_model.")
+        found = layers.get(component, {})
+        weight = found.get(name, found.get(f"{name}.0"))
+        if weight is not None and (weight.shape[0], weight.shape[1]) == (ups[stem].shape[0], down.shape[1]):
+            fits.add(stem)
+    return fits
+
+
+def _layers(model: nn.Module) -> dict[str, Tensor]:
+    """Weights that a LoRA can change, by module name; `text_model.` is in some library versions only."""
+    kinds = (nn.Linear, nn.Conv2d)
+    return {n.removeprefix("text_model."): m.weight for n, m in model.named_modules() if isinstance(m, kinds)}
+
+
+def _guess_base(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Family that a LoRA was made for, by the width of the text tokens it reads."""
+    if any(k.startswith(("transformer.", "diffusion_model.")) or "double_blocks" in k for k in shapes):
+        return "a transformer model (Flux, SD3 or the like)"
+    widths = {
+        shape[1]
+        for k, shape in shapes.items()
+        if DOWN.search(k) and "attn2" in k and re.search(r"to[_.]k", k)
+    }
+    return next((CROSS_WIDTHS[w] for w in widths if w in CROSS_WIDTHS), None)
+
+
+def _misfit(
+    path: Path,
+    family: str,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    lost: set[str],
+    total: int,
+    cause: str | None = None,
+) -> ModelError:
+    guess = _guess_base(shapes)
+    detail = f"{total - len(lost)} of {total} layers match; first that do not: {', '.join(sorted(lost)[:3])}"
+    if cause is not None:
+        detail += f" ({cause.splitlines()[0][:120]})"
+    made_for = f"this LoRA was made for {guess}, not for {family}" if guess not in (None, family) else None
+    return ModelError(
+        made_for or "this LoRA does not fit the model", where=path, got=detail, expected=f"all {total}"
+    )

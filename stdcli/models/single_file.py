@@ -1,0 +1,158 @@
+"""Open a single-file checkpoint (`.safetensors` in the original Stable Diffusion layout).
+
+Such a file has weights but neither configs nor tokenizer: those come from a base folder in diffusers
+format, whose own weights, if it has any, fill in parts that the file lacks. Nothing is ever fetched on the
+file's behalf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stdcli.errors import ModelError
+from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
+from stdcli.models.upstream import (
+    AutoencoderKL,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    SingleFileComponentError,
+)
+from stdcli.models.weights import read_metadata, read_shapes
+
+UNET_MARK = "model.diffusion_model.input_blocks.0.0.weight"
+SDXL_MARK = "model.diffusion_model.label_emb.0.0.weight"
+CROSS_MARK = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+PARTS = {
+    "vae": ("first_stage_model.", "vae."),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
+    "text_encoder_2": ("conditioner.embedders.1.",),
+}
+CLASSES = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+BASES = {
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+
+
+def family_name(path: Path) -> str:
+    """The family of a checkpoint, by its tensor names.
+
+    Raises:
+        ModelError: damaged, not a full checkpoint, or of a family that is not supported.
+    """
+    shapes = read_shapes(path)
+    if UNET_MARK not in shapes:
+        lora = any("lora" in k for k in shapes)
+        raise ModelError(
+            "not a Stable Diffusion checkpoint",
+            where=path,
+            got=f"tensors such as {', '.join(sorted(shapes)[:2])}",
+            expected=UNET_MARK,
+            hint=f"this is a LoRA: --lora {path}" if lora else None,
+        )
+    if shapes[UNET_MARK][1] != shapes["model.diffusion_model.out.2.weight"][0]:
+        raise ModelError(
+            "this is an inpainting or edit checkpoint", where=path, got=f"{shapes[UNET_MARK][1]} channels"
+        )
+    if SDXL_MARK in shapes:
+        return "sdxl"
+    if shapes.get(CROSS_MARK, (0, 0))[1] == SD2_WIDTH:
+        raise ModelError(
+            "Stable Diffusion 2 is not a supported family", where=path, expected=" or ".join(BASES)
+        )
+    return "sd15"
+
+
+def base_needed(path: Path, family: str) -> ModelError:
+    """The error for a checkpoint without `--base`, with the command that gets one."""
+    repo = BASES[family]
+    fetch = f'hf download {repo} --include "*.json" --include "*.txt" --local-dir {family}-base'
+    return ModelError(
+        "a single-file checkpoint has no configs and no tokenizer",
+        where=path,
+        expected=f"--base FOLDER, a diffusers folder of the same family ({family})",
+        hint=f"{fetch}, then --base {family}-base",
+    )
+
+
+def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torch.dtype) -> Any:
+    """Build a pipeline from a checkpoint and a base folder.
+
+    Args:
+        path: the checkpoint.
+        base: folder with configs and tokenizers, and with the weights of parts that the checkpoint lacks.
+        pipeline: diffusers pipeline class.
+        dtype: of all weights but the autoencoder's, which stay in float32.
+
+    Raises:
+        ModelError: a part is in neither place, or the configs are for another network.
+    """
+    shapes = read_shapes(path)
+    config = {"config": str(base.path), "local_files_only": True}
+    absent = [part for part in PARTS if part in base.components and not _has(shapes, part)]
+    parts = {part: _from_base(path, base, part, dtype) for part in absent}
+    try:
+        if "vae" not in parts:
+            # upstream would cast it to `dtype`, and what float16 loses does not come back
+            parts["vae"] = AutoencoderKL.from_single_file(
+                str(path), subfolder="vae", torch_dtype=torch.float32, **config
+            )
+        pipe = pipeline.from_single_file(
+            str(path), torch_dtype=dtype, feature_extractor=None, image_encoder=None, **config, **parts
+        )
+    except (OSError, ValueError, RuntimeError, LookupError, SingleFileComponentError) as e:
+        raise _misfit(path, base, str(e)) from e
+    for part in ("unet", *PARTS):
+        module = getattr(pipe, part, None)
+        if module is not None and any(p.is_meta for p in module.parameters()):
+            raise _misfit(path, base, f"the checkpoint does not fill {part}")
+    overrides = _schedule_overrides(shapes, read_metadata(path))
+    if overrides:
+        pipe.scheduler.register_to_config(**overrides)
+    return pipe
+
+
+def _has(shapes: Mapping[str, Sequence[int]], part: str) -> bool:
+    return any(key.startswith(PARTS[part]) for key in shapes)
+
+
+def _from_base(path: Path, base: ModelFolder, part: str, dtype: torch.dtype) -> Any:
+    try:
+        weight_files(base, part, half=dtype != torch.float32)
+    except ModelError as e:
+        hint = f"--base with a complete {base.path.name}, weights included"
+        raise ModelError(
+            f"no {part} in this checkpoint, nor in its base folder", where=path, hint=hint
+        ) from e
+    return CLASSES[part].from_pretrained(
+        str(base.path / part),
+        dtype=torch.float32 if part == "vae" else dtype,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+
+
+def _misfit(path: Path, base: ModelFolder, cause: str) -> ModelError:
+    return ModelError(
+        "this checkpoint and this base folder do not make a model",
+        where=path,
+        got=cause.strip().splitlines()[0],
+        expected=f"a base folder of the same family, not {base.path}",
+    )
+
+
+def _schedule_overrides(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What the checkpoint says about its own training, over the base folder's scheduler config.
+
+    `v_pred` and `ztsnr` are empty marker tensors that v-prediction SDXL finetunes carry.
+    """
+    found: dict[str, Any] = {}
+    if "v_pred" in shapes or metadata.get("modelspec.prediction_type") in ("v", "v_prediction"):
+        found["prediction_type"] = "v_prediction"
+    if "ztsnr" in shapes:
+        found["rescale_betas_zero_snr"] = True
+    return found

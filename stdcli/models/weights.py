@@ -1,0 +1,55 @@
+"""Look at weight files without loading them: shapes, completeness, damage.
+
+Reads safetensors headers only, so checking a 10 GB model takes milliseconds. Knows no model classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from stdcli.errors import ModelError
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of a safetensors file.
+
+    Raises:
+        ModelError: the file is missing, cut short or not safetensors.
+    """
+    with _opened(path) as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The `__metadata__` of a safetensors file, empty if it has none.
+
+    Raises:
+        ModelError: as for `read_shapes`.
+    """
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def count_values(paths: Iterable[Path]) -> int:
+    """Number of values stored in some safetensors files.
+
+    Raises:
+        ModelError: as for `read_shapes`.
+    """
+    return sum(math.prod(shape) for path in paths for shape in read_shapes(path).values())
+
+
+def _opened(path: Path):
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as e:
+        raise ModelError(
+            "cannot read this weights file: damaged, cut short or not safetensors",
+            where=path,
+            got=str(e).splitlines()[0],
+            hint="download it again; compare its size with the original",
+        ) from e

@@ -1,0 +1,1 @@
+"""Training of a small teacher from a folder of pictures: codec, style pairs, denoiser."""

@@ -1,0 +1,340 @@
+"""`stdcli teacher train`: from folders of pictures to a model, in four stages that can each be resumed.
+
+    codec      OUT/codec.safetensors      principal components of patches, then the decoder's correction
+    repaints   OUT/repaints.safetensors   photos repainted with artworks' patches
+    denoiser   OUT/checkpoints/           the network, by denoising style pairs
+    model      OUT/model/                 a diffusers folder with the averaged weights
+
+A stage whose result is there is not done again, so the same command resumes a stopped run, and a finished one
+is left alone. Picture n, batch n and noise n depend on the seed and n alone. This module knows the order of
+things and their files; the stages' own modules know the rest.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stdcli.config.recipe import Recipe
+from stdcli.config.teacher import TeacherConfig
+from stdcli.console import Console
+from stdcli.diffusion.levels import LevelError, Plan, make_plan
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.errors import ConfigError
+from stdcli.media.image import Picture, write_image
+from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.models.scratch import build_codec, build_networks, make_scheduler, save_folder
+from stdcli.runtime.devices import DeviceChoice, choose
+from stdcli.runtime.seeding import fold
+from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
+from stdcli.teacher.data import TrainingData, find_folders, load_data
+from stdcli.teacher.denoiser import DenoiserTrainer
+from stdcli.teacher.pairs import PairSampler, Repaints, build_repaints, prefetched
+from stdcli.teacher.pictures import PictureSet
+from stdcli.teacher.run import CODEC, MODEL, REPAINTS, check_pictures, check_run, open_run
+from stdcli.teacher.samples import SampleSheet
+from stdcli.training.checkpoint import load_checkpoint, save_checkpoint
+from stdcli.training.interrupt import deferred_interrupt
+from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
+
+MEASURED_CROPS = 64
+MEASURED_CROP_PX = 128
+SHEET_PHOTOS, SHEET_STYLES = 4, 3
+SHEET_SIZE_IDX = 1  # of SHORT_SIDES_PX: 256, what the style encoder is made for
+
+
+@dataclass(frozen=True)
+class TrainedTeacher:
+    """The outcome of `train_teacher`.
+
+    Attributes:
+        model: the diffusers folder.
+        was_finished: True if nothing was left to do.
+        facts: what run.json says.
+    """
+
+    model: Path
+    was_finished: bool
+    facts: dict[str, Any]
+
+
+def train_teacher(
+    config: TeacherConfig, *, out: Path, console: Console, overwrite: bool = False
+) -> TrainedTeacher:
+    """Train a small stylizer, or go on with it.
+
+    Args:
+        config: everything that may be set; `config.data` must be given.
+        out: folder of the run; holds the model in `model/` afterwards.
+        console: told of progress and of what could not be read.
+        overwrite: begin anew, deleting what an earlier run left in `out`.
+
+    Returns:
+        Where the model is.
+
+    Raises:
+        ConfigError: the settings differ from those of the run in `out`, or fit no path of noise levels.
+        MediaError: too few pictures, or no such folder.
+        NumericsError: the training diverged; names the step.
+        ResourceError: no such device, or the disk is full.
+        KeyboardInterrupt: the user stopped the run; the state is saved.
+    """
+    run, model = RunFolder(out), out / MODEL
+    check_run(run, config, overwrite=overwrite)
+    if model.is_dir() and not overwrite:
+        return TrainedTeacher(model, was_finished=True, facts=run.read_facts())
+    scheduler = make_scheduler()
+    schedule = NoiseSchedule.from_config(scheduler.config)
+    plan = _plan_samples(config.recipe, schedule)
+    choice = choose(config.device, config.train.dtype, float16_ok=False)
+    folders = find_folders(config.data, config.style_data)
+    facts = open_run(run, config, overwrite=overwrite)
+    console.note(f"training on {choice.reason}")
+    try:
+        data = load_data(*folders, console=console)
+        check_pictures(facts, data)
+        facts |= {"versions": versions(), "device": choice.reason, "pictures": data.facts()}
+        run.write_facts(facts)
+        codec, facts["codec"] = _codec_stage(config, data, choice, run=run, console=console)
+        run.write_facts(facts)
+        repaints = _repaint_stage(config, data, run=run, console=console)
+        sheet = _make_sheet(data, codec, schedule, plan=plan, config=config, console=console)
+        trainer = _denoiser_stage(
+            config, data, repaints, sheet=sheet, choice=choice, run=run, console=console
+        )
+        with trainer.ema.applied():
+            _export(model, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
+    except KeyboardInterrupt:
+        console.note(f"stopped; the same command goes on with {out}")
+        raise
+    facts["state"] = "complete"
+    run.write_facts(facts)
+    return TrainedTeacher(model, was_finished=False, facts=facts)
+
+
+def _plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> Plan:
+    """The levels that the model's recipe visits."""
+    try:
+        return make_plan(
+            schedule,
+            steps=recipe.steps,
+            strength=recipe.strength,
+            num_solver_steps=recipe.num_solver_steps,
+            timesteps=recipe.timesteps,
+            final=recipe.final,
+        )
+    except LevelError as error:
+        raise ConfigError("the recipe fits no path", [("recipe", str(error))]) from error
+
+
+def _codec_stage(
+    config: TeacherConfig, data: TrainingData, choice: DeviceChoice, *, run: RunFolder, console: Console
+) -> tuple[PatchAutoencoder, dict[str, float]]:
+    """Load the codec or fit it; with its quality on held-out pictures."""
+    section, path = config.codec, run.root / CODEC
+    codec = build_codec(
+        latent_channels=section.latent_channels, hidden_channels=section.hidden_channels, seed=config.seed
+    )
+    if path.exists():
+        codec.load_state_dict(load_checkpoint(path)[0])
+        codec.to(choice.device)
+    else:
+        sets = (data.content, data.art)
+        fitted = crops(
+            sets,
+            count=section.fit_crops,
+            crop_px=section.fit_crop_px,
+            generator=fold(config.seed, "codec", "fit"),
+        )
+        fit_components(codec, fitted, temper=section.temper)
+        codec.to(choice.device)
+        with console.progress("codec", section.steps) as progress:
+
+            def on_step(step: int, loss: float, psnr: float) -> None:
+                progress.advance()
+                if (step + 1) % config.train.log_every == 0:
+                    run.report({"codec/step": step + 1, "codec/loss": loss, "codec/psnr_db": psnr})
+
+            refine_decoder(
+                codec,
+                sets,
+                steps=section.steps,
+                batch_size=section.batch_size,
+                crop_px=section.crop_px,
+                generator=fold(config.seed, "codec", "refine"),
+                learning_rate=section.learning_rate,
+                on_step=on_step,
+            )
+        save_checkpoint(path, codec.state_dict(), facts={"steps": str(section.steps)})
+    codec.requires_grad_(False)
+    quality = {"psnr_db": _measure_codec(codec, data, config.seed)}
+    console.note(f"codec: {quality['psnr_db']:.1f} dB")
+    return codec, quality
+
+
+def _measure_codec(codec: PatchAutoencoder, data: TrainingData, seed: int) -> float:
+    """PSNR in dB on crops of pictures that were not trained on, if there are any."""
+    held = tuple(side for side in (data.held_content, data.held_art) if len(side))
+    sets = held or (data.content, data.art)
+    generator = fold(seed, "codec", "measure")
+    x = crops(sets, count=MEASURED_CROPS, crop_px=MEASURED_CROP_PX, generator=generator)
+    x = x.to(codec.project.weight.device)
+    return psnr_db((codec(x).sample - x).square().mean().item())
+
+
+def _repaint_stage(
+    config: TeacherConfig, data: TrainingData, *, run: RunFolder, console: Console
+) -> Repaints:
+    """Load the repainted photos or make them."""
+    path = run.root / REPAINTS
+    if path.exists():
+        return Repaints(**load_checkpoint(path)[0])
+    with console.progress("repaints", config.pairs.repaints) as progress:
+        repaints = build_repaints(
+            data.content,
+            data.art,
+            count=config.pairs.repaints,
+            side_px=config.pairs.repaint_px,
+            seed=config.seed,
+            progress=progress,
+        )
+    save_checkpoint(path, vars(repaints), facts={"count": str(len(repaints))})
+    return repaints
+
+
+def _denoiser_stage(
+    config: TeacherConfig,
+    data: TrainingData,
+    repaints: Repaints,
+    *,
+    sheet: SampleSheet,
+    choice: DeviceChoice,
+    run: RunFolder,
+    console: Console,
+) -> DenoiserTrainer:
+    """Build or restore the trainer and run it to its last step."""
+    pairs, train = config.pairs, config.train
+    sampler = PairSampler(
+        content=data.content,
+        art=data.art,
+        repaints=repaints,
+        crop_px=pairs.crop_px,
+        weights=(pairs.native, pairs.procedural, pairs.transfer),
+        seed=config.seed,
+        style_crop_px=pairs.style_crop_px,
+    )
+    networks = build_networks(
+        latent_channels=config.codec.latent_channels, seed=config.seed, **config.network.model_dump()
+    )
+    networks.unet.to(choice.device, memory_format=torch.channels_last)
+    networks.style_encoder.to(choice.device)
+    with prefetched(sampler, threads=train.threads) as source:
+        trainer = DenoiserTrainer(
+            networks=networks,
+            codec=sheet.codec,
+            pairs=source,
+            schedule=sheet.schedule,
+            learning_rate=train.learning_rate,
+            total_steps=train.steps,
+            cooldown_steps=train.cooldown_steps,
+            warmup_steps=train.warmup_steps,
+            batch_size=train.batch_size,
+            ema_decay=train.ema_decay,
+            seed=config.seed,
+            device=choice.device,
+            autocast=None if choice.dtype == torch.float32 else choice.dtype,
+        )
+        for _, path in run.checkpoints()[-1:]:
+            trainer.restore(load_checkpoint(path)[0])
+            console.note(f"going on from step {trainer.step}")
+        run.rewind_reports(trainer.step)
+        _run_steps(trainer, config, sheet=sheet, run=run, console=console)
+    return trainer
+
+
+def _run_steps(
+    trainer: DenoiserTrainer, config: TeacherConfig, *, sheet: SampleSheet, run: RunFolder, console: Console
+) -> None:
+    """Take the remaining steps, with reports, sample sheets and checkpoints on the way."""
+    every, total = config.train, trainer.total_steps
+    window: list[dict[str, float]] = []
+    with console.progress("denoiser", total) as progress, deferred_interrupt() as stop:
+        progress.advance(trainer.step)
+        while trainer.step < total:
+            began_s = time.perf_counter()
+            metrics = trainer.train_step()
+            window.append(metrics | {"time/step_ms": (time.perf_counter() - began_s) * 1e3})
+            progress.advance()
+            is_due = _is_due(trainer.step, total)
+            if is_due(every.log_every):
+                run.report(_counters(trainer) | mean_of(window))
+                window = []
+            if is_due(every.sample_every):
+                with trainer.ema.applied():
+                    _write_sheet(run.root / "samples" / f"{step_name(trainer.step)}.png", sheet, trainer)
+            if is_due(every.checkpoint_every) or stop.requested:
+                run.save(trainer.step, trainer.state())
+            if stop.requested:
+                raise KeyboardInterrupt
+
+
+def _is_due(step: int, total: int) -> Callable[[int], bool]:
+    return lambda every: step % every == 0 or step == total
+
+
+def _counters(trainer: DenoiserTrainer) -> dict[str, float]:
+    counters = {STEP: trainer.step, "progress/samples": trainer.step * trainer.batch_size}
+    if trainer.device.type == "cuda":
+        counters["mem/peak_mib"] = torch.cuda.max_memory_allocated(trainer.device) / 2**20
+    return counters
+
+
+def _make_sheet(
+    data: TrainingData,
+    codec: PatchAutoencoder,
+    schedule: NoiseSchedule,
+    *,
+    plan: Plan,
+    config: TeacherConfig,
+    console: Console,
+) -> SampleSheet:
+    """Choose the photos and styles of the sample sheets, held-out ones if there are any."""
+    photos, styles = data.held_content, data.held_art
+    if not (len(photos) and len(styles)):
+        console.warning("too few pictures to hold some back: the samples show pictures that are trained on")
+        photos, styles = data.content, data.art
+    return SampleSheet(
+        photos=_squares(photos, SHEET_PHOTOS),
+        styles=_squares(styles, SHEET_STYLES),
+        codec=codec,
+        schedule=schedule,
+        recipe=config.recipe,
+        plan=plan,
+        seed=config.seed,
+    )
+
+
+def _squares(pictures: PictureSet, count: int) -> torch.Tensor:
+    chosen = range(min(count, len(pictures)))
+    return torch.stack([pictures.square(i, size_idx=SHEET_SIZE_IDX) for i in chosen]) * 2 - 1
+
+
+def _write_sheet(path: Path, sheet: SampleSheet, trainer: DenoiserTrainer) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Picture(sheet.render(trainer.networks)), overwrite=True)
+
+
+def _export(
+    folder: Path, *, trainer: DenoiserTrainer, codec: PatchAutoencoder, scheduler: Any, config: TeacherConfig
+) -> None:
+    """Write the model folder; it appears under its name only when complete."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_folder(unfinished, networks=trainer.networks, codec=codec, scheduler=scheduler, recipe=config.recipe)
+    unfinished.replace(folder)

@@ -1,0 +1,1 @@
+"""Training parts that know no method: weight averaging, checkpoints, logs."""

@@ -1,0 +1,159 @@
+"""The folder of one training run, and how a stopped run finds its way back.
+
+    run.json                          settings, versions and facts of the run
+    metrics.jsonl                     one object per report, keys with namespace and unit
+    checkpoints/step-000500.safetensors
+    samples/step-000500.png
+
+Every file but metrics.jsonl is written under a temporary name and renamed. It knows nothing of what is
+trained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import stdcli
+from stdcli.console import to_plain
+from stdcli.errors import ResourceError, StdcliError
+from stdcli.training.checkpoint import save_checkpoint
+
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
+KEPT_CHECKPOINTS = 2
+STEP = "progress/step"
+_CHECKPOINT = re.compile(r"step-(\d+)\.safetensors")
+
+
+class RunFolder:
+    """Reads and writes the files of a run.
+
+    Args:
+        root: the folder; created by the first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.facts_path = root / "run.json"
+        self.metrics_path = root / "metrics.jsonl"
+
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return self.facts_path.is_file()
+
+    def read_facts(self) -> dict[str, Any]:
+        """What run.json says.
+
+        Raises:
+            StdcliError: not a JSON object.
+        """
+        try:
+            facts = json.loads(self.facts_path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise StdcliError("not JSON", where=self.facts_path, got=str(error)) from error
+        if not isinstance(facts, dict):
+            raise StdcliError("not a JSON object", where=self.facts_path, got=type(facts).__name__)
+        return facts
+
+    def write_facts(self, facts: Mapping[str, Any]) -> None:
+        """Replace run.json, making the folder if there is none.
+
+        Raises:
+            ResourceError: the disk is full or refuses.
+        """
+        _replace(self.facts_path, json.dumps(to_plain(dict(facts)), indent=2) + "\n")
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Append one object to metrics.jsonl.
+
+        Raises:
+            ResourceError: the disk is full or refuses.
+        """
+        with _writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(to_plain(dict(metrics))) + "\n")
+
+    def rewind_reports(self, step: int) -> None:
+        """Drop the reports of steps after `step`, which a resumed run takes again, and a torn last line."""
+        if not self.metrics_path.exists():
+            return
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        _replace(self.metrics_path, "".join(f"{line}\n" for line in kept))
+
+    def checkpoints(self) -> list[tuple[int, Path]]:
+        """(step, file) of every checkpoint, oldest first."""
+        folder = self.root / "checkpoints"
+        found = ((_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("step-*"))
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def save(self, step: int, tensors: dict[str, torch.Tensor]) -> Path:
+        """Write the checkpoint of a step and delete all but the last two."""
+        path = self.root / "checkpoints" / f"{step_name(step)}.safetensors"
+        save_checkpoint(path, tensors, facts={"step": str(step)})
+        for _, old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
+            old.unlink()
+        return path
+
+
+def step_name(step: int) -> str:
+    """`step-000500`."""
+    return f"step-{step:06d}"
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    own = {"stdcli": stdcli.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in PACKAGES}
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(dotted key, before, after) of every value that differs between two nested mappings of plain data."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in (*before, *(key for key in after if key not in before)):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += [(f"{key}.{inner}", *values) for inner, *values in changes(old, new)]
+        elif old != new:
+            found.append((key, old, new))
+    return found
+
+
+def mean_of(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every key over the reports in which it is finite; NaN where it never is."""
+    table = {key: torch.tensor([report[key] for report in reports]) for key in reports[0]}
+    return {key: values[values.isfinite()].mean().item() for key, values in table.items()}
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line).get(STEP, 0)
+    except ValueError:
+        return float("inf")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError("the run cannot write its files", where=path, got=error) from error

@@ -1,0 +1,124 @@
+"""Half precision: which files are read, what runs in which dtype, and how far the outputs move."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from stdcli.models.load import load_model
+from stdcli.models.upstream import AutoencoderKL, UNet2DConditionModel
+from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
+
+RED = Image.new("RGB", (40, 40), "red")
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_embedded(tmp_path_factory.mktemp("embedded"))
+
+
+@torch.no_grad()
+def outputs(model: Path, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+    bundle = load_model(str(model), device="cpu", dtype=dtype)
+    cond, _ = bundle.condition(
+        prompt="x", styles=[RED] if bundle.family == "embedded" else [], size_px=(64, 64)
+    )
+    z = bundle.codec.encode(torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64))
+    return bundle.codec.decode(z), bundle.denoiser(z, 499, cond)
+
+
+def test_bfloat16_denoiser_beside_a_float32_codec(embedded: Path) -> None:
+    bundle = load_model(str(embedded), device="cpu", dtype="bfloat16")
+    assert bundle.dtype == bundle.denoiser.unet.dtype == torch.bfloat16
+    assert bundle.codec.vae.dtype == torch.float32
+    (picture, output), (picture32, output32) = outputs(embedded, "bfloat16"), outputs(embedded, "float32")
+    assert picture.dtype == output.dtype == torch.float32
+    assert torch.equal(picture, picture32)
+    error = (output - output32).norm() / output32.norm()
+    assert 0 < error < 0.05
+
+
+def test_sdxl_text_runs_in_bfloat16(tmp_path: Path) -> None:
+    model = save_tiny_sdxl(tmp_path / "m")
+    bundle = load_model(str(model), device="cpu", dtype="bfloat16")
+    cond, _ = bundle.condition(prompt="x", size_px=(1000, 1000))
+    assert cond.encoder_hidden_states.dtype == torch.bfloat16
+    assert cond.added["time_ids"].tolist() == [[1000, 1000, 0, 0, 1000, 1000]], "bfloat16 would round these"
+    (_, output), (_, output32) = outputs(model, "bfloat16"), outputs(model, "float32")
+    assert 0 < (output - output32).norm() / output32.norm() < 0.05
+
+
+@pytest.mark.parametrize(("dtype", "read"), [("bfloat16", 2.0), ("float32", 1.0)])
+def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: float) -> None:
+    model = save_tiny_sd15(tmp_path / "m")
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    torch.nn.init.constant_(unet.conv_in.bias, 1.0)
+    unet.save_pretrained(model / "unet")
+    torch.nn.init.constant_(unet.conv_in.bias, 2.0)
+    unet.half().save_pretrained(model / "unet", variant="fp16")
+    bundle = load_model(str(model), device="cpu", dtype=dtype)
+    assert (bundle.denoiser.unet.conv_in.bias == read).all()
+    (file,) = bundle.weight_files["unet"]
+    assert (".fp16" in file.name) == (read == 2.0)
+
+
+def test_folder_with_only_fp16_files_loads_in_float32(tmp_path: Path) -> None:
+    model = save_tiny_sd15(tmp_path / "m")
+    for part, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        network = cls.from_pretrained(model / part)
+        (model / part / "diffusion_pytorch_model.safetensors").unlink()
+        network.half().save_pretrained(model / part, variant="fp16")
+    bundle = load_model(str(model), device="cpu", dtype="float32")
+    assert bundle.denoiser.unet.dtype == bundle.codec.vae.dtype == torch.float32
+
+
+def test_tiling_is_switched_on_and_off(tmp_path: Path) -> None:
+    codec = load_model(str(save_tiny_sd15(tmp_path / "m")), device="cpu", dtype="float32").codec
+    pixels = torch.rand(2, 3, 128, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        whole = codec.decode(codec.encode(pixels))
+        codec.tile()
+        assert codec.vae.use_tiling
+        assert codec.vae.use_slicing
+        tiled = codec.decode(codec.encode(pixels))
+        codec.tile(False)
+        assert torch.equal(codec.decode(codec.encode(pixels)), whole)
+    assert tiled.shape == whole.shape
+    assert not torch.equal(tiled, whole), (
+        "random weights make seams; equal pictures would mean that nothing was tiled"
+    )
+
+
+def test_tiling_a_small_codec_changes_nothing(embedded: Path) -> None:
+    codec = load_model(str(embedded), device="cpu", dtype="float32").codec
+    before = codec.decode(torch.ones(1, 8, 4, 4))
+    codec.tile()
+    assert torch.equal(codec.decode(torch.ones(1, 8, 4, 4)), before)
+
+
+def test_gradients_are_off_until_asked_for(embedded: Path) -> None:
+    bundle = load_model(str(embedded), device="cpu", dtype="float32")
+    modules = (bundle.denoiser.unet, bundle.codec.vae)
+    assert not any(p.requires_grad for m in modules for p in m.parameters())
+    assert not any(m.training for m in modules)
+
+
+def test_loading_is_silent(embedded: Path) -> None:
+    """In a process of its own: logging and progress bars are set up at import."""
+    code = (
+        "import sys; from PIL import Image; from stdcli.models.load import load_model\n"
+        "b = load_model(sys.argv[1], device='cpu', dtype='float32', offline=True)\n"
+        "b.condition(prompt='x', styles=[Image.new('RGB', (40, 40))], size_px=(64, 64))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(embedded)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")

@@ -1,0 +1,182 @@
+"""Folders that cannot be loaded: one clear error each, before any weights are read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stdcli.errors import ModelError
+from stdcli.models import load, locate
+from stdcli.models.load import load_model
+from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_sdxl(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def model(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path / "model")
+
+
+def edit(path: Path, change: Callable[[dict], None]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def error_of(model: Path, **options: object) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        load_model(str(model), device="cpu", dtype="float32", **options)
+    assert caught.value.exit_code == 4
+    return caught.value
+
+
+def test_folder_without_an_index(tmp_path: Path) -> None:
+    assert "not a diffusers folder" in error_of(tmp_path).what
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    assert error_of(tmp_path).hint == f"this is a LoRA: --lora {tmp_path}"
+
+
+def test_folder_around_the_model(model: Path) -> None:
+    assert error_of(model.parent).hint == f"did you mean {model}"
+
+
+def test_unknown_pipeline_class(model: Path) -> None:
+    edit(model / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
+    error = error_of(model)
+    assert error.got == "FluxPipeline"
+    assert "StableDiffusionXLPipeline" in error.expected
+
+
+def test_pipeline_code_in_the_repository_is_not_run(model: Path) -> None:
+    edit(model / "model_index.json", lambda index: index.update(_class_name=["evil", "EvilPipeline"]))
+    assert "its own pipeline code, which is never done" in error_of(model).what
+
+
+@pytest.mark.parametrize("library", ["os", "evil", "stdcli.models.load"])
+def test_component_code_is_not_imported(model: Path, library: str) -> None:
+    (model / "unet" / "evil.py").write_text("raise SystemExit('ran')")
+    edit(model / "model_index.json", lambda index: index.update(unet=[library, "UNet2DConditionModel"]))
+    error = error_of(model)
+    assert "never imported" in error.what
+    assert error.got == library
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder_2", "tokenizer", "scheduler"])
+def test_missing_part(model: Path, part: str) -> None:
+    shutil.rmtree(model / part)
+    assert error_of(model).what == f"this model lacks {part}"
+
+
+def test_part_that_is_null(model: Path) -> None:
+    edit(
+        model / "model_index.json",
+        lambda index: index.update(text_encoder=[None, None], tokenizer=[None, None]),
+    )
+    assert error_of(model).what == "this model lacks text_encoder, tokenizer"
+
+
+def test_pickle_weights_are_refused(model: Path) -> None:
+    (model / "unet" / "diffusion_pytorch_model.safetensors").rename(
+        model / "unet" / "diffusion_pytorch_model.bin"
+    )
+    error = error_of(model)
+    assert "only pickle weights here, which are never loaded" in error.what
+    assert error.where == str(model / "unet")
+    assert error.got == "diffusion_pytorch_model.bin"
+
+
+def test_no_weights(model: Path) -> None:
+    (model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    assert error_of(model).what == "no weights here"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1000], lambda b: b"", lambda b: b"not safetensors at all", lambda b: b[:20]]
+)
+def test_damaged_weights(model: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = model / "text_encoder_2" / "model.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    error = error_of(model)
+    assert "damaged, cut short or not safetensors" in error.what
+    assert error.where == str(path)
+    assert error.hint
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_file_that_lacks_a_tensor(model: Path, part: str) -> None:
+    (path,) = (model / part).glob("*.safetensors")
+    tensors = load_file(path)
+    tensors.pop(max(tensors, key=lambda k: tensors[k].numel()))
+    save_file(tensors, path, {"format": "pt"})
+    error = error_of(model)
+    assert error.where in (str(path), str(model))
+
+
+def test_config_of_another_size(model: Path) -> None:
+    edit(model / "unet" / "config.json", lambda config: config.update(block_out_channels=[16, 16, 32]))
+    error = error_of(model)
+    assert error.what == "this model's files do not fit together"
+    assert error.where == str(model)
+
+
+def test_config_that_is_not_json(model: Path) -> None:
+    (model / "unet" / "config.json").write_text("{")
+    assert error_of(model).where == str(model / "unet" / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("unet/config.json", {"in_channels": 9}, "inpainting or edit model"),
+        ("unet/config.json", {"time_cond_proj_dim": 256}, "embedded guidance value"),
+        ("model_index.json", {"requires_aesthetics_score": True}, "refiner"),
+        ("model_index.json", {"unet": ["diffusers", "FlaxUNet2DConditionModel"]}, "unknown kind of unet"),
+        ("model_index.json", {"vae": ["diffusers", "AutoencoderDC"]}, "unknown kind of vae"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "wavy"}, "do not fit together|not supported"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "wavy"}, "not supported"),
+    ],
+)
+def test_unsupported_networks(model: Path, file: str, change: dict, message: str) -> None:
+    edit(model / file, lambda config: config.update(change))
+    error = error_of(model)
+    assert any(part in error.what for part in message.split("|"))
+
+
+def test_stable_diffusion_2_is_refused(tmp_path: Path) -> None:
+    model = save_tiny_sd15(tmp_path / "m")
+    edit(model / "unet" / "config.json", lambda config: config.update(cross_attention_dim=1024))
+    assert "Stable Diffusion 2" in error_of(model).what
+
+
+def test_bad_recipe(model: Path) -> None:
+    (model / "recipe.json").write_text('{"steps": 0}')
+    error = error_of(model)
+    assert error.what == "cannot read this recipe"
+    assert error.where.endswith("recipe.json steps")
+
+
+def test_embedded_model_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locate, "EMBEDDED_FOLDER", tmp_path / "gone")
+    error = error_of(Path("embedded"))
+    assert "not in this installation" in error.what
+    assert error.hint == "pip install --force-reinstall stdcli"
+
+
+def test_out_of_memory_is_a_resource_error(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, device: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(load.sdxl.FAMILY.pipeline, "to", fail)
+    with pytest.raises(load.ResourceError, match="not enough memory") as caught:
+        load_model(str(model), device="cpu", dtype="float32")
+    assert caught.value.exit_code == 7

@@ -1,0 +1,313 @@
+"""LoRA files in four key formats: fused exactly, with scale and alpha, and refused unless all of it fits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from stdcli.config.recipe import Recipe
+from stdcli.errors import ModelError
+from stdcli.models.load import load_model
+from stdcli.models.lora import apply_lora
+from tests.tiny_models import save_tiny_embedded, save_tiny_lora, save_tiny_sd15, save_tiny_sdxl
+
+CHANGED = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_sdxl(tmp_path_factory.mktemp("sdxl"))
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_sd15(tmp_path_factory.mktemp("sd15"))
+
+
+def base_weights(model: Path) -> dict[str, torch.Tensor]:
+    return UNet2DConditionModel.from_pretrained(model / "unet").state_dict()
+
+
+def fused_weights(model: Path, *loras: str) -> dict[str, torch.Tensor]:
+    return load_model(str(model), dtype="float32", device="cpu", loras=loras).denoiser.unet.state_dict()
+
+
+def product(lora: Path, layer: str = CHANGED) -> torch.Tensor:
+    """B A of one layer, read from the file by hand."""
+    tensors = load_file(lora)
+    stems = (
+        f"unet.{layer}.lora_A",
+        f"unet.{layer}.lora.down",
+        f"lora_unet_{layer.replace('.', '_')}.lora_down",
+    )
+    (down,) = (tensors[f"{s}.weight"] for s in stems if f"{s}.weight" in tensors)
+    ups = (f"unet.{layer}.lora_B", f"unet.{layer}.lora.up", f"lora_unet_{layer.replace('.', '_')}.lora_up")
+    (up,) = (tensors[f"{s}.weight"] for s in ups if f"{s}.weight" in tensors)
+    return up @ down
+
+
+def assert_fused(model: Path, lora: Path, factor: float, text: str) -> None:
+    before, after = base_weights(model), fused_weights(model, text)
+    assert after.keys() == before.keys(), "no trace of peft may stay in the UNet"
+    expected = before[f"{CHANGED}.weight"] + factor * product(lora)
+    assert torch.allclose(after[f"{CHANGED}.weight"], expected, atol=1e-6)
+    assert not torch.allclose(after[f"{CHANGED}.weight"], before[f"{CHANGED}.weight"], atol=1e-3)
+    changed = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert changed == {
+        k for k in before if k.endswith(("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("style", "suffix", "scale"), [("peft", "", 1.0), ("diffusers", ":0.5", 0.5), ("kohya", ":-1", -1.0)]
+)
+def test_key_formats_and_scales(tmp_path: Path, sdxl: Path, style: str, suffix: str, scale: float) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl, style=style)
+    assert_fused(sdxl, lora, scale, f"{lora}{suffix}")
+
+
+def test_original_block_names(tmp_path: Path, sdxl: Path) -> None:
+    """What kohya's trainer writes for SDXL: input_blocks, middle_block, output_blocks."""
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl, style="kohya-sgm", rank=4, alpha=2.0)
+    assert any("output_blocks_3_1" in key for key in load_file(lora))
+    same = save_tiny_lora(tmp_path / "b.safetensors", sdxl, style="kohya", rank=4, alpha=2.0)
+    mine, expected = fused_weights(sdxl, str(lora)), fused_weights(sdxl, str(same))
+    assert all(torch.equal(v, mine[k]) for k, v in expected.items())
+    assert not torch.equal(mine[f"{CHANGED}.weight"], base_weights(sdxl)[f"{CHANGED}.weight"])
+
+
+def test_half_precision_file_in_a_bfloat16_model(tmp_path: Path, sdxl: Path) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
+    save_file({k: v.half() for k, v in load_file(lora).items()}, lora)
+    bundle = load_model(str(sdxl), dtype="bfloat16", device="cpu", loras=[str(lora)])
+    weight = bundle.denoiser.unet.get_submodule(CHANGED).weight
+    assert weight.dtype == torch.bfloat16
+    expected = base_weights(sdxl)[f"{CHANGED}.weight"] + product(lora)
+    assert torch.allclose(weight.float(), expected, atol=0.01)
+
+
+@pytest.mark.parametrize("style", ["peft", "kohya"])
+def test_alpha_is_obeyed(tmp_path: Path, sd15: Path, style: str) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sd15, style=style, rank=4, alpha=1.0)
+    assert_fused(sd15, lora, 0.5 * 1.0 / 4, f"{lora}:0.5")
+
+
+def test_two_loras_add_up(tmp_path: Path, sdxl: Path) -> None:
+    first = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
+    second = save_tiny_lora(tmp_path / "b.safetensors", sdxl, style="kohya", rank=3)
+    after = fused_weights(sdxl, f"{first}:0.5", f"{second}:2")[f"{CHANGED}.weight"]
+    expected = base_weights(sdxl)[f"{CHANGED}.weight"] + 0.5 * product(first) + 2 * product(second)
+    assert torch.allclose(after, expected, atol=1e-6)
+
+
+def test_equals_plain_diffusers(tmp_path: Path, sdxl: Path) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl, style="kohya", alpha=1.0)
+    pipe = StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl)
+    pipe.load_lora_weights(str(tmp_path), weight_name="a.safetensors")
+    pipe.fuse_lora(lora_scale=0.7)
+    pipe.unload_lora_weights()
+    mine = fused_weights(sdxl, f"{lora}:0.7")
+    assert all(torch.equal(v, mine[k]) for k, v in pipe.unet.state_dict().items())
+
+
+def test_text_encoder_lora(tmp_path: Path, sdxl: Path) -> None:
+    """As kohya's trainer writes them: every projection and both MLP layers of every block."""
+    tensors, expected = {}, {}
+    for prefix, part in (("lora_te1", "text_encoder"), ("lora_te2", "text_encoder_2")):
+        (path,) = (sdxl / part).glob("*.safetensors")
+        for key, weight in load_file(path).items():
+            name = key.removeprefix("text_model.").removesuffix(".weight")
+            if ".layers." not in name or weight.ndim != 2:
+                continue
+            down, up = torch.randn(2, weight.shape[1]), torch.randn(weight.shape[0], 2)
+            stem = f"{prefix}_text_model_{name.replace('.', '_')}"
+            tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+            tensors[f"{stem}.alpha"] = torch.tensor(1.0)
+            expected[part, name] = weight + 0.5 * 0.5 * up @ down
+    lora = tmp_path / "te.safetensors"
+    save_file(tensors, lora)
+    pipe = StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl)
+    assert apply_lora(pipe, f"{lora}:0.5", family="sdxl", offline=True).pairs == len(expected) == 36
+    for (part, name), value in expected.items():
+        stored = getattr(pipe, part).state_dict()
+        weight = stored.get(f"{name}.weight", stored.get(f"text_model.{name}.weight"))
+        assert torch.allclose(weight, value, atol=1e-6)
+
+
+def test_embedded_model_takes_a_lora_and_keeps_its_style_projections(tmp_path: Path) -> None:
+    model = save_tiny_embedded(tmp_path / "m")
+    lora = save_tiny_lora(tmp_path / "a.safetensors", model)
+    plain, styled = fused_weights(model), fused_weights(model, str(lora))
+    assert any("to_k_ip" in k for k in plain)
+    same = {k for k, v in plain.items() if torch.equal(v, styled[k])}
+    assert all(k in same for k in plain if "_ip." in k or "encoder_hid_proj" in k)
+    assert torch.allclose(styled[f"{CHANGED}.weight"], plain[f"{CHANGED}.weight"] + product(lora), atol=1e-6)
+
+
+def test_student_folder_brings_its_recipe(tmp_path: Path, sdxl: Path) -> None:
+    save_tiny_lora(tmp_path / "s" / "pytorch_lora_weights.safetensors", sdxl)
+    recipe = Recipe(timesteps=(739, 559), strength=0.75, guidance_fused=True)
+    (tmp_path / "s" / "recipe.json").write_text(recipe.model_dump_json())
+    bundle = load_model(str(sdxl), device="cpu", dtype="float32", loras=[f"{tmp_path / 's'}:0.9"])
+    assert bundle.recipe == recipe
+    assert "recipe" in bundle.notes[0]
+    (entry,) = bundle.identity["loras"]
+    assert entry["name"] == str(tmp_path / "s")
+    assert entry["scale"] == 0.9
+    assert len(entry["sha256"]) == 64
+
+
+@pytest.fixture(scope="module")
+def pipe(sdxl: Path) -> StableDiffusionXLImg2ImgPipeline:
+    """For files that are refused before anything is changed."""
+    return StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl)
+
+
+def error_of(pipe: StableDiffusionXLImg2ImgPipeline, lora: Path | str) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        apply_lora(pipe, str(lora), family="sdxl", offline=True)
+    return caught.value
+
+
+@pytest.mark.parametrize("style", ["peft", "diffusers", "kohya"])
+def test_wrong_family_counts_layers(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path, sd15: Path, style: str
+) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sd15, style=style)
+    error = error_of(pipe, lora)
+    total = sum(k.endswith(("lora_A.weight", "down.weight")) for k in load_file(lora))
+    assert error.where == str(lora)
+    assert error.expected == f"all {total}"
+    matched = int(error.got.split()[0])
+    assert 0 < matched < total
+    assert "first that do not: " in error.got
+    assert "down_blocks" in error.got
+
+
+def test_real_width_names_the_base_it_was_made_for(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path
+) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    save_file(
+        {f"{layer}.lora_A.weight": torch.zeros(2, 768), f"{layer}.lora_B.weight": torch.zeros(320, 2)},
+        tmp_path / "a.safetensors",
+    )
+    assert error_of(pipe, tmp_path / "a.safetensors").what == "this LoRA was made for sd15, not for sdxl"
+
+
+def test_layers_that_upstream_would_skip_are_an_error(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path
+) -> None:
+    """diffusers#9291: keys without a place in the model were dropped with a log line."""
+    good = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    extra = {
+        "text_encoder_3.layer.lora_A.weight": torch.ones(2, 4),
+        "text_encoder_3.layer.lora_B.weight": torch.ones(4, 2),
+    }
+    save_file(good | extra, tmp_path / "bad.safetensors")
+    plain = StableDiffusionXLImg2ImgPipeline.from_pretrained(sdxl)
+    plain.load_lora_weights(str(tmp_path), weight_name="bad.safetensors")  # the library says nothing
+    error = error_of(pipe, tmp_path / "bad.safetensors")
+    total = len(good) // 2 + 1
+    assert error.got == f"{total - 1} of {total} layers match; first that do not: text_encoder_3.layer"
+
+
+def test_file_that_matches_nothing_is_an_error(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path
+) -> None:
+    """The whole file under an unknown prefix: upstream loads nothing and goes on."""
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    save_file({k.replace("unet.", "model."): v for k, v in tensors.items()}, tmp_path / "bad.safetensors")
+    error = error_of(pipe, tmp_path / "bad.safetensors")
+    assert error.got.startswith(f"0 of {len(tensors) // 2} layers match")
+
+
+@pytest.mark.parametrize(
+    "key", ["unet.x.hada_w1_a", "unet.x.lokr_w1", "lora_unet_x.dora_scale", "unet.x.diff"]
+)
+def test_other_adapter_kinds_are_refused(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path, key: str
+) -> None:
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    save_file(tensors | {key: torch.ones(2, 2)}, tmp_path / "bad.safetensors")
+    error = error_of(pipe, tmp_path / "bad.safetensors")
+    assert "DoRA, LoHa, LoKr" in error.what
+    assert key in error.got
+
+
+def test_half_a_pair_is_refused(pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path) -> None:
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    del tensors[f"unet.{CHANGED}.lora_B.weight"]
+    save_file(tensors, tmp_path / "bad.safetensors")
+    assert f"unet.{CHANGED}" in error_of(pipe, tmp_path / "bad.safetensors").got
+
+
+def test_nan_is_refused(pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path) -> None:
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    tensors[f"unet.{CHANGED}.lora_B.weight"][0, 0] = torch.nan
+    save_file(tensors, tmp_path / "bad.safetensors")
+    assert "NaN" in error_of(pipe, tmp_path / "bad.safetensors").what
+
+
+def test_damaged_file_is_refused(pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path) -> None:
+    whole = save_tiny_lora(tmp_path / "good.safetensors", sdxl).read_bytes()
+    (tmp_path / "bad.safetensors").write_bytes(whole[:-100])
+    assert "damaged, cut short" in error_of(pipe, tmp_path / "bad.safetensors").what
+
+
+@pytest.mark.parametrize("text", [":0.5", "a.safetensors:nan", "a.safetensors:inf"])
+def test_bad_scales(pipe: StableDiffusionXLImg2ImgPipeline, sdxl: Path, text: str) -> None:
+    assert "PATH:SCALE" in error_of(pipe, text).expected
+
+
+def lose_alphas(state: dict[str, torch.Tensor], alphas: dict[str, float]) -> int:
+    """Every layer then has the right tensors at the wrong strength."""
+    lost = len(alphas)
+    alphas.update(dict.fromkeys(alphas, 2.0))
+    return lost
+
+
+def lose_a_layer(state: dict[str, torch.Tensor], alphas: dict[str, float]) -> int:
+    for key in [k for k in state if "mid_block" in k and "attn2" in k and "to_k" in k]:
+        del state[key]
+    return 2  # the tiny model's middle block has two transformer layers
+
+
+@pytest.mark.parametrize("lose", [lose_alphas, lose_a_layer])
+def test_what_upstream_loses_on_the_way_is_noticed(
+    tmp_path: Path, sdxl: Path, monkeypatch: pytest.MonkeyPatch, lose: Callable[[dict, dict], int]
+) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl, style="kohya", alpha=1.0)
+    cls = StableDiffusionXLImg2ImgPipeline
+    real, lost = cls.load_lora_into_unet.__func__, []
+
+    def lossy(cls, state_dict, network_alphas, *args: object, **kwargs: object) -> None:
+        lost.append(lose(state_dict, network_alphas))
+        real(cls, state_dict, network_alphas, *args, **kwargs)
+
+    monkeypatch.setattr(cls, "load_lora_into_unet", classmethod(lossy))
+    total = len([k for k in load_file(lora) if k.endswith("alpha")])
+    error = error_of(cls.from_pretrained(sdxl), lora)
+    assert error.got.startswith(f"{total - lost[0]} of {total} layers match")
+
+
+def test_metadata_alpha_pattern(tmp_path: Path, sdxl: Path) -> None:
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl, rank=4))
+    config = {"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {CHANGED: 2}, "unet.use_rslora": False}
+    config["unet.target_modules"] = ["to_q", "to_k", "to_v", "to_out.0"]
+    lora = tmp_path / "a.safetensors"
+    save_file(tensors, lora, {"format": "pt", "lora_adapter_metadata": json.dumps(config)})
+    after, before = fused_weights(sdxl, str(lora)), base_weights(sdxl)
+    assert torch.allclose(
+        after[f"{CHANGED}.weight"], before[f"{CHANGED}.weight"] + 0.5 * product(lora), atol=1e-6
+    )
+    other = CHANGED.replace("to_k", "to_v")
+    assert torch.allclose(
+        after[f"{other}.weight"], before[f"{other}.weight"] + product(lora, other), atol=1e-6
+    )

@@ -1,0 +1,114 @@
+"""Single-file checkpoints give the model they were made from; the base folder fills in what they lack."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stdcli.diffusion.predictions import PredictionType
+from stdcli.errors import ModelError
+from stdcli.models.load import load_model
+from tests.tiny_models import save_tiny_checkpoint, save_tiny_lora, save_tiny_sd15, save_tiny_sdxl
+
+BUILDERS = {"sd15": save_tiny_sd15, "sdxl": save_tiny_sdxl}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of both families with their weights, and `-base` folders with configs and tokenizers only."""
+    root = tmp_path_factory.mktemp("models")
+    made = {name: build(root / name) for name, build in BUILDERS.items()}
+    for name, folder in list(made.items()):
+        made[f"{name}-base"] = shutil.copytree(
+            folder, root / f"{name}-base", ignore=shutil.ignore_patterns("*.safetensors")
+        )
+    return made
+
+
+@torch.no_grad()
+def outputs(name: Path, **options: object) -> list[torch.Tensor]:
+    """Everything a checkpoint brings: latents, picture, text, denoiser."""
+    bundle = load_model(str(name), dtype="float32", device="cpu", **options)
+    cond, _ = bundle.condition(prompt="a painting", size_px=(64, 64))
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1
+    z = bundle.codec.encode(pixels)
+    return [z, bundle.codec.decode(z), cond.encoder_hidden_states, bundle.denoiser(z, 499, cond)]
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_equals_the_folder(tmp_path: Path, models: dict[str, Path], name: str) -> None:
+    file = save_tiny_checkpoint(tmp_path / "m.safetensors", models[name])
+    mine, expected = outputs(file, base=str(models[f"{name}-base"])), outputs(models[name])
+    for a, b in zip(mine, expected, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_base_weights_fill_what_the_file_lacks(tmp_path: Path, models: dict[str, Path]) -> None:
+    file = save_tiny_checkpoint(tmp_path / "unet.safetensors", models["sdxl"], parts=("unet",))
+    for a, b in zip(outputs(file, base=str(models["sdxl"])), outputs(models["sdxl"]), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    with pytest.raises(ModelError, match="no vae in this checkpoint, nor in its base folder"):
+        load_model(str(file), base=str(models["sdxl-base"]))
+
+
+def test_missing_base_names_the_command(tmp_path: Path, models: dict[str, Path]) -> None:
+    file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sdxl"])
+    with pytest.raises(ModelError) as caught:
+        load_model(str(file))
+    text = caught.value.render()
+    assert "no configs and no tokenizer" in text
+    assert "--base FOLDER" in text
+    assert "hf download stabilityai/stable-diffusion-xl-base-1.0" in text
+
+
+def test_base_of_another_family(tmp_path: Path, models: dict[str, Path]) -> None:
+    file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"])
+    with pytest.raises(ModelError, match="different families"):
+        load_model(str(file), base=str(models["sdxl-base"]))
+
+
+def test_markers_of_v_prediction(tmp_path: Path, models: dict[str, Path]) -> None:
+    base = str(models["sdxl-base"])
+    plain = load_model(str(save_tiny_checkpoint(tmp_path / "p.safetensors", models["sdxl"])), base=base)
+    assert plain.prediction == PredictionType.EPSILON
+    marked = save_tiny_checkpoint(tmp_path / "v.safetensors", models["sdxl"], markers=("v_pred", "ztsnr"))
+    bundle = load_model(str(marked), base=base)
+    assert bundle.prediction == PredictionType.V
+    assert bundle.schedule.alphas[-1] < 1e-6
+    assert plain.schedule.alphas[-1] > 0.06
+
+
+def test_identity_is_of_the_file(tmp_path: Path, models: dict[str, Path]) -> None:
+    file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"])
+    identity = load_model(str(file), base=str(models["sd15-base"])).identity
+    assert identity["family"] == "sd15"
+    assert identity["unet_sha256"] == identity["vae_sha256"] == identity["text_encoder_sha256"]
+
+
+def test_lora_is_not_a_checkpoint(tmp_path: Path, models: dict[str, Path]) -> None:
+    lora = save_tiny_lora(tmp_path / "l.safetensors", models["sdxl"])
+    with pytest.raises(ModelError, match="not a Stable Diffusion checkpoint") as caught:
+        load_model(str(lora))
+    assert caught.value.hint == f"this is a LoRA: --lora {lora}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (4, 1024)}, "Stable Diffusion 2"),
+        ({"input_blocks.0.0.weight": (4, 9, 3, 3)}, "inpainting or edit checkpoint"),
+    ],
+)
+def test_other_families_are_refused(
+    tmp_path: Path, changed: dict[str, tuple[int, ...]], message: str
+) -> None:
+    shapes = {"input_blocks.0.0.weight": (4, 4, 3, 3), "out.2.weight": (4, 4, 3, 3)} | changed
+    file = tmp_path / "m.safetensors"
+    save_file({f"model.diffusion_model.{k}": torch.zeros(s) for k, s in shapes.items()}, file)
+    with pytest.raises(ModelError, match=message):
+        load_model(str(file))

@@ -1,0 +1,146 @@
+"""What a model's name stands for, without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stdcli.errors import HubError, ModelError
+from stdcli.models import fetch
+from stdcli.models.locate import EMBEDDED_FOLDER, locate_lora, locate_model
+
+
+def test_embedded_is_in_the_package() -> None:
+    assert locate_model("embedded", offline=True).path == EMBEDDED_FOLDER
+    assert EMBEDDED_FOLDER.parts[-3:] == ("stdcli", "assets", "embedded")
+
+
+def test_local_folder_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    file.touch()
+    assert locate_model(str(tmp_path), offline=False).path == tmp_path
+    assert locate_model(str(file), offline=False).path == file
+    assert locate_model(str(file), offline=False).revision is None
+
+
+def test_local_folder_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert locate_model("owner/name", offline=False).path == Path("owner/name")
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".bin", ".pt", ".pth", ".pkl"])
+def test_pickle_is_refused_unread(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"model{suffix}"
+    file.write_bytes(b"anything")
+    for locate in (locate_model, locate_lora):
+        with pytest.raises(ModelError, match="pickle files are never loaded") as caught:
+            locate(str(file), offline=True)
+        assert caught.value.where == str(file)
+        assert caught.value.expected == ".safetensors"
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    file.touch()
+    with pytest.raises(ModelError, match="not a weights file"):
+        locate_model(str(file), offline=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["./gone", "/gone/model", "gone.safetensors", "a/gone.safetensors", "embeded", "a/b/c/d"]
+)
+def test_missing_local_names_never_become_hub_ids(name: str) -> None:
+    with pytest.raises(ModelError, match="no such model") as caught:
+        locate_model(name, offline=False)
+    assert caught.value.where == name
+    assert caught.value.exit_code == 4
+
+
+def test_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "sdxl.safetensors").touch()
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ModelError) as caught:
+        locate_model(str(tmp_path / "sdx.safetensors"), offline=True)
+    assert caught.value.hint == "in that folder: sdxl.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name", ["owner/name", "owner/name@main", "stabilityai/stable-diffusion-xl-base-1.0@abc"]
+)
+def test_hub_id_offline_and_not_cached(name: str) -> None:
+    with pytest.raises(HubError, match="not in the local Hub cache, and offline") as caught:
+        locate_model(name, offline=True)
+    assert caught.value.where == name
+    assert "without --offline" in caught.value.hint
+
+
+def test_hub_id_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def model(repo: str, revision: str | None, **options: object) -> Path:
+        asked.update(repo=repo, revision=revision, **options)
+        return tmp_path / "c0ffee"
+
+    monkeypatch.setattr(fetch, "model", model)
+    source = locate_model("owner/na-me.1@v2", offline=False, half=True)
+    assert asked == {
+        "repo": "owner/na-me.1",
+        "revision": "v2",
+        "offline": False,
+        "half": True,
+        "weights": True,
+    }
+    assert (source.name, source.revision) == ("owner/na-me.1@v2", "c0ffee")
+
+
+def test_lora_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "only.safetensors").touch()
+    assert locate_lora(str(tmp_path), offline=True).path.name == "only.safetensors"
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    assert locate_lora(str(tmp_path), offline=True).path.name == "pytorch_lora_weights.safetensors"
+
+
+def test_ambiguous_lora_folder_lists_the_files(tmp_path: Path) -> None:
+    for name in ("eta0.65.safetensors", "eta0.75.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(ModelError, match="2 weight files here") as caught:
+        locate_lora(str(tmp_path), offline=True)
+    assert caught.value.got == "eta0.65.safetensors, eta0.75.safetensors"
+    assert caught.value.hint == f"--lora {tmp_path}/eta0.65.safetensors"
+
+
+def test_lora_folder_with_only_pickles(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_lora_weights.bin").touch()
+    with pytest.raises(ModelError, match=r"only pickle files \(pytorch_lora_weights.bin\)"):
+        locate_lora(str(tmp_path), offline=True)
+
+
+def test_lora_file_inside_a_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "c0ffee"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.safetensors").touch()
+    asked = []
+
+    def files(repo: str, revision: str | None, patterns: list[str], *, offline: bool) -> Path:
+        asked.append((repo, revision, patterns))
+        return folder
+
+    monkeypatch.setattr(fetch, "files", files)
+    source = locate_lora("o/n/sub/a.safetensors@v1", offline=False)
+    assert asked == [("o/n", "v1", ["sub/a.safetensors", "sub/recipe.json"])]
+    assert source.path == folder / "sub" / "a.safetensors"
+    assert source.revision == "c0ffee"
+    with pytest.raises(HubError, match=r"no file b\.safetensors in o/n"):
+        locate_lora("o/n/b.safetensors", offline=False)
+
+
+def test_lora_of_a_hub_repository_takes_the_default_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pytorch_lora_weights.safetensors").touch()
+    listing = ["README.md", "x.safetensors", "pytorch_lora_weights.safetensors"]
+    monkeypatch.setattr(fetch, "names", lambda *a, **k: listing)
+    monkeypatch.setattr(fetch, "files", lambda *a, **k: tmp_path)
+    assert locate_lora("o/n", offline=False).path.name == "pytorch_lora_weights.safetensors"

@@ -1,0 +1,84 @@
+"""Colours by the optimal transport between Gaussians; patches by nearest neighbour."""
+
+from __future__ import annotations
+
+import torch
+
+from stdcli.teacher.patch_transfer import EPSILON, match_colours, repaint
+
+
+def gaussian(seed: int, *, mean: tuple[float, ...], mixing: list[list[float]]) -> torch.Tensor:
+    """[1, 3, 64, 64] of correlated colours."""
+    rng = torch.Generator().manual_seed(seed)
+    flat = torch.randn(3, 64 * 64, generator=rng, dtype=torch.float64)
+    pixels = torch.tensor(mixing, dtype=torch.float64) @ flat + torch.tensor(mean).double()[:, None]
+    return pixels.view(1, 3, 64, 64)
+
+
+def moments(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = pictures[0].flatten(1)
+    return flat.mean(1), torch.cov(flat, correction=0)
+
+
+PICTURE = gaussian(0, mean=(0.5, 0.45, 0.55), mixing=[[0.09, 0, 0], [0.04, 0.06, 0], [0, 0.03, 0.07]])
+STYLE = gaussian(1, mean=(0.6, 0.4, 0.5), mixing=[[0.05, 0.03, 0], [0, 0.07, 0], [0.02, 0, 0.08]])
+
+
+def test_colours_get_the_mean_and_covariance_of_the_style() -> None:
+    result = match_colours(PICTURE, STYLE)
+    assert result.min() > 0 and result.max() < 1  # nothing was clamped
+    (mean, cov), (wanted_mean, wanted_cov) = moments(result), moments(STYLE)
+    assert torch.allclose(mean, wanted_mean, rtol=0, atol=1e-12)
+    # both covariances are regularised: T (S_p + e) T = S_s + e, so cov = S_s + e (1 - T T)
+    gain = torch.linalg.eigvalsh(wanted_cov).max() / torch.linalg.eigvalsh(moments(PICTURE)[1]).min()
+    assert (cov - wanted_cov).abs().max() < EPSILON * (1 + gain)
+    assert (cov - moments(PICTURE)[1]).abs().max() > 10 * EPSILON
+
+
+def test_a_symmetric_positive_map_is_recovered() -> None:
+    """The transport between Gaussians related by a positive definite matrix is that matrix."""
+    matrix = torch.tensor([[1.2, 0.2, 0.0], [0.2, 0.9, -0.1], [0.0, -0.1, 0.8]], dtype=torch.float64)
+    centred = PICTURE - PICTURE.mean((2, 3), keepdim=True)
+    style = torch.einsum("ij,bjhw->bihw", matrix, centred) + 0.5
+    # flipped, so that equality pixel by pixel comes from the map and not from a copy
+    result = match_colours(PICTURE, style.flip(3))
+    assert (result - style).abs().max() < 0.02
+    assert (PICTURE - style).abs().max() > 0.1
+
+
+def test_a_flat_picture_takes_the_mean_colour() -> None:
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    result = match_colours(flat, STYLE.float())
+    assert torch.allclose(result, STYLE.float().mean((2, 3), keepdim=True).expand_as(result), atol=1e-5)
+
+
+def test_colours_stay_in_range() -> None:
+    rng = torch.Generator().manual_seed(0)
+    extreme = (torch.rand(1, 3, 32, 32, generator=rng) > 0.5).float()
+    assert ((match_colours(extreme, extreme.flip(2)) >= 0) & (match_colours(extreme, 1 - extreme) <= 1)).all()
+
+
+def test_repainting_uses_colours_of_the_artwork_only() -> None:
+    rng = torch.Generator().manual_seed(0)
+    photo = torch.rand(1, 3, 32, 32, generator=rng)
+    artwork = 0.4 + 0.2 * torch.rand(1, 3, 64, 64, generator=rng)
+    result = repaint(photo, artwork)
+    assert result.shape == photo.shape
+    assert result.min() >= artwork.min() - 1e-6
+    assert result.max() <= artwork.max() + 1e-6
+
+
+def test_repainting_with_a_flat_artwork_gives_its_colour() -> None:
+    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    colour = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1)
+    assert torch.allclose(repaint(photo, colour.expand(1, 3, 64, 64)), colour.expand(1, 3, 32, 32), atol=1e-6)
+
+
+def test_repainting_keeps_the_layout() -> None:
+    """A dark and a bright half stay where they are."""
+    photo = torch.full((1, 3, 32, 32), 0.2)
+    photo[..., 16:] = 0.8
+    artwork = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    artwork[..., 48:, :] *= 0.2
+    result = repaint(photo, artwork)
+    assert result[..., 20:].mean() - result[..., :12].mean() > 0.2

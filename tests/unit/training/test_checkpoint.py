@@ -1,0 +1,106 @@
+"""Training state on disk: every bit comes back, and half a file is never taken for a whole one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from stdcli.errors import ResourceError, StdcliError
+from stdcli.training.checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkpoint
+
+
+def bits(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.ndim else bits(tensor[None])
+
+
+def test_every_bit_comes_back(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    tensors = {
+        "float32": torch.tensor([1.0, -0.0, float("nan"), float("inf"), 1e-45]),
+        "bfloat16": torch.randn(3, 2, generator=rng).bfloat16(),
+        "int64": torch.tensor([2**62, -1]),
+        "uint8": torch.arange(5, dtype=torch.uint8),
+        "scalar": torch.tensor(7.0),
+        "channels_last": torch.randn(2, 3, 4, 4, generator=rng).to(memory_format=torch.channels_last),
+    }
+    path = tmp_path / "new" / "state.safetensors"
+    save_checkpoint(path, tensors, facts={"step": "12"})
+    loaded, facts = load_checkpoint(path)
+    assert facts == {"step": "12"}
+    assert loaded.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype and loaded[name].shape == tensor.shape
+        assert bits(loaded[name]) == bits(tensor)
+    assert [p.name for p in path.parent.iterdir()] == ["state.safetensors"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_torn_file_is_refused(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"w": torch.arange(1000.0)}, facts={})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(StdcliError, match="damaged checkpoint") as caught:
+        load_checkpoint(path)
+    assert caught.value.where == str(path)
+    assert str(path) in caught.value.hint
+
+
+def test_a_failed_write_keeps_the_file_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"w": torch.zeros(3)}, facts={})
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(ResourceError, match="No space left"):
+        save_checkpoint(path, {"w": torch.ones(3)}, facts={})
+    assert torch.equal(load_checkpoint(path)[0]["w"], torch.zeros(3))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_checkpoint_without_facts(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    assert load_checkpoint(tmp_path / "bare.safetensors")[1] == {}
+
+
+def make_optimiser(seed: int) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
+    rng = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(2, 3, 4, 4, generator=rng), torch.randn(5, generator=rng)]
+    parameters = [torch.nn.Parameter(w.to(memory_format=_layout(w))) for w in weights]
+    return torch.optim.AdamW(parameters, lr=1e-2), parameters
+
+
+def _layout(weight: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+
+
+def take_step(optimiser: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], n: int) -> None:
+    rng = torch.Generator().manual_seed(n)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=rng)
+    optimiser.step()
+
+
+def test_a_restored_optimiser_takes_the_same_steps() -> None:
+    straight, weights = make_optimiser(0)
+    for n in range(3):
+        take_step(straight, weights, n)
+    other, others = make_optimiser(1)
+    with torch.no_grad():
+        for ours, theirs in zip(weights, others, strict=True):
+            theirs.copy_(ours)
+    restore_adam(other, {k: v.clone().contiguous() for k, v in adam_tensors(straight).items()})
+    for n in (3, 4):
+        take_step(straight, weights, n)
+        take_step(other, others, n)
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+    assert other.state[others[0]]["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+    assert int(other.state[others[0]]["step"]) == 5

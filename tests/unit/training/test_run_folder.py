@@ -1,0 +1,102 @@
+"""The files of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from stdcli.errors import ResourceError, StdcliError
+from stdcli.training.run_folder import STEP, RunFolder, changes, mean_of, versions
+
+
+def lines(run: RunFolder) -> list[dict]:
+    return [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
+
+
+def test_facts_come_back(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "new")
+    assert not run.exists()
+    run.write_facts({"task": "x", "path": Path("a/b"), "loss": math.nan})
+    assert run.exists()
+    assert run.read_facts() == {"task": "x", "path": "a/b", "loss": None}
+    assert [p.name for p in run.root.iterdir()] == ["run.json"]
+
+
+@pytest.mark.parametrize("text", ["{", "[1]"])
+def test_damaged_facts_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(StdcliError, match=r"not (a )?JSON"):
+        RunFolder(tmp_path).read_facts()
+
+
+def test_reports_are_lines_of_json(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.report({STEP: 1, "loss/total": 0.5})
+    run.report({STEP: 2, "loss/total": math.nan})
+    assert lines(run) == [{STEP: 1, "loss/total": 0.5}, {STEP: 2, "loss/total": None}]
+
+
+def test_rewinding_drops_later_steps_and_a_torn_line(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.rewind_reports(5)
+    assert not run.metrics_path.exists()
+    run.report({"codec/step": 900})
+    for step in (25, 50, 75):
+        run.report({STEP: step})
+    with run.metrics_path.open("a") as file:
+        file.write('{"progress/st')
+    run.rewind_reports(50)
+    assert lines(run) == [{"codec/step": 900}, {STEP: 25}, {STEP: 50}]
+
+
+def test_the_last_two_checkpoints_are_kept_by_number(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (500, 1_000_000, 999_999):
+        run.save(step, {"w": torch.tensor([step])})
+    assert [step for step, _ in run.checkpoints()] == [999_999, 1_000_000]
+    (tmp_path / "checkpoints" / "step-000007.tmp").write_bytes(b"")
+    (tmp_path / "checkpoints" / "step-best.safetensors").write_bytes(b"")
+    assert [path.name for _, path in run.checkpoints()] == [
+        "step-999999.safetensors",
+        "step-1000000.safetensors",
+    ]
+
+
+def test_a_run_without_checkpoints(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path / "nowhere").checkpoints() == []
+
+
+def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError) as caught:
+        RunFolder(tmp_path / "file").write_facts({})
+    assert caught.value.where == str(tmp_path / "file" / "run.json")
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(ResourceError, match=r"metrics\.jsonl"):
+        RunFolder(tmp_path).report({})
+
+
+def test_changes_name_the_place_and_both_values() -> None:
+    before = {"a": 1, "b": {"c": [1, 2], "d": None}, "gone": 3}
+    after = {"a": 1, "b": {"c": [1, 3], "d": None}, "new": {"x": 1}}
+    assert changes(before, after) == [
+        ("b.c", [1, 2], [1, 3]),
+        ("gone", 3, None),
+        ("new", None, {"x": 1}),
+    ]
+    assert changes(after, after) == []
+
+
+def test_means_leave_out_what_is_not_finite() -> None:
+    means = mean_of([{"a": 1.0, "b": math.nan}, {"a": 4.0, "b": math.nan}, {"a": math.inf, "b": math.nan}])
+    assert means["a"] == 2.5
+    assert math.isnan(means["b"])
+
+
+def test_versions_name_what_computes() -> None:
+    assert {"stdcli", "python", "torch", "diffusers"} <= versions().keys()
+    assert versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
