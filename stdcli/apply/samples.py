@@ -1,7 +1,7 @@
 """Sample inputs made on the spot: photos, style pictures, a clip with sound.
 
-Photos are those bundled with scikit-image (public domain or CC0); styles are drawn by `sample_art.py`; the clip
-is a camera moving over a photo, with a tone. Nothing is downloaded.
+Photos are those bundled with scikit-image (public domain or CC0); styles are drawn by `sample_art.py`; the
+clip is a camera moving over a photo, with a tone. Nothing is downloaded.
 """
 
 from __future__ import annotations

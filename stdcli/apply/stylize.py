@@ -56,12 +56,14 @@ class Session:
         config: the user's values.
         settings: the values in force.
         styles: style pictures.
+        notes: what came up while stylizing and the user should know; emptied by whoever tells it.
     """
 
     bundle: Bundle
     config: StylizeConfig
     settings: Settings
     styles: Sequence[Picture]
+    notes: list[str] = field(default_factory=list)
     _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
     _statistics: dict[int, Statistics] = field(default_factory=dict)
 
@@ -71,6 +73,7 @@ class Session:
         size = compute_size(frames.shape[1:3], max_size=self.config.max_size, multiple_px=bundle.multiple_px)
         if size not in self._conditions:
             self._conditions[size] = self._make_condition(size)
+            self.notes += self._conditions[size][0].notes
         condition, unconditional = self._conditions[size]
         stylizer = Stylizer(
             bundle, self.settings, condition, unconditional, self._style_statistics(size), self.config.seed
@@ -191,8 +194,9 @@ def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, c
         frames, notes = 1, _run_picture(session, target, data, overwrite=overwrite)
     else:
         frames, notes = _run_clip(session, target, data, overwrite=overwrite, console=console)
-    for note in notes:
+    for note in (*session.notes, *notes):
         console.warning(note)
+    session.notes.clear()
     if data is not None:
         write_sidecar(target.path, data)
     seconds = time.perf_counter() - started_s

@@ -35,6 +35,8 @@ class CodecSection(Section):
     """Components kept of a patch's 192."""
     hidden_channels: Count = 128
     """Width of the correction."""
+    hidden_layers: Natural = 3
+    """Convolutions of the correction between its first and its last."""
     temper: Share = 1.0
     """1 keeps the components' own scales, 0 whitens them."""
     fit_crops: Annotated[int, Field(ge=16)] = 2500
@@ -45,6 +47,8 @@ class CodecSection(Section):
     batch_size: Count = 14
     crop_px: CropSide = 96
     learning_rate: Rate = 1e-3
+    decoder_steps: Natural = 600
+    """Training steps of the correction on the finished denoiser's own estimates."""
 
 
 class NetworkSection(Section):
@@ -77,11 +81,11 @@ class PairsSection(Section):
     """Side of the pictures that are learnt."""
     style_crop_px: CropSide = 96
     """Side of what the style encoder sees of them."""
-    native: Weight = 0.35
+    native: Weight = 0.3
     """How often a pair is two crops of one artwork; of the three weights only the ratios count."""
-    procedural: Weight = 0.25
+    procedural: Weight = 0.2
     """How often it is two pictures under one random procedural style."""
-    transfer: Weight = 0.4
+    transfer: Weight = 0.5
     """How often it is a photo repainted with an artwork's patches, and that artwork."""
     repaints: Count = 1500
     """Photos repainted before training."""
@@ -99,12 +103,12 @@ class PairsSection(Section):
 class TrainSection(Section):
     """The denoiser's training."""
 
-    steps: Count = 6000
+    steps: Count = 4600
     batch_size: Count = 16
-    learning_rate: Rate = 6e-4
+    learning_rate: Rate = 8e-4
     warmup_steps: Natural = 200
     """First steps, over which the learning rate rises."""
-    cooldown: Share = 0.2
+    cooldown: Share = 0.3
     """Last share of the steps, over which the learning rate falls to zero."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Of the averaged weights, which are the ones that are exported."""
@@ -137,7 +141,7 @@ class TeacherConfig(Section):
     network: NetworkSection = NetworkSection()
     pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
-    recipe: Recipe = Recipe(steps=12, strength=0.6, guidance=2.0, start=Start(transform="adain"))
+    recipe: Recipe = Recipe(steps=4, strength=0.3, start=Start(transform="adain"))
     """How the finished model wants to be sampled; also how samples are made while training."""
     seed: Seed = 0
     device: Device = "auto"

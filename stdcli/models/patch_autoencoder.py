@@ -2,8 +2,8 @@
 
 Each 8x8 RGB patch is projected on its first principal components (fitted in `stdcli/teacher/codec.py`), so
 that low frequencies keep a high signal-to-noise ratio under noise; the decoder adds what neighbouring patches
-tell about the components that were dropped, and about what a denoiser got wrong. The class has the interface that
-diffusers' pipelines expect of an autoencoder. It knows nothing of training, files or styles.
+tell about the components that were dropped, and about what a denoiser got wrong. The class has the interface
+that diffusers' pipelines expect of an autoencoder. It knows nothing of training, files or styles.
 
 Legend: B batch, C latent channels, H W pixels, h w latent cells (h = H / patch_size).
 """

@@ -108,10 +108,14 @@ def build_networks(
     return StylizerNetworks(unet=unet, style_encoder=encoder)
 
 
-def build_codec(*, latent_channels: int, hidden_channels: int, seed: int = 0) -> PatchAutoencoder:
+def build_codec(
+    *, latent_channels: int, hidden_channels: int, hidden_layers: int = 1, seed: int = 0
+) -> PatchAutoencoder:
     """Make an unfitted codec in float32 on the CPU; its refinement starts from `seed`."""
     with _initialised_from(seed):
-        return PatchAutoencoder(latent_channels=latent_channels, hidden_channels=hidden_channels)
+        return PatchAutoencoder(
+            latent_channels=latent_channels, hidden_channels=hidden_channels, hidden_layers=hidden_layers
+        )
 
 
 def make_scheduler() -> DDIMScheduler:

@@ -1,9 +1,9 @@
 """Teach the decoder what the denoiser gets wrong: the last stage of training a small teacher.
 
-A small denoiser's estimate of x0 carries leftover noise and lacks texture. The decoder is trained on just such
-estimates, made from pictures whose truth is known, with a loss that counts pixels, edges and how much texture
-there is (not where each grain lies, which nobody can know). The latents keep their meaning: only the decoder's
-refinement learns.
+A small denoiser's estimate of x0 carries leftover noise and lacks texture. The decoder is trained on just
+such estimates, made from pictures whose truth is known, with a loss that counts pixels, edges and how much
+texture there is (not where each grain lies, which nobody can know). The latents keep their meaning: only the
+decoder's refinement learns.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.diffusion.solvers import start_state
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
+from stdcli.teacher.denoiser import noisy_start
 from stdcli.teacher.pairs import PairBatch
 
 HIGHEST_T = 300  # of the estimates: about where a few-step path takes its last jump
@@ -81,7 +81,7 @@ def _estimates(
     t = torch.randint(1, HIGHEST_T, (len(x0),), generator=generator)
     exact = torch.rand(len(x0), generator=generator) < P_EXACT
     level = Level(id=t, t=t, alpha=schedule.alphas[t], sigma=schedule.sigmas[t])
-    x = start_state(x0, torch.randn(x0.shape, generator=generator).to(device), level)
+    x = noisy_start(codec, batch, x0, level, generator)
     style = encode_style(networks.style_encoder, batch.styles.to(device))
     output = predict(networks.unet, x, t.to(device), style)
     estimate = to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=PredictionType.V).x0

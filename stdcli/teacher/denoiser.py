@@ -15,10 +15,12 @@ from typing import Protocol
 
 import torch
 
+from stdcli.diffusion.combine import combine
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, from_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import start_state
+from stdcli.diffusion.statistics import match_statistics
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
@@ -28,8 +30,9 @@ from stdcli.training.checkpoint import adam_tensors, restore_adam
 from stdcli.training.ema import Ema
 
 P_DROP_STYLE = 0.1
-P_LOW_NOISE = 0.9  # of the samples, drawn below LOW_NOISE_T: where a stylizing job walks
-LOW_NOISE_T = 800
+P_LOW_NOISE = 0.85  # of the samples, drawn below LOW_NOISE_T: where a stylizing job walks
+LOW_NOISE_T = 450
+DRIFT_T = 300  # from here on a state may stem from the photo alone
 MAX_GRAD_NORM = 1.0
 PREDICTION = PredictionType.V
 
@@ -128,14 +131,14 @@ class DenoiserTrainer:
         generator = fold(self.seed, "denoiser", self.step)
         with torch.no_grad():
             x0 = self.codec.encode(batch.pictures.to(self.device)).latents
-        count = len(x0)
-        t = _draw_timesteps(count, generator)
-        noise = torch.randn(x0.shape, generator=generator).to(self.device)
-        kept = (torch.rand(count, generator=generator) >= P_DROP_STYLE).to(self.device)
+        t = _draw_timesteps(len(x0), generator)
         level = Level(id=t, t=t, alpha=self.schedule.alphas[t], sigma=self.schedule.sigmas[t])
-        target = from_x0_eps(Denoised(x0, noise), alpha=level.alpha, sigma=level.sigma, kind=PREDICTION)
+        with torch.no_grad():
+            x = noisy_start(self.codec, batch, x0, level, generator)
+            eps = combine((1 / level.sigma, x), (-level.alpha / level.sigma, x0))
+            target = from_x0_eps(Denoised(x0, eps), alpha=level.alpha, sigma=level.sigma, kind=PREDICTION)
+        kept = (torch.rand(len(x0), generator=generator) >= P_DROP_STYLE).to(self.device)
         style = encode_style(self.networks.style_encoder, batch.styles.to(self.device)) * kept[:, None]
-        x = start_state(x0, noise, level)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             output = predict(self.networks.unet, x, t.to(self.device), style)
         return t, (output.float() - target).square().mean((1, 2, 3))
@@ -166,6 +169,35 @@ class DenoiserTrainer:
             tensor.copy_(state[f"ema.{name}"])
         restore_adam(self.optimiser, state)
         self.step, self.ema.updates = state["counters"].tolist()
+
+
+def noisy_start(
+    codec: PatchAutoencoder,
+    batch: PairBatch,
+    x0: torch.Tensor,
+    level: Level,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """States as a stylizing job meets them: between a noised painting and a noised photo in its colours.
+
+    A job starts from the photo with matched statistics, not from the painting that training aims at. So the
+    clean part of the state drifts from x0 towards the matched source by a random share, up to t / `DRIFT_T`.
+
+    Args:
+        codec: encodes sources and styles.
+        batch: B pairs.
+        x0: [B, C, h, w], latents of `batch.pictures`.
+        level: per sample, on the CPU.
+        generator: source of the drift and the noise.
+
+    Returns:
+        [B, C, h, w].
+    """
+    sources = codec.encode(batch.sources.to(x0.device)).latents
+    sources = match_statistics(sources, codec.encode(batch.styles.to(x0.device)).latents)
+    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+    drift = torch.rand(len(x0), generator=generator) * (level.t / DRIFT_T).clamp(max=1) * ~batch.is_native
+    return start_state(torch.lerp(x0, sources, drift.to(x0).view(-1, 1, 1, 1)), noise, level)
 
 
 def _draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:

@@ -23,6 +23,7 @@ from stdcli.teacher.patch_transfer import repaint
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 from stdcli.teacher.procedural import random_style
 
+Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # picture, style, picture before styling
 SOURCES = ("native", "procedural", "transfer")
 
 
@@ -32,11 +33,13 @@ class Repaints:
 
     Attributes:
         pictures: uint8 [N, 3, S, S].
+        photos: uint8 [N, 3, S, S], what was repainted.
         art_index: int64 [N], the artwork in the set of artworks.
         size_idx: int64 [N], at which of `SHORT_SIDES_PX` the artwork was used.
     """
 
     pictures: torch.Tensor
+    photos: torch.Tensor
     art_index: torch.Tensor
     size_idx: torch.Tensor
 
@@ -66,7 +69,7 @@ def build_repaints(
     Returns:
         N repainted crops.
     """
-    pictures = torch.empty(count, 3, side_px, side_px, dtype=torch.uint8)
+    pictures, photos = torch.empty(2, count, 3, side_px, side_px, dtype=torch.uint8)
     art_index, size_idx = torch.empty(2, count, dtype=torch.int64)
     for i in range(count):
         generator = fold(seed, "repaint", i)
@@ -77,10 +80,11 @@ def build_repaints(
         source = art.crop(
             int(art_index[i]), size_idx=int(size_idx[i]), crop_px=region_px, generator=generator
         )
-        pictures[i] = (repaint(photo[None], source[None])[0] * 255).round().to(torch.uint8)
+        both = torch.stack([repaint(photo[None], source[None])[0], photo])
+        pictures[i], photos[i] = (both * 255).round().to(torch.uint8)
         if progress is not None:
             progress.advance()
-    return Repaints(pictures, art_index, size_idx)
+    return Repaints(pictures, photos, art_index, size_idx)
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,13 @@ class PairBatch:
     Attributes:
         pictures: float32 [B, 3, P, P] in [-1, 1].
         styles: float32 [B, 3, Q, Q] in [-1, 1].
+        sources: float32 [B, 3, P, P] in [-1, 1], the pictures before styling; native ones as they are.
         is_native: bool [B], True where `pictures` is a crop of a real artwork.
     """
 
     pictures: torch.Tensor
     styles: torch.Tensor
+    sources: torch.Tensor
     is_native: torch.Tensor
 
 
@@ -126,42 +132,40 @@ class PairSampler:
         weights = torch.tensor(self.weights)
         which = torch.multinomial(weights, batch_size, replacement=True, generator=generator).tolist()
         pairs = [getattr(self, f"_{SOURCES[i]}")(generator) for i in which]
-        pictures = torch.stack([p for p, _ in pairs]) * 2 - 1
+        pictures, styles, sources = (torch.stack(column) * 2 - 1 for column in zip(*pairs, strict=True))
         side = self.style_crop_px or self.crop_px
-        styles = torch.stack([s[:, :side, :side] for _, s in pairs]) * 2 - 1
-        return PairBatch(pictures, styles, torch.tensor([i == 0 for i in which]))
+        return PairBatch(pictures, styles[..., :side, :side], sources, torch.tensor([i == 0 for i in which]))
 
     def _crop(
         self, pictures: PictureSet, index: int, size_idx: int, generator: torch.Generator
     ) -> torch.Tensor:
         return pictures.crop(index, size_idx=size_idx, crop_px=self.crop_px, generator=generator)
 
-    def _native(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _native(self, generator: torch.Generator) -> Triple:
         index, size_idx = _draw(self.art, generator)
-        return (
-            self._crop(self.art, index, size_idx, generator),
-            self._crop(self.art, index, size_idx, generator),
-        )
+        picture, style = (self._crop(self.art, index, size_idx, generator) for _ in range(2))
+        return picture, style, picture
 
-    def _procedural(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _procedural(self, generator: torch.Generator) -> Triple:
         crops = []
         for _ in range(2):
             photo = torch.rand(1, generator=generator).item() < 0.75
             pictures = self.content if photo else self.art
             crops.append(self._crop(pictures, *_draw(pictures, generator), generator))
         styled = random_style(generator)(torch.stack(crops))
-        return styled[0], styled[1]
+        return styled[0], styled[1], crops[0]
 
-    def _transfer(self, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def _transfer(self, generator: torch.Generator) -> Triple:
         item = int(torch.randint(len(self.repaints), (1,), generator=generator))
-        whole = self.repaints.pictures[item].float() / 255
-        room = whole.shape[-1] - self.crop_px
+        both = torch.stack([self.repaints.pictures[item], self.repaints.photos[item]])
+        room = both.shape[-1] - self.crop_px
         top, left = torch.randint(room + 1, (2,), generator=generator).tolist()
-        picture = whole[:, top : top + self.crop_px, left : left + self.crop_px]
-        flip = torch.rand(1, generator=generator).item() < 0.5
+        both = both[..., top : top + self.crop_px, left : left + self.crop_px].float() / 255
+        if torch.rand(1, generator=generator).item() < 0.5:
+            both = both.flip(-1)
         index, size_idx = int(self.repaints.art_index[item]), int(self.repaints.size_idx[item])
         style = self._crop(self.art, index, size_idx, generator)
-        return (picture.flip(-1) if flip else picture), style
+        return both[0], style, both[1]
 
 
 class PrefetchedPairs:

@@ -22,6 +22,7 @@ from stdcli.training.run_folder import RunFolder, changes
 TASK = "teacher"
 CODEC = "codec.safetensors"
 REPAINTS = "repaints.safetensors"
+DECODER = "decoder.safetensors"
 MODEL = "model"
 FREE = {
     "data",  # the pictures themselves are compared, wherever they are
@@ -33,7 +34,17 @@ FREE = {
     "train.checkpoint_every",
 }
 LENGTH = {"train.steps", "train.cooldown"}
-OWN = ("run.json", "metrics.jsonl", CODEC, REPAINTS, "checkpoints", "samples", MODEL, f".{MODEL}.tmp")
+OWN = (
+    "run.json",
+    "metrics.jsonl",
+    CODEC,
+    REPAINTS,
+    DECODER,
+    "checkpoints",
+    "samples",
+    MODEL,
+    f".{MODEL}.tmp",
+)
 
 
 def open_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> dict[str, Any]:
@@ -97,6 +108,7 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
         (CODEC, f"{config.codec.latent_channels} components, {config.codec.steps} steps"),
         (REPAINTS, f"{config.pairs.repaints} of {photos} photos and {artworks} artworks"),
         ("checkpoints", f"{config.train.steps - steps} of {config.train.steps} steps"),
+        (DECODER, f"{config.codec.decoder_steps} steps"),
         (MODEL, "averaged weights in float16"),
     )
     done = {name for name, _ in stages if (out / name).exists() and not overwrite}

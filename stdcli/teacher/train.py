@@ -1,8 +1,9 @@
-"""`stdcli teacher train`: from folders of pictures to a model, in four stages that can each be resumed.
+"""`stdcli teacher train`: from folders of pictures to a model, in five stages that can each be resumed.
 
     codec      OUT/codec.safetensors      principal components of patches, then the decoder's correction
     repaints   OUT/repaints.safetensors   photos repainted with artworks' patches
     denoiser   OUT/checkpoints/           the network, by denoising style pairs
+    decoder    OUT/decoder.safetensors    the codec's decoder, on the network's own estimates
     model      OUT/model/                 a diffusers folder with the averaged weights
 
 A stage whose result is there is not done again, so the same command resumes a stopped run, and a finished one
@@ -34,10 +35,11 @@ from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.data import TrainingData, find_folders, load_data
+from stdcli.teacher.decoder import train_decoder
 from stdcli.teacher.denoiser import DenoiserTrainer
 from stdcli.teacher.pairs import PairSampler, Repaints, build_repaints, prefetched
 from stdcli.teacher.pictures import PictureSet
-from stdcli.teacher.run import CODEC, MODEL, REPAINTS, check_pictures, check_run, open_run
+from stdcli.teacher.run import CODEC, DECODER, MODEL, REPAINTS, check_pictures, check_run, open_run
 from stdcli.teacher.samples import SampleSheet
 from stdcli.training.checkpoint import load_checkpoint, save_checkpoint
 from stdcli.training.interrupt import deferred_interrupt
@@ -108,7 +110,9 @@ def train_teacher(
         trainer = _denoiser_stage(
             config, data, repaints, sheet=sheet, choice=choice, run=run, console=console
         )
+        sampler = _sampler(config, data, repaints)
         with trainer.ema.applied():
+            _decoder_stage(config, sampler, trainer=trainer, codec=codec, run=run, console=console)
             _export(model, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
     except KeyboardInterrupt:
         console.note(f"stopped; the same command goes on with {out}")
@@ -139,7 +143,10 @@ def _codec_stage(
     """Load the codec or fit it; with its quality on held-out pictures."""
     section, path = config.codec, run.root / CODEC
     codec = build_codec(
-        latent_channels=section.latent_channels, hidden_channels=section.hidden_channels, seed=config.seed
+        latent_channels=section.latent_channels,
+        hidden_channels=section.hidden_channels,
+        hidden_layers=section.hidden_layers,
+        seed=config.seed,
     )
     if path.exists():
         codec.load_state_dict(load_checkpoint(path)[0])
@@ -208,6 +215,55 @@ def _repaint_stage(
     return repaints
 
 
+def _sampler(config: TeacherConfig, data: TrainingData, repaints: Repaints) -> PairSampler:
+    pairs = config.pairs
+    return PairSampler(
+        content=data.content,
+        art=data.art,
+        repaints=repaints,
+        crop_px=pairs.crop_px,
+        weights=(pairs.native, pairs.procedural, pairs.transfer),
+        seed=config.seed,
+        style_crop_px=pairs.style_crop_px,
+    )
+
+
+def _decoder_stage(
+    config: TeacherConfig,
+    sampler: PairSampler,
+    *,
+    trainer: DenoiserTrainer,
+    codec: PatchAutoencoder,
+    run: RunFolder,
+    console: Console,
+) -> None:
+    """Train the decoder on the averaged denoiser's estimates, or load it."""
+    section, path = config.codec, run.root / DECODER
+    if path.exists():
+        codec.load_state_dict(load_checkpoint(path)[0])
+        return
+    codec.refine.requires_grad_(True)
+    with console.progress("decoder", section.decoder_steps) as progress:
+
+        def on_step(step: int, loss: float) -> None:
+            progress.advance()
+            if (step + 1) % config.train.log_every == 0:
+                run.report({"decoder/step": step + 1, "decoder/loss": loss})
+
+        train_decoder(
+            codec,
+            trainer.networks,
+            trainer.schedule,
+            make_batch=lambda step: sampler.batch(step, section.batch_size),
+            steps=section.decoder_steps,
+            learning_rate=section.learning_rate,
+            seed=config.seed,
+            on_step=on_step,
+        )
+    codec.requires_grad_(False)
+    save_checkpoint(path, codec.state_dict(), facts={"steps": str(section.decoder_steps)})
+
+
 def _denoiser_stage(
     config: TeacherConfig,
     data: TrainingData,
@@ -219,22 +275,13 @@ def _denoiser_stage(
     console: Console,
 ) -> DenoiserTrainer:
     """Build or restore the trainer and run it to its last step."""
-    pairs, train = config.pairs, config.train
-    sampler = PairSampler(
-        content=data.content,
-        art=data.art,
-        repaints=repaints,
-        crop_px=pairs.crop_px,
-        weights=(pairs.native, pairs.procedural, pairs.transfer),
-        seed=config.seed,
-        style_crop_px=pairs.style_crop_px,
-    )
+    train = config.train
     networks = build_networks(
         latent_channels=config.codec.latent_channels, seed=config.seed, **config.network.model_dump()
     )
     networks.unet.to(choice.device, memory_format=torch.channels_last)
     networks.style_encoder.to(choice.device)
-    with prefetched(sampler, threads=train.threads) as source:
+    with prefetched(_sampler(config, data, repaints), threads=train.threads) as source:
         trainer = DenoiserTrainer(
             networks=networks,
             codec=sheet.codec,

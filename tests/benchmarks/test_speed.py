@@ -1,6 +1,7 @@
 """What stylizing costs. Run it by name: `pytest tests/benchmarks -s`.
 
-Each figure is measured in this run on this machine; comparisons are side by side, medians of alternating rounds.
+Each figure is measured in this run on this machine; comparisons are side by side, medians of alternating
+rounds.
 Prints one line per figure, as for the README's table.
 """
 
@@ -57,11 +58,13 @@ def test_help_is_quick():
 def test_cold_stylize(tmp_path):
     picture(1).save(tmp_path / "photo.jpg")
     picture(2).save(tmp_path / "style.png")
-    arguments = [str(tmp_path / "photo.jpg"), "--style", str(tmp_path / "style.png"), "--steps", "4", "--overwrite"]
+    photo, style = str(tmp_path / "photo.jpg"), str(tmp_path / "style.png")
+    arguments = [photo, "--style", style, "--steps", "4", "--overwrite"]
     totals = [seconds_of("-m", "stdcli", "stylize", *arguments) for _ in range(3)]
     imports = [seconds_of("-c", "import stdcli.apply.stylize") for _ in range(3)]
     total_s, import_s = statistics.median(totals), statistics.median(imports)
-    say("cold stylize, 256 px, 4 steps", f"{total_s:.1f} s, of it imports {import_s:.1f} s ({import_s / total_s:.0%})")
+    share = f"of it imports {import_s:.1f} s ({import_s / total_s:.0%})"
+    say("cold stylize, 256 px, 4 steps", f"{total_s:.1f} s, {share}")
     assert total_s < 12
 
 
@@ -78,12 +81,13 @@ def test_clip(tmp_path, capsys):
         told = json.loads(capsys.readouterr().out)
         rates.append(told["frames"] / told["seconds"])
     with capsys.disabled():
-        say("clip, 256 px, 4 steps", f"{statistics.median(rates):.2f} frames per second, decoding and encoding included")
+        rate = statistics.median(rates)
+        say("clip, 256 px, 4 steps", f"{rate:.2f} frames per second, decoding and encoding included")
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_loop_against_plain_diffusers(guidance):
-    """The same model, picture, timesteps and number of forwards: our loop may not be slower than a pipeline's."""
+    """Same model, picture, timesteps and forwards: our loop may not be slower than a pipeline's."""
     bundle = load_model("embedded", device="cpu", dtype="float32")
     config = StylizeConfig(steps=8, strength=0.6, guidance=guidance, match_style_statistics=False)
     settings = settle(config, bundle.recipe, bundle.schedule)
@@ -127,6 +131,6 @@ def test_loop_against_plain_diffusers(guidance):
     ratio = medians["ours"] / medians["diffusers"]
     say(
         f"8 steps, guidance {guidance:g}",
-        f"ours {medians['ours'] * 1e3:.0f} ms, diffusers {medians['diffusers'] * 1e3:.0f} ms, ratio {ratio:.3f}",
+        f"ours {medians['ours']:.3f} s, diffusers {medians['diffusers']:.3f} s, ratio {ratio:.3f}",
     )
     assert ratio <= 1.02

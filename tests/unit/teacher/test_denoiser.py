@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
 from stdcli.models.scratch import build_codec, build_networks, make_scheduler
 from stdcli.runtime.seeding import fold
 from stdcli.teacher import denoiser
 from stdcli.teacher.codec import fit_components
-from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer, _draw_timesteps
+from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer, _draw_timesteps, noisy_start
 from stdcli.teacher.pairs import PairBatch
 
 CHANNELS = 6
@@ -33,7 +34,8 @@ class RandomPairs:
         both = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
         if self.fill is not None:
             both = torch.full_like(both, self.fill)
-        return PairBatch(*both.chunk(2), is_native=torch.zeros(batch_size, dtype=torch.bool))
+        pictures, styles = both.chunk(2)
+        return PairBatch(pictures, styles, pictures, is_native=torch.ones(batch_size, dtype=torch.bool))
 
 
 def make_trainer(**changes: Any) -> DenoiserTrainer:
@@ -74,12 +76,13 @@ def test_timesteps_are_mostly_low_and_uniform_on_both_sides() -> None:
     t = _draw_timesteps(count, torch.Generator().manual_seed(0))
     assert t.dtype == torch.int64
     assert t.min() == 0 and t.max() == 999
-    low = t < 800
-    assert low.float().mean().item() == pytest.approx(0.9, abs=4 * (0.09 / count) ** 0.5)
-    for drawn, start, stop in ((t[low], 0, 800), (t[~low], 800, 1000)):
-        counts = torch.histc(drawn.double(), bins=20, min=start, max=stop)
-        expected = len(drawn) / 20
-        assert ((counts - expected) ** 2 / expected).sum() < 43.8  # chi squared, 19 degrees, p = 0.001
+    low = t < 450
+    assert low.float().mean().item() == pytest.approx(0.85, abs=4 * (0.1275 / count) ** 0.5)
+    for drawn, start, stop in ((t[low], 0, 450), (t[~low], 450, 1000)):
+        bins = (stop - start) // 25
+        counts = torch.histc(drawn.double(), bins=bins, min=start, max=stop)
+        expected = len(drawn) / bins
+        assert ((counts - expected) ** 2 / expected).sum() < 46.8  # chi squared, 21 degrees, p = 0.001
 
 
 def test_the_target_is_v(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,6 +117,29 @@ def test_the_error_is_the_mean_square_per_sample(monkeypatch: pytest.MonkeyPatch
     _, errors = trainer._errors(trainer.pairs.batch(0, 64))
     assert errors.shape == (64,)
     assert errors.mean().item() == pytest.approx(1, abs=0.15)
+
+
+def test_states_drift_towards_the_photo_in_the_colours_of_the_style() -> None:
+    """x - sigma eps over alpha lies between x0 and the matched source, no further than t / 300 of the way."""
+    trainer = make_trainer()
+    base = trainer.pairs.batch(0, 64)
+    batch = PairBatch(base.pictures, base.styles, base.pictures.flip(0), torch.arange(64) % 2 == 0)
+    x0, source, style = (trainer.codec.encode(p).latents for p in (batch.pictures, batch.sources, batch.styles))
+    mean, std = source.mean((2, 3), keepdim=True), source.std((2, 3), keepdim=True, correction=0)
+    wanted_mean, wanted_std = style.mean((2, 3), keepdim=True), style.std((2, 3), keepdim=True, correction=0)
+    matched = (source - mean) / std * wanted_std + wanted_mean
+    for t in (30, 299, 600):
+        alpha = stable_diffusion_alphas()[t]
+        level = Level(id=t, t=torch.full((64,), t), alpha=alpha, sigma=(1 - alpha**2) ** 0.5)
+        x = noisy_start(trainer.codec, batch, x0, level, torch.Generator().manual_seed(3))
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
+        moved = (x - level.sigma * noise) / alpha - x0
+        shares = (moved * (matched - x0)).sum((1, 2, 3)) / (matched - x0).square().sum((1, 2, 3))
+        assert torch.allclose(moved, shares.view(-1, 1, 1, 1) * (matched - x0), atol=1e-3)
+        assert shares[batch.is_native].abs().max() < 1e-4
+        drifted = shares[~batch.is_native]
+        assert drifted.min() >= -1e-4
+        assert 0.7 * min(1, t / 300) < drifted.max() <= min(1, t / 300) + 1e-4
 
 
 def test_the_style_is_dropped_for_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ def sampler(weights: tuple[float, float, float] = (0.35, 0.25, 0.4), **changes: 
     rng = torch.Generator().manual_seed(0)
     repaints = Repaints(
         pictures=torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8, generator=rng),
+        photos=torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8, generator=rng),
         art_index=torch.tensor([0, 1, 2, 3, 5]),
         size_idx=torch.tensor([0, 1, 2, 0, 1]),
     )
@@ -56,7 +57,7 @@ def test_threads_draw_the_same_batches() -> None:
 
 
 def test_an_error_in_a_thread_reaches_the_trainer() -> None:
-    broken = sampler(TRANSFER, repaints=Repaints(*(torch.empty(0) for _ in range(3))))
+    broken = sampler(TRANSFER, repaints=Repaints(*(torch.empty(0) for _ in range(4))))
     with prefetched(broken, threads=1) as ahead, pytest.raises(RuntimeError):
         ahead.batch(0, 1)
 
