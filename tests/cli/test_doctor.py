@@ -125,8 +125,8 @@ def test_the_embedded_model_is_whole_only_with_every_file(tmp_path: Path) -> Non
 
 
 def test_the_style_adapter_is_the_one_that_is_loaded() -> None:
-    families = Path(stdcli.__file__).parent / "models" / "families"
-    loaders = "".join(path.read_text("utf-8") for path in families.glob("*.py"))
+    models = Path(stdcli.__file__).parent / "models"
+    loaders = "".join(path.read_text("utf-8") for path in models.rglob("*.py"))
     assert f'"{doctor.STYLE_ADAPTER}"' in loaders
     assert all(f'"{name}"' in loaders for name in doctor.ENTRY_FILES if "ip-adapter" in name)
 

@@ -116,7 +116,7 @@ def test_a_dry_run_for_machines(pictures: Path, tmp_path: Path, capsys: pytest.C
     plan = json.loads(capsys.readouterr().out)
     assert plan["dry_run"] is True
     assert plan["config"]["train"] == TeacherConfig().train.model_dump()
-    assert [row["state"] for row in plan["rows"]] == ["to do"] * 4
+    assert [row["state"] for row in plan["rows"]] == ["to do"] * 5
 
 
 def test_a_finished_run_ends_at_once(
