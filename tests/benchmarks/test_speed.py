@@ -105,7 +105,7 @@ def test_loop_against_plain_diffusers(guidance):
 
     def theirs() -> None:
         pipe(
-            image=pixels,
+            image=(pixels + 1) / 2,
             prompt_embeds=zeros,
             pooled_prompt_embeds=condition.added["text_embeds"].float(),
             negative_prompt_embeds=zeros,
