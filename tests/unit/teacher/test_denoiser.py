@@ -124,7 +124,8 @@ def test_states_drift_towards_the_photo_in_the_colours_of_the_style() -> None:
     trainer = make_trainer()
     base = trainer.pairs.batch(0, 64)
     batch = PairBatch(base.pictures, base.styles, base.pictures.flip(0), torch.arange(64) % 2 == 0)
-    x0, source, style = (trainer.codec.encode(p).latents for p in (batch.pictures, batch.sources, batch.styles))
+    kinds = (batch.pictures, batch.sources, batch.styles)
+    x0, source, style = (trainer.codec.encode(pictures).latents for pictures in kinds)
     mean, std = source.mean((2, 3), keepdim=True), source.std((2, 3), keepdim=True, correction=0)
     wanted_mean, wanted_std = style.mean((2, 3), keepdim=True), style.std((2, 3), keepdim=True, correction=0)
     matched = (source - mean) / std * wanted_std + wanted_mean
