@@ -1,4 +1,4 @@
-"""What `stdcli teacher train` may be told: codec, networks, style pairs, training, recipe.
+"""What `stdcli teacher train` may be told: codec, networks, pairs, training, recipe.
 
 Defaults are those of the preset `teacher/embedded-cpu`, but for the dtype. Knows nothing of files, layers or
 torch.
@@ -47,8 +47,6 @@ class CodecSection(Section):
     batch_size: Count = 14
     crop_px: CropSide = 96
     learning_rate: Rate = 1e-3
-    decoder_steps: Natural = 600
-    """Training steps of the correction on the finished denoiser's own estimates."""
 
 
 class NetworkSection(Section):
@@ -75,40 +73,27 @@ class NetworkSection(Section):
 
 
 class PairsSection(Section):
-    """Pairs of a picture and its style."""
+    """Pairs of a photo and the style to paint it in."""
 
-    crop_px: CropSide = 128
-    """Side of the pictures that are learnt."""
-    style_crop_px: CropSide = 96
-    """Side of what the style encoder sees of them."""
-    native: Weight = 0.3
-    """How often a pair is two crops of one artwork; of the three weights only the ratios count."""
-    procedural: Weight = 0.2
-    """How often it is two pictures under one random procedural style."""
-    transfer: Weight = 0.5
-    """How often it is a photo repainted with an artwork's patches, and that artwork."""
-    repaints: Count = 1500
-    """Photos repainted before training."""
-    repaint_px: CropSide = 192
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.native + self.procedural + self.transfer == 0:
-            yield "native", "native, procedural and transfer are all 0"
-        if self.repaint_px < self.crop_px:
-            yield "repaint_px", f"{self.repaint_px} is smaller than crop_px {self.crop_px}, cut from it"
-        if self.style_crop_px > self.crop_px:
-            yield "style_crop_px", f"{self.style_crop_px} is larger than crop_px {self.crop_px}"
+    photo_px: CropSide = 128
+    """Side of the photos' crops."""
+    style_px: CropSide = 128
+    """Side of the styles' crops."""
+    art_share: Share = 0.15
+    """How often an artwork takes the photo's place."""
 
 
 class TrainSection(Section):
     """The denoiser's training."""
 
-    steps: Count = 4600
+    steps: Count = 3600
     batch_size: Count = 16
-    learning_rate: Rate = 8e-4
-    warmup_steps: Natural = 200
+    style_weight: Rate = 0.7
+    """Of the style against the content: more gives more texture and less drawing."""
+    learning_rate: Rate = 6e-4
+    warmup_steps: Natural = 100
     """First steps, over which the learning rate rises."""
-    cooldown: Share = 0.3
+    cooldown: Share = 0.4
     """Last share of the steps, over which the learning rate falls to zero."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Of the averaged weights, which are the ones that are exported."""
@@ -137,17 +122,19 @@ class TeacherConfig(Section):
     """Folder of photos; or of `content/` and `style/`, photos and artworks."""
     style_data: Text | None = None
     """Folder of artworks; by default the photos serve as both."""
+    init: Text | None = None
+    """Model to start from instead of random weights: `embedded`, or a folder that a run wrote."""
     codec: CodecSection = CodecSection()
     network: NetworkSection = NetworkSection()
     pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
-    recipe: Recipe = Recipe(steps=4, strength=0.3, start=Start(transform="adain"))
+    recipe: Recipe = Recipe(steps=4, strength=0.5, final="x0", start=Start(transform="adain"))
     """How the finished model wants to be sampled; also how samples are made while training."""
     seed: Seed = 0
     device: Device = "auto"
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         stride_px = self.network.stride_px
-        if self.pairs.crop_px % stride_px:
+        if self.pairs.photo_px % stride_px:
             levels = len(self.network.channels)
-            yield "pairs.crop_px", f"must be a multiple of {stride_px}, for a UNet of {levels} levels"
+            yield "pairs.photo_px", f"must be a multiple of {stride_px}, for a UNet of {levels} levels"

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.teacher.losses import fidelity_loss
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 
 
@@ -34,7 +35,7 @@ def crops(
 def fit_components(codec: PatchAutoencoder, pictures: torch.Tensor, *, temper: float) -> None:
     """Set the codec's linear part to the tempered principal components of picture patches.
 
-    Latents of `pictures` then have mean 0 per channel and mean variance 1 over channels.
+    Latents of `pictures` then have mean 0 per channel and, over channels, mean variance 1.
 
     Args:
         codec: changed in place; its refinement is left as it is.
@@ -48,13 +49,13 @@ def fit_components(codec: PatchAutoencoder, pictures: torch.Tensor, *, temper: f
     kept = codec.config.latent_channels
     variance, vectors = variance.flip(0)[:kept], vectors.flip(1)[:, :kept]
     vectors = vectors * vectors.sum(0).sign().where(vectors.sum(0) != 0, torch.ones(()).double())
-    scale = variance.sqrt() ** (temper - 1)
-    scale = scale / (scale**2 * variance).mean().sqrt()
+    scales = variance.sqrt() ** (temper - 1)
+    scales = scales / (scales**2 * variance).mean().sqrt()
     with torch.no_grad():
-        forward = (vectors * scale).T
+        forward = (vectors * scales).T
         codec.project.weight.copy_(forward.view_as(codec.project.weight))
         codec.project.bias.copy_(-forward @ mean)
-        codec.reconstruct.weight.copy_((vectors / scale).view(-1, kept, 1, 1))
+        codec.reconstruct.weight.copy_((vectors / scales).view(-1, kept, 1, 1))
         codec.reconstruct.bias.copy_(mean)
 
 
@@ -71,8 +72,7 @@ def refine_decoder(
 ) -> None:
     """Train the decoder's correction, the linear part fixed.
 
-    L1 on pixels plus L1 on horizontal and vertical differences (the latter for seams between patches); a
-    third of the latents carry a little noise, since a denoiser's latents are never exact.
+    By `fidelity_loss`. The denoiser's training goes on with it, on latents that are not exact.
 
     Args:
         codec: from `fit_components`; its `refine` is trained in place.
@@ -94,12 +94,8 @@ def refine_decoder(
         x = crops(sets, count=batch_size, crop_px=crop_px, generator=generator).to(device)
         with torch.no_grad():
             z = codec.encode(x).latents
-        noise = torch.randn(z.shape, generator=generator).to(device)
-        level = torch.rand(len(z), 1, 1, 1, generator=generator).to(device)
-        z = z + noise * 0.15 * (3 * level - 2).clamp(min=0)
         y = codec.decode(z).sample
-        loss = (y - x).abs().mean() + (y.diff(dim=2) - x.diff(dim=2)).abs().mean()
-        loss = loss + (y.diff(dim=3) - x.diff(dim=3)).abs().mean()
+        loss = fidelity_loss(y, x)
         if not torch.isfinite(loss):
             raise NumericsError(
                 "the codec's loss is not finite",

@@ -1,9 +1,15 @@
-"""Train the small denoiser and its style encoder on style pairs.
+"""Train the small denoiser, its style encoder and the codec's decoder on photos and styles.
 
-Plain denoising score matching in the codec's latent space with v-prediction:
-    x_t = alpha_t x0 + sigma_t eps,   v = alpha_t eps - sigma_t x0,   loss = mean |net(x_t, t, style) - v|^2
-(Salimans and Ho 2022, section 4). The style is dropped for a tenth of the samples, so that guidance works. It
-knows nothing of files, reports or when to stop.
+A state is what a stylizing job meets: the photo's latent with the style's statistics, noised to a level; or,
+for half of a batch, such a state moved on along the network's own path to a lower level, so that the network
+learns to finish what it began. From it the network, which predicts v, estimates a clean picture in one step,
+x0 = alpha x - sigma v (Salimans and Ho 2022, section 4), and that picture is judged (`losses.py`):
+
+    CONTENT_WEIGHT content_distance(picture, photo in the style's colours)
+        + style_weight style_distance(picture, style) + FIDELITY_WEIGHT fidelity_loss(codec)
+
+Where the style is dropped, for a tenth of the samples, only the content counts, so that guidance means "more
+style". It knows nothing of files, reports or when to stop.
 """
 
 from __future__ import annotations
@@ -15,24 +21,26 @@ from typing import Protocol
 
 import torch
 
-from stdcli.diffusion.combine import combine
 from stdcli.diffusion.levels import Level
-from stdcli.diffusion.predictions import Denoised, PredictionType, from_x0_eps
+from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.diffusion.solvers import start_state
+from stdcli.diffusion.solvers import jump, start_state
 from stdcli.diffusion.statistics import match_statistics
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
+from stdcli.teacher.colours import match_colours
+from stdcli.teacher.losses import content_distance, fidelity_loss, style_distance
 from stdcli.teacher.pairs import PairBatch
 from stdcli.training.checkpoint import adam_tensors, restore_adam
 from stdcli.training.ema import Ema
 
 P_DROP_STYLE = 0.1
-P_LOW_NOISE = 0.85  # of the samples, drawn below LOW_NOISE_T: where a stylizing job walks
-LOW_NOISE_T = 450
-DRIFT_T = 300  # from here on a state may stem from the photo alone
+LOWEST_START_T = 20
+CONTENT_WEIGHT = 3.0
+FIDELITY_WEIGHT = 0.15
+EXACT_SHARE = 4  # one in so many photos is also decoded from its exact latents, which should stay faithful
 MAX_GRAD_NORM = 1.0
 PREDICTION = PredictionType.V
 
@@ -50,16 +58,17 @@ class DenoiserTrainer:
 
     Attributes:
         networks: trained in place.
-        codec: fixed.
+        codec: its refinement is trained in place; its linear part is not.
         pairs: source of data.
         schedule: VP noise schedule with 1000 steps.
+        style_weight: of the style distance; more means more texture, less drawing.
         learning_rate: AdamW's after warm-up.
         warmup_steps: the first steps, over which the learning rate rises linearly.
         total_steps: where the learning rate reaches zero.
         cooldown_steps: the last steps, over which the learning rate falls linearly.
         batch_size: pairs per step.
         ema_decay: of the averaged weights.
-        seed: of timesteps, noise and style dropping.
+        seed: of timesteps, noise, filters and style dropping.
         device: where the networks are.
         autocast: dtype of the UNet's matrix products; None leaves it at float32. The loss is float32 always.
         step: steps taken so far.
@@ -69,6 +78,7 @@ class DenoiserTrainer:
     codec: PatchAutoencoder
     pairs: PairSource
     schedule: NoiseSchedule
+    style_weight: float
     learning_rate: float
     total_steps: int
     cooldown_steps: int
@@ -81,10 +91,17 @@ class DenoiserTrainer:
     step: int = 0
 
     def __post_init__(self) -> None:
-        self.ema = Ema(self.networks.named_tensors(), decay=self.ema_decay)
+        self.codec.requires_grad_(False)
+        self.codec.refine.requires_grad_(True)
+        self._parameters = [*self.networks.parameters(), *self.codec.refine.parameters()]
+        self.ema = Ema(self._named_tensors(), decay=self.ema_decay)
         self.optimiser = torch.optim.AdamW(
-            self.networks.parameters(), lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
+            self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
+
+    def _named_tensors(self) -> dict[str, torch.Tensor]:
+        refine = {f"refine.{k}": v for k, v in self.codec.refine.state_dict().items()}
+        return self.networks.named_tensors() | refine
 
     def rate(self) -> float:
         """Learning rate of the current step: linear warm-up, constant, linear cool-down."""
@@ -96,8 +113,8 @@ class DenoiserTrainer:
         """One optimiser step.
 
         Returns:
-            `loss/total` (mean squared v error), `loss/low_noise` (of samples with t < 400, nan when there is
-            none), `grad/norm` before clipping, `lr`, `time/data_wait_ms`.
+            `loss/total`, its unweighted parts `loss/content`, `loss/style`, `loss/fidelity`, `grad/norm`
+            before clipping, `lr`, `time/data_wait_ms`.
 
         Raises:
             NumericsError: the loss or a gradient is not finite; the weights are as before the step.
@@ -105,19 +122,12 @@ class DenoiserTrainer:
         began_s = time.perf_counter()
         batch = self.pairs.batch(self.step, self.batch_size)
         data_wait_ms = (time.perf_counter() - began_s) * 1e3
-        t, per_sample = self._errors(batch)
-        loss = per_sample.mean()
+        losses = self._losses(batch)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), MAX_GRAD_NORM)
-        low = per_sample[(t < 400).to(per_sample.device)]
-        facts = {
-            "loss/total": loss.item(),
-            "grad/norm": norm.item(),
-            "lr": self.rate(),
-            "loss/low_noise": low.mean().item() if len(low) else math.nan,
-            "time/data_wait_ms": data_wait_ms,
-        }
+        losses["total"].backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
+        facts = {f"loss/{name}": loss.item() for name, loss in losses.items()}
+        facts |= {"grad/norm": norm.item(), "lr": self.rate(), "time/data_wait_ms": data_wait_ms}
         self._check_finite(facts)
         for group in self.optimiser.param_groups:
             group["lr"] = facts["lr"]
@@ -126,22 +136,50 @@ class DenoiserTrainer:
         self.step += 1
         return facts
 
-    def _errors(self, batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Noise a batch and predict its v: timesteps [B] on the CPU, mean squared errors [B]."""
+    def _losses(self, batch: PairBatch) -> dict[str, torch.Tensor]:
+        """The total and its parts, scalars."""
         generator = fold(self.seed, "denoiser", self.step)
+        photos, styles = batch.photos.to(self.device), batch.styles.to(self.device)
+        targets = match_colours(batch.photos, batch.styles).to(self.device)
+        kept = (torch.rand(len(photos), generator=generator) >= P_DROP_STYLE).to(self.device)
+        vectors = encode_style(self.networks.style_encoder, styles * 2 - 1) * kept[:, None]
+        x, level = self._states(photos, styles, vectors, generator)
+        exact = photos[: math.ceil(len(photos) / EXACT_SHARE)]
         with torch.no_grad():
-            x0 = self.codec.encode(batch.pictures.to(self.device)).latents
-        t = _draw_timesteps(len(x0), generator)
-        level = Level(id=t, t=t, alpha=self.schedule.alphas[t], sigma=self.schedule.sigmas[t])
-        with torch.no_grad():
-            x = noisy_start(self.codec, batch, x0, level, generator)
-            eps = combine((1 / level.sigma, x), (-level.alpha / level.sigma, x0))
-            target = from_x0_eps(Denoised(x0, eps), alpha=level.alpha, sigma=level.sigma, kind=PREDICTION)
-        kept = (torch.rand(len(x0), generator=generator) >= P_DROP_STYLE).to(self.device)
-        style = encode_style(self.networks.style_encoder, batch.styles.to(self.device)) * kept[:, None]
+            exact_latents = self.codec.encode(exact * 2 - 1).latents
+        latents = torch.cat([self._denoise(x, level, vectors).x0, exact_latents])
+        decoded = self.codec.decode(latents).sample / 2 + 0.5
+        pictures, rebuilt = decoded[: len(photos)], decoded[len(photos) :]
+        content = content_distance(pictures, targets)
+        style = style_distance(pictures, styles, generator=generator) * kept
+        fidelity = fidelity_loss(rebuilt, exact)
+        total = (CONTENT_WEIGHT * content + self.style_weight * style).mean() + FIDELITY_WEIGHT * fidelity
+        return {"total": total, "content": content.mean(), "style": style.mean(), "fidelity": fidelity}
+
+    @torch.no_grad()
+    def _states(
+        self, photos: torch.Tensor, styles: torch.Tensor, vectors: torch.Tensor, generator: torch.Generator
+    ) -> tuple[torch.Tensor, Level]:
+        """States as a job meets them, the first half of them on the network's own path; with their levels."""
+        latents = self.codec.encode(photos * 2 - 1).latents
+        latents = match_statistics(latents, self.codec.encode(styles * 2 - 1).latents)
+        t = torch.randint(LOWEST_START_T, len(self.schedule.alphas), (len(photos),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(self.device)
+        x = start_state(latents, noise, self._level(t))
+        half = len(photos) // 2
+        lower = (torch.rand(half, generator=generator) * t[:half]).long()
+        start = self._level(t[:half])
+        seen = self._denoise(x[:half], start, vectors[:half])
+        moved = jump(x[:half], seen, from_level=start, to_level=self._level(lower))
+        return torch.cat([moved, x[half:]]), self._level(torch.cat([lower, t[half:]]))
+
+    def _denoise(self, x: torch.Tensor, level: Level, vectors: torch.Tensor) -> Denoised:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            output = predict(self.networks.unet, x, t.to(self.device), style)
-        return t, (output.float() - target).square().mean((1, 2, 3))
+            output = predict(self.networks.unet, x, level.t.to(self.device), vectors)
+        return to_x0_eps(output.float(), x, alpha=level.alpha, sigma=level.sigma, kind=PREDICTION)
+
+    def _level(self, t: torch.Tensor) -> Level:
+        return Level(id=t, t=t, alpha=self.schedule.alphas[t], sigma=self.schedule.sigmas[t])
 
     def _check_finite(self, facts: dict[str, float]) -> None:
         for name in ("loss/total", "grad/norm"):
@@ -155,7 +193,7 @@ class DenoiserTrainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that resuming needs, as named tensors."""
-        state = {f"live.{k}": v for k, v in self.networks.named_tensors().items()}
+        state = {f"live.{k}": v for k, v in self._named_tensors().items()}
         state |= {f"ema.{k}": v for k, v in self.ema.average.items()}
         state |= adam_tensors(self.optimiser)
         return state | {"counters": torch.tensor([self.step, self.ema.updates])}
@@ -163,44 +201,9 @@ class DenoiserTrainer:
     @torch.no_grad()
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from `state()` of an earlier run with the same networks."""
-        for name, tensor in self.networks.named_tensors().items():
+        for name, tensor in self._named_tensors().items():
             tensor.copy_(state[f"live.{name}"])
         for name, tensor in self.ema.average.items():
             tensor.copy_(state[f"ema.{name}"])
         restore_adam(self.optimiser, state)
         self.step, self.ema.updates = state["counters"].tolist()
-
-
-def noisy_start(
-    codec: PatchAutoencoder,
-    batch: PairBatch,
-    x0: torch.Tensor,
-    level: Level,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """States as a stylizing job meets them: between a noised painting and a noised photo in its colours.
-
-    A job starts from the photo with matched statistics, not from the painting that training aims at. So the
-    clean part of the state drifts from x0 towards the matched source by a random share, up to t / `DRIFT_T`.
-
-    Args:
-        codec: encodes sources and styles.
-        batch: B pairs.
-        x0: [B, C, h, w], latents of `batch.pictures`.
-        level: per sample, on the CPU.
-        generator: source of the drift and the noise.
-
-    Returns:
-        [B, C, h, w].
-    """
-    sources = codec.encode(batch.sources.to(x0.device)).latents
-    sources = match_statistics(sources, codec.encode(batch.styles.to(x0.device)).latents)
-    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-    drift = torch.rand(len(x0), generator=generator) * (level.t / DRIFT_T).clamp(max=1) * ~batch.is_native
-    return start_state(torch.lerp(x0, sources, drift.to(x0).view(-1, 1, 1, 1)), noise, level)
-
-
-def _draw_timesteps(count: int, generator: torch.Generator) -> torch.Tensor:
-    low = torch.randint(0, LOW_NOISE_T, (count,), generator=generator)
-    high = torch.randint(LOW_NOISE_T, 1000, (count,), generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < P_LOW_NOISE, low, high)

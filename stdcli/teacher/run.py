@@ -21,8 +21,6 @@ from stdcli.training.run_folder import RunFolder, changes
 
 TASK = "teacher"
 CODEC = "codec.safetensors"
-REPAINTS = "repaints.safetensors"
-DECODER = "decoder.safetensors"
 MODEL = "model"
 FREE = {
     "data",  # the pictures themselves are compared, wherever they are
@@ -38,8 +36,6 @@ OWN = (
     "run.json",
     "metrics.jsonl",
     CODEC,
-    REPAINTS,
-    DECODER,
     "checkpoints",
     "samples",
     MODEL,
@@ -104,15 +100,14 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     check_run(run, config, overwrite=overwrite)
     photos, artworks = (len(list_pictures(folder)) for folder in find_folders(config.data, config.style_data))
     steps = 0 if overwrite else max((step for step, _ in run.checkpoints()), default=0)
+    left = config.train.steps - steps
     stages = (
         (CODEC, f"{config.codec.latent_channels} components, {config.codec.steps} steps"),
-        (REPAINTS, f"{config.pairs.repaints} of {photos} photos and {artworks} artworks"),
-        ("checkpoints", f"{config.train.steps - steps} of {config.train.steps} steps"),
-        (DECODER, f"{config.codec.decoder_steps} steps"),
+        ("checkpoints", f"{left} of {config.train.steps} steps, {photos} photos x {artworks} artworks"),
         (MODEL, "averaged weights in float16"),
     )
     done = {name for name, _ in stages if (out / name).exists() and not overwrite}
-    if steps < config.train.steps:
+    if left > 0:
         done.discard("checkpoints")
     return [(name, work, "done" if name in done else "to do") for name, work in stages]
 

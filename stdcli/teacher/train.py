@@ -1,10 +1,8 @@
-"""`stdcli teacher train`: from folders of pictures to a model, in five stages that can each be resumed.
+"""`stdcli teacher train`: from folders of pictures to a model, in three stages that can each be resumed.
 
-    codec      OUT/codec.safetensors      principal components of patches, then the decoder's correction
-    repaints   OUT/repaints.safetensors   photos repainted with artworks' patches
-    denoiser   OUT/checkpoints/           the network, by denoising style pairs
-    decoder    OUT/decoder.safetensors    the codec's decoder, on the network's own estimates
-    model      OUT/model/                 a diffusers folder with the averaged weights
+    codec      OUT/codec.safetensors   principal components of patches, then the decoder's correction
+    denoiser   OUT/checkpoints/        the network and the decoder together, on photos and styles
+    model      OUT/model/              a diffusers folder with the averaged weights
 
 A stage whose result is there is not done again, so the same command resumes a stopped run, and a finished one
 is left alone. Picture n, batch n and noise n depend on the seed and n alone. This module knows the order of
@@ -29,17 +27,24 @@ from stdcli.diffusion.levels import LevelError, Plan, make_plan
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
 from stdcli.media.image import Picture, write_image
+from stdcli.models.locate import locate_model
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.scratch import build_codec, build_networks, make_scheduler, save_folder
+from stdcli.models.scratch import (
+    StylizerNetworks,
+    build_codec,
+    build_networks,
+    load_weights,
+    make_scheduler,
+    save_folder,
+)
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.data import TrainingData, find_folders, load_data
-from stdcli.teacher.decoder import train_decoder
 from stdcli.teacher.denoiser import DenoiserTrainer
-from stdcli.teacher.pairs import PairSampler, Repaints, build_repaints, prefetched
+from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import PictureSet
-from stdcli.teacher.run import CODEC, DECODER, MODEL, REPAINTS, check_pictures, check_run, open_run
+from stdcli.teacher.run import CODEC, MODEL, check_pictures, check_run, open_run
 from stdcli.teacher.samples import SampleSheet
 from stdcli.training.checkpoint import load_checkpoint, save_checkpoint
 from stdcli.training.interrupt import deferred_interrupt
@@ -83,6 +88,7 @@ def train_teacher(
     Raises:
         ConfigError: the settings differ from those of the run in `out`, or fit no path of noise levels.
         MediaError: too few pictures, or no such folder.
+        ModelError: `config.init` is no model to start from.
         NumericsError: the training diverged; names the step.
         ResourceError: no such device, or the disk is full.
         KeyboardInterrupt: the user stopped the run; the state is saved.
@@ -95,6 +101,7 @@ def train_teacher(
     schedule = NoiseSchedule.from_config(scheduler.config)
     plan = _plan_samples(config.recipe, schedule)
     choice = choose(config.device, config.train.dtype, float16_ok=False)
+    networks, codec = _build(config)
     folders = find_folders(config.data, config.style_data)
     facts = open_run(run, config, overwrite=overwrite)
     console.note(f"training on {choice.reason}")
@@ -103,16 +110,16 @@ def train_teacher(
         check_pictures(facts, data)
         facts |= {"versions": versions(), "device": choice.reason, "pictures": data.facts()}
         run.write_facts(facts)
-        codec, facts["codec"] = _codec_stage(config, data, choice, run=run, console=console)
+        codec.to(choice.device)
+        _codec_stage(config, data, codec, run=run, console=console)
+        facts["codec"] = {"psnr_db": _measure_codec(codec, data, config.seed)}
+        console.note(f"codec: {facts['codec']['psnr_db']:.1f} dB")
         run.write_facts(facts)
-        repaints = _repaint_stage(config, data, run=run, console=console)
         sheet = _make_sheet(data, codec, schedule, plan=plan, config=config, console=console)
         trainer = _denoiser_stage(
-            config, data, repaints, sheet=sheet, choice=choice, run=run, console=console
+            config, data, networks, sheet=sheet, choice=choice, run=run, console=console
         )
-        sampler = _sampler(config, data, repaints)
         with trainer.ema.applied():
-            _decoder_stage(config, sampler, trainer=trainer, codec=codec, run=run, console=console)
             _export(model, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
     except KeyboardInterrupt:
         console.note(f"stopped; the same command goes on with {out}")
@@ -137,21 +144,32 @@ def _plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> Plan:
         raise ConfigError("the recipe fits no path", [("recipe", str(error))]) from error
 
 
-def _codec_stage(
-    config: TeacherConfig, data: TrainingData, choice: DeviceChoice, *, run: RunFolder, console: Console
-) -> tuple[PatchAutoencoder, dict[str, float]]:
-    """Load the codec or fit it; with its quality on held-out pictures."""
-    section, path = config.codec, run.root / CODEC
+def _build(config: TeacherConfig) -> tuple[StylizerNetworks, PatchAutoencoder]:
+    """Networks and codec as a run begins with them."""
+    section = config.codec
     codec = build_codec(
         latent_channels=section.latent_channels,
         hidden_channels=section.hidden_channels,
         hidden_layers=section.hidden_layers,
         seed=config.seed,
     )
+    networks = build_networks(
+        latent_channels=section.latent_channels, seed=config.seed, **config.network.model_dump()
+    )
+    if config.init is not None:
+        load_weights(locate_model(config.init, offline=True).path, networks=networks, codec=codec)
+    return networks, codec
+
+
+def _codec_stage(
+    config: TeacherConfig, data: TrainingData, codec: PatchAutoencoder, *, run: RunFolder, console: Console
+) -> None:
+    """Load the codec or fit it; one that came with `config.init` is kept: the network knows its latents."""
+    section, path = config.codec, run.root / CODEC
     if path.exists():
         codec.load_state_dict(load_checkpoint(path)[0])
-        codec.to(choice.device)
-    else:
+        return
+    if config.init is None:
         sets = (data.content, data.art)
         fitted = crops(
             sets,
@@ -160,7 +178,6 @@ def _codec_stage(
             generator=fold(config.seed, "codec", "fit"),
         )
         fit_components(codec, fitted, temper=section.temper)
-        codec.to(choice.device)
         with console.progress("codec", section.steps) as progress:
 
             def on_step(step: int, loss: float, psnr: float) -> None:
@@ -178,13 +195,10 @@ def _codec_stage(
                 learning_rate=section.learning_rate,
                 on_step=on_step,
             )
-        save_checkpoint(path, codec.state_dict(), facts={"steps": str(section.steps)})
-    codec.requires_grad_(False)
-    quality = {"psnr_db": _measure_codec(codec, data, config.seed)}
-    console.note(f"codec: {quality['psnr_db']:.1f} dB")
-    return codec, quality
+    save_checkpoint(path, codec.state_dict(), facts={"steps": str(section.steps)})
 
 
+@torch.no_grad()
 def _measure_codec(codec: PatchAutoencoder, data: TrainingData, seed: int) -> float:
     """PSNR in dB on crops of pictures that were not trained on, if there are any."""
     held = tuple(side for side in (data.held_content, data.held_art) if len(side))
@@ -195,79 +209,10 @@ def _measure_codec(codec: PatchAutoencoder, data: TrainingData, seed: int) -> fl
     return psnr_db((codec(x).sample - x).square().mean().item())
 
 
-def _repaint_stage(
-    config: TeacherConfig, data: TrainingData, *, run: RunFolder, console: Console
-) -> Repaints:
-    """Load the repainted photos or make them."""
-    path = run.root / REPAINTS
-    if path.exists():
-        return Repaints(**load_checkpoint(path)[0])
-    with console.progress("repaints", config.pairs.repaints) as progress:
-        repaints = build_repaints(
-            data.content,
-            data.art,
-            count=config.pairs.repaints,
-            side_px=config.pairs.repaint_px,
-            seed=config.seed,
-            progress=progress,
-        )
-    save_checkpoint(path, vars(repaints), facts={"count": str(len(repaints))})
-    return repaints
-
-
-def _sampler(config: TeacherConfig, data: TrainingData, repaints: Repaints) -> PairSampler:
-    pairs = config.pairs
-    return PairSampler(
-        content=data.content,
-        art=data.art,
-        repaints=repaints,
-        crop_px=pairs.crop_px,
-        weights=(pairs.native, pairs.procedural, pairs.transfer),
-        seed=config.seed,
-        style_crop_px=pairs.style_crop_px,
-    )
-
-
-def _decoder_stage(
-    config: TeacherConfig,
-    sampler: PairSampler,
-    *,
-    trainer: DenoiserTrainer,
-    codec: PatchAutoencoder,
-    run: RunFolder,
-    console: Console,
-) -> None:
-    """Train the decoder on the averaged denoiser's estimates, or load it."""
-    section, path = config.codec, run.root / DECODER
-    if path.exists():
-        codec.load_state_dict(load_checkpoint(path)[0])
-        return
-    codec.refine.requires_grad_(True)
-    with console.progress("decoder", section.decoder_steps) as progress:
-
-        def on_step(step: int, loss: float) -> None:
-            progress.advance()
-            if (step + 1) % config.train.log_every == 0:
-                run.report({"decoder/step": step + 1, "decoder/loss": loss})
-
-        train_decoder(
-            codec,
-            trainer.networks,
-            trainer.schedule,
-            make_batch=lambda step: sampler.batch(step, section.batch_size),
-            steps=section.decoder_steps,
-            learning_rate=section.learning_rate,
-            seed=config.seed,
-            on_step=on_step,
-        )
-    codec.requires_grad_(False)
-    save_checkpoint(path, codec.state_dict(), facts={"steps": str(section.decoder_steps)})
-
-
 def _denoiser_stage(
     config: TeacherConfig,
     data: TrainingData,
-    repaints: Repaints,
+    networks: StylizerNetworks,
     *,
     sheet: SampleSheet,
     choice: DeviceChoice,
@@ -276,17 +221,16 @@ def _denoiser_stage(
 ) -> DenoiserTrainer:
     """Build or restore the trainer and run it to its last step."""
     train = config.train
-    networks = build_networks(
-        latent_channels=config.codec.latent_channels, seed=config.seed, **config.network.model_dump()
-    )
     networks.unet.to(choice.device, memory_format=torch.channels_last)
     networks.style_encoder.to(choice.device)
-    with prefetched(_sampler(config, data, repaints), threads=train.threads) as source:
+    sampler = PairSampler(data.content, data.art, seed=config.seed, **config.pairs.model_dump())
+    with prefetched(sampler, threads=train.threads) as source:
         trainer = DenoiserTrainer(
             networks=networks,
             codec=sheet.codec,
             pairs=source,
             schedule=sheet.schedule,
+            style_weight=train.style_weight,
             learning_rate=train.learning_rate,
             total_steps=train.steps,
             cooldown_steps=train.cooldown_steps,

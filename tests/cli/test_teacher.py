@@ -69,20 +69,16 @@ def test_a_recipe_that_fits_no_path(
 
 def test_wrong_settings_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sets = [
-        "pairs.crop_px=24",
-        "pairs.repaint_px=16",
-        "pairs.native=0",
-        "pairs.procedural=0",
-        "pairs.transfer=0",
+        "pairs.photo_px=20",
+        "pairs.art_share=2",
         "train.dtype=float16",
         "network.channels=48,64",
     ]
     assert train("-o", tmp_path, *(part for text in sets for part in ("--set", text))) == 2
     err = capsys.readouterr().err
     for problem in (
-        "pairs.repaint_px: 16 is smaller than crop_px 24",
-        "pairs.style_crop_px: 96 is larger than crop_px 24",
-        "pairs.native: native, procedural and transfer are all 0",
+        "pairs.photo_px: must be a multiple of 8",
+        "pairs.art_share: must be less than or equal to 1",
         "train.dtype: float16 needs loss scaling",
         "network.channels.0: must be a multiple of 32",
     ):
@@ -90,9 +86,8 @@ def test_wrong_settings_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_crop_fits_the_depth_of_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sets = ["--set", "pairs.crop_px=112", "--set", "pairs.style_crop_px=96"]
-    assert train("-o", tmp_path, *sets) == 2
-    assert "pairs.crop_px: must be a multiple of 32, for a UNet of 3 levels" in capsys.readouterr().err
+    assert train("-o", tmp_path, "--set", "pairs.photo_px=112") == 2
+    assert "pairs.photo_px: must be a multiple of 32, for a UNet of 3 levels" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_settings_and_plan(
@@ -104,11 +99,7 @@ def test_a_dry_run_prints_settings_and_plan(
     rows = [line.split() for line in out.splitlines()]
     assert ["train.steps", "50", "flag"] in rows
     assert ["train.batch_size", str(TeacherConfig().train.batch_size), "default"] in rows
-    assert ["checkpoints", "50", "of", "50", "steps", "to", "do"] in rows
-    assert [
-        "repaints.safetensors",
-        *f"{TeacherConfig().pairs.repaints} of 20 photos and 20 artworks to do".split(),
-    ] in rows
+    assert ["checkpoints", *"50 of 50 steps, 20 photos x 20 artworks to do".split()] in rows
 
 
 def test_a_dry_run_for_machines(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,7 +107,7 @@ def test_a_dry_run_for_machines(pictures: Path, tmp_path: Path, capsys: pytest.C
     plan = json.loads(capsys.readouterr().out)
     assert plan["dry_run"] is True
     assert plan["config"]["train"] == TeacherConfig().train.model_dump()
-    assert [row["state"] for row in plan["rows"]] == ["to do"] * 5
+    assert [row["state"] for row in plan["rows"]] == ["to do"] * 3
 
 
 def test_a_finished_run_ends_at_once(

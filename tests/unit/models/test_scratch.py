@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from stdcli.config.recipe import Recipe
+from stdcli.errors import ModelError
 from stdcli.models.scratch import (
     StylizerNetworks,
     build_codec,
     build_networks,
     encode_style,
+    load_weights,
     make_scheduler,
     predict,
     save_folder,
@@ -72,10 +76,42 @@ def test_the_feature_extractor_is_named_as_transformers_knows_it(tmp_path: Path)
     assert config["crop_size"] == {"height": 256, "width": 256}
 
 
-def test_the_schedule_is_stable_diffusions() -> None:
-    alpha_bars = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+def test_the_schedule_is_a_tenth_of_stable_diffusions() -> None:
+    alpha_bars = np.cumprod(1 - 0.1 * np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
     assert np.allclose(make_scheduler().alphas_cumprod.numpy(), alpha_bars, rtol=1e-5)
     assert make_scheduler().config.prediction_type == "v_prediction"
+    ratios = np.sqrt(1 / alpha_bars - 1)[[499, 999]]
+    assert ratios == pytest.approx([0.37, 0.84], abs=0.005)  # as its docstring says
+
+
+def test_saved_weights_can_be_started_from(tmp_path: Path) -> None:
+    networks, codec = tiny(), build_codec(latent_channels=4, hidden_channels=4)
+    recipe = Recipe()
+    save_folder(tmp_path, networks=networks, codec=codec, scheduler=make_scheduler(), recipe=recipe)
+    others, other_codec = tiny(seed=1), build_codec(latent_channels=4, hidden_channels=4, seed=1)
+    load_weights(tmp_path, networks=others, codec=other_codec)
+    wanted = networks.named_tensors() | codec.state_dict()
+    loaded = others.named_tensors() | other_codec.state_dict()
+    assert wanted.keys() == loaded.keys()
+    for name, tensor in wanted.items():
+        stored = tensor.half().float() if tensor.is_floating_point() else tensor
+        assert torch.equal(loaded[name], stored), name
+
+
+@pytest.mark.parametrize("missing", ["unet", "ip_adapter", "vae"])
+def test_a_folder_without_all_parts_is_no_start(tmp_path: Path, missing: str) -> None:
+    save(tmp_path, tiny())
+    shutil.rmtree(tmp_path / missing)
+    codec = build_codec(latent_channels=4, hidden_channels=4)
+    with pytest.raises(ModelError, match="cannot start from this model"):
+        load_weights(tmp_path, networks=tiny(), codec=codec)
+
+
+def test_networks_of_other_sizes_are_no_start(tmp_path: Path) -> None:
+    save(tmp_path, tiny())
+    with pytest.raises(ModelError) as caught:
+        load_weights(tmp_path, networks=tiny(), codec=build_codec(latent_channels=6, hidden_channels=4))
+    assert "networks of the same sizes" in caught.value.expected
 
 
 def test_every_weight_learns() -> None:

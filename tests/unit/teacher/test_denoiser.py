@@ -1,4 +1,4 @@
-"""One step of training: targets, timesteps, learning rate, averages, resuming."""
+"""One step of training: states, losses, learning rate, averages, resuming."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
 from stdcli.models.scratch import build_codec, build_networks, make_scheduler
 from stdcli.runtime.seeding import fold
 from stdcli.teacher import denoiser
 from stdcli.teacher.codec import fit_components
-from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer, _draw_timesteps, noisy_start
+from stdcli.teacher.colours import match_colours
+from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer
+from stdcli.teacher.losses import content_distance, fidelity_loss
 from stdcli.teacher.pairs import PairBatch
 
 CHANNELS = 6
@@ -25,22 +26,17 @@ CHANNELS = 6
 class RandomPairs:
     """Pictures of smooth noise; batch n depends on n alone."""
 
-    def __init__(self, *, fill: float | None = None) -> None:
-        self.fill = fill
-
     def batch(self, step: int, batch_size: int) -> PairBatch:
         generator = fold(5, "test", step)
-        coarse = torch.rand(2 * batch_size, 3, 4, 4, generator=generator) * 2 - 1
+        coarse = torch.rand(2 * batch_size, 3, 4, 4, generator=generator)
         both = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
-        if self.fill is not None:
-            both = torch.full_like(both, self.fill)
-        pictures, styles = both.chunk(2)
-        return PairBatch(pictures, styles, pictures, is_native=torch.ones(batch_size, dtype=torch.bool))
+        photos, styles = both.chunk(2)
+        return PairBatch(photos, styles)
 
 
 def make_trainer(**changes: Any) -> DenoiserTrainer:
     codec = build_codec(latent_channels=CHANNELS, hidden_channels=4)
-    fit_components(codec, RandomPairs().batch(0, 32).pictures, temper=0.5)
+    fit_components(codec, RandomPairs().batch(0, 32).photos * 2 - 1, temper=0.5)
     networks = build_networks(
         latent_channels=CHANNELS,
         channels=(32, 32),
@@ -52,6 +48,7 @@ def make_trainer(**changes: Any) -> DenoiserTrainer:
     )
     settings = {
         "pairs": RandomPairs(),
+        "style_weight": 0.5,
         "learning_rate": 1e-3,
         "total_steps": 10,
         "cooldown_steps": 4,
@@ -62,102 +59,109 @@ def make_trainer(**changes: Any) -> DenoiserTrainer:
         "device": torch.device("cpu"),
         "schedule": NoiseSchedule.from_config(make_scheduler().config),
     }
-    return DenoiserTrainer(networks=networks, codec=codec.requires_grad_(False), **(settings | changes))
+    return DenoiserTrainer(networks=networks, codec=codec, **(settings | changes))
 
 
-def stable_diffusion_alphas() -> np.ndarray:
-    """sqrt(prod(1 - beta)), betas as in Stable Diffusion: squares of evenly spaced roots."""
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+def all_alphas() -> np.ndarray:
+    """sqrt(prod(1 - beta)), betas a tenth of Stable Diffusion's: squares of evenly spaced roots."""
+    betas = 0.1 * np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     return np.sqrt(np.cumprod(1 - betas))
 
 
-def test_timesteps_are_mostly_low_and_uniform_on_both_sides() -> None:
-    count = 200_000
-    t = _draw_timesteps(count, torch.Generator().manual_seed(0))
-    assert t.dtype == torch.int64
-    assert t.min() == 0 and t.max() == 999
-    low = t < 450
-    assert low.float().mean().item() == pytest.approx(0.85, abs=4 * (0.1275 / count) ** 0.5)
-    for drawn, start, stop in ((t[low], 0, 450), (t[~low], 450, 1000)):
-        bins = (stop - start) // 25
-        counts = torch.histc(drawn.double(), bins=bins, min=start, max=stop)
-        expected = len(drawn) / bins
-        assert ((counts - expected) ** 2 / expected).sum() < 46.8  # chi squared, 21 degrees, p = 0.001
+def matched_latents(trainer: DenoiserTrainer, batch: PairBatch) -> torch.Tensor:
+    """Latents of the photos with every channel's mean and standard deviation as in the style's."""
+    photo, style = (trainer.codec.encode(x * 2 - 1).latents for x in (batch.photos, batch.styles))
+    mean, std = photo.mean((2, 3), keepdim=True), photo.std((2, 3), keepdim=True, correction=0)
+    wanted_mean, wanted_std = style.mean((2, 3), keepdim=True), style.std((2, 3), keepdim=True, correction=0)
+    return (photo - mean) / std * wanted_std + wanted_mean
 
 
-def test_the_target_is_v(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that knows x0 and returns alpha eps - sigma x0 has no error; and alpha x - sigma v is x0."""
-    trainer = make_trainer()
-    batch = trainer.pairs.batch(0, 4)
-    x0 = trainer.codec.encode(batch.pictures).latents
-    alphas = torch.tensor(stable_diffusion_alphas())
-    seen = []
+def true_v(x: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """v = alpha eps - sigma x0 of states that stem from `clean`."""
+    alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
+    sigma = (1 - alpha**2).sqrt()
+    return (alpha * (x - alpha * clean) / sigma - sigma * clean).float()
+
+
+def test_states_are_those_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """x = alpha z + sigma eps with z matched to the style and t uniform from 20 to 999.
+
+    With a network that sees the true noise, the half that has moved down the path lies there too.
+    """
+    count, trainer = 400, make_trainer()
+    batch = trainer.pairs.batch(0, count)
+    clean = matched_latents(trainer, batch)
+    starts = {}
 
     def oracle(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        alpha = alphas[t].view(-1, 1, 1, 1)
-        sigma = (1 - alpha**2).sqrt()
-        eps = (x - alpha * x0) / sigma
-        v = alpha * eps - sigma * x0
-        assert torch.allclose(alpha * x - sigma * v, x0.double(), atol=1e-5)
-        assert eps.std().item() == pytest.approx(1, abs=0.15)
-        seen.append(t)
-        return v
+        alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
+        starts["t"] = t
+        starts["noise"] = (x - alpha * clean[: len(x)]) / (1 - alpha**2).sqrt()
+        return true_v(x, t, clean[: len(x)])
 
     monkeypatch.setattr(denoiser, "predict", oracle)
-    t, errors = trainer._errors(batch)
-    assert torch.equal(t, seen[0])
-    assert errors.shape == (4,)
-    assert errors.max() < 1e-6
+    x, level = trainer._states(batch.photos, batch.styles, torch.zeros(count, 8), fold(0, "x"))
+    half = count // 2
+    assert starts["t"].shape == (half,)
+    for t in (starts["t"], level.t[half:]):
+        assert t.min() >= 20 and t.max() > 900
+        assert t.double().mean().item() == pytest.approx(509.5, abs=4 * 283 / half**0.5)
+    shares = (level.t[:half] / starts["t"]).double()
+    assert shares.max() < 1
+    assert shares.mean().item() == pytest.approx(0.5, abs=4 * 0.29 / half**0.5)  # uniform from 0 to the start
+    alpha = torch.tensor(all_alphas())[level.t].view(-1, 1, 1, 1)
+    sigma = (1 - alpha**2).sqrt()
+    noise = (x - alpha * clean) / sigma
+    assert torch.allclose(noise[:half], starts["noise"], atol=0.05)  # level 3 of 1000 has sigma 0.018
+    assert noise.std().item() == pytest.approx(1, abs=0.03)
+    assert noise[0].sub(noise[half]).std() > 1  # every sample has its own
 
 
-def test_the_error_is_the_mean_square_per_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a network that says zero, the error is the mean square of v, about 1 for latents like these."""
+def test_a_perfect_network_has_no_content_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose estimate is the target's latent is left with what the codec loses of the target."""
+    trainer = make_trainer(style_weight=1e-9)
+    batch = trainer.pairs.batch(0, 8)
+    targets = match_colours(batch.photos, batch.styles)
+    aim = trainer.codec.encode(targets * 2 - 1).latents
+    untrained = trainer._losses(batch)
+    monkeypatch.setattr(denoiser, "predict", lambda unet, x, t, style: true_v(x, t, aim[: len(x)]))
+    perfect = trainer._losses(batch)
+    lost = content_distance(trainer.codec.decode(aim).sample / 2 + 0.5, targets).mean()
+    assert perfect["content"].item() == pytest.approx(lost.item(), rel=1e-3)
+    assert untrained["content"] > 2 * lost
+    photos = batch.photos[:2]  # one in four
+    fidelity = fidelity_loss(trainer.codec(photos * 2 - 1).sample / 2 + 0.5, photos)
+    assert perfect["fidelity"].item() == pytest.approx(fidelity.item(), rel=1e-5)
+
+
+def test_the_style_is_dropped_for_a_tenth_and_then_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(batch_size=64)
-    monkeypatch.setattr(denoiser, "predict", lambda unet, x, t, style: torch.zeros_like(x))
-    _, errors = trainer._errors(trainer.pairs.batch(0, 64))
-    assert errors.shape == (64,)
-    assert errors.mean().item() == pytest.approx(1, abs=0.15)
-
-
-def test_states_drift_towards_the_photo_in_the_colours_of_the_style() -> None:
-    """x - sigma eps over alpha lies between x0 and the matched source, no further than t / 300 of the way."""
-    trainer = make_trainer()
-    base = trainer.pairs.batch(0, 64)
-    batch = PairBatch(base.pictures, base.styles, base.pictures.flip(0), torch.arange(64) % 2 == 0)
-    kinds = (batch.pictures, batch.sources, batch.styles)
-    x0, source, style = (trainer.codec.encode(pictures).latents for pictures in kinds)
-    mean, std = source.mean((2, 3), keepdim=True), source.std((2, 3), keepdim=True, correction=0)
-    wanted_mean, wanted_std = style.mean((2, 3), keepdim=True), style.std((2, 3), keepdim=True, correction=0)
-    matched = (source - mean) / std * wanted_std + wanted_mean
-    for t in (30, 299, 600):
-        alpha = stable_diffusion_alphas()[t]
-        level = Level(id=t, t=torch.full((64,), t), alpha=alpha, sigma=(1 - alpha**2) ** 0.5)
-        x = noisy_start(trainer.codec, batch, x0, level, torch.Generator().manual_seed(3))
-        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
-        moved = (x - level.sigma * noise) / alpha - x0
-        shares = (moved * (matched - x0)).sum((1, 2, 3)) / (matched - x0).square().sum((1, 2, 3))
-        assert torch.allclose(moved, shares.view(-1, 1, 1, 1) * (matched - x0), atol=1e-3)
-        assert shares[batch.is_native].abs().max() < 1e-4
-        drifted = shares[~batch.is_native]
-        assert drifted.min() >= -1e-4
-        assert 0.7 * min(1, t / 300) < drifted.max() <= min(1, t / 300) + 1e-4
-
-
-def test_the_style_is_dropped_for_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make_trainer()
-    dropped = []
+    dropped, judged = [], []
 
     def note(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        dropped.extend((style == 0).all(1).tolist())
+        dropped.append((style == 0).all(1))
         return torch.zeros_like(x)
 
     monkeypatch.setattr(denoiser, "predict", note)
     monkeypatch.setattr(denoiser, "encode_style", lambda encoder, styles: torch.ones(len(styles), 8))
+    monkeypatch.setattr(denoiser, "style_distance", lambda a, b, generator: torch.ones(len(a)))
     batch = trainer.pairs.batch(0, 64)
     for trainer.step in range(40):
-        trainer._errors(batch)
-    share = sum(dropped) / len(dropped)
-    assert share == pytest.approx(P_DROP_STYLE, abs=4 * (0.09 / len(dropped)) ** 0.5)
+        judged.append(trainer._losses(batch)["style"].item())
+    whole = dropped[1::2]  # the first call is on the path, without gradient, for half of the batch
+    assert all(torch.equal(half, full[:32]) for half, full in zip(dropped[::2], whole, strict=True))
+    assert judged == pytest.approx([1 - full.double().mean().item() for full in whole])
+    share = torch.cat(whole).double().mean().item()
+    assert share == pytest.approx(P_DROP_STYLE, abs=4 * (0.09 / 2560) ** 0.5)
+
+
+def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
+    """The parts are means over the batch, the style's over dropped samples too, as zeros."""
+    trainer = make_trainer(style_weight=2.0)
+    parts = {name: loss.item() for name, loss in trainer._losses(trainer.pairs.batch(0, 8)).items()}
+    expected = 3 * parts["content"] + 2 * parts["style"] + 0.15 * parts["fidelity"]
+    assert parts["total"] == pytest.approx(expected, rel=1e-5)
+    assert min(parts.values()) > 0
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
@@ -188,7 +192,8 @@ def test_a_step_moves_weights_as_adam_does() -> None:
     assert (moved.abs() > 0.98e-3).float().mean() > 0.98
     assert facts["lr"] == 1e-3
     assert trainer.step == 1
-    assert set(facts) == {"loss/total", "loss/low_noise", "grad/norm", "lr", "time/data_wait_ms"}
+    parts = {"loss/total", "loss/content", "loss/style", "loss/fidelity"}
+    assert set(facts) == parts | {"grad/norm", "lr", "time/data_wait_ms"}
 
 
 def test_the_average_follows_the_weights() -> None:
@@ -228,6 +233,7 @@ def test_state_names_do_not_change() -> None:
     names = trainer.state()
     assert {name.split(".")[0] for name in names} == {"live", "ema", "adam", "counters"}
     assert {"live.unet.conv_in.weight", "ema.style_encoder.visual_projection.weight"} <= names.keys()
+    assert {"live.refine.0.weight", "ema.refine.0.weight"} <= names.keys()
     assert {f"adam.0.{part}" for part in ("exp_avg", "exp_avg_sq", "step")} <= names.keys()
     assert names["counters"].tolist() == [1, 1]
 
@@ -237,7 +243,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights(fill: float)
     trainer = make_trainer()
     trainer.train_step()
     before = {k: v.clone() for k, v in trainer.state().items()}
-    trainer.pairs = RandomPairs(fill=fill)
+    trainer.style_weight = fill
     with pytest.raises(NumericsError, match="loss/total is not finite") as caught:
         trainer.train_step()
     assert caught.value.where == "step 1"
@@ -250,4 +256,4 @@ def test_bfloat16_products_leave_weights_and_loss_in_float32() -> None:
     assert rounded["loss/total"] != exact["loss/total"]
     assert rounded["loss/total"] == pytest.approx(exact["loss/total"], rel=1e-2)
     assert {p.dtype for p in half.networks.parameters()} == {torch.float32}
-    assert half._errors(half.pairs.batch(1, 4))[1].dtype == torch.float32
+    assert half._losses(half.pairs.batch(1, 4))["total"].dtype == torch.float32

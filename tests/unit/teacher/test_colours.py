@@ -1,10 +1,10 @@
-"""Colours by the optimal transport between Gaussians; patches by nearest neighbour."""
+"""Colours by the optimal transport between Gaussians."""
 
 from __future__ import annotations
 
 import torch
 
-from stdcli.teacher.patch_transfer import EPSILON, match_colours, repaint
+from stdcli.teacher.colours import EPSILON, match_colours
 
 
 def gaussian(seed: int, *, mean: tuple[float, ...], mixing: list[list[float]]) -> torch.Tensor:
@@ -56,29 +56,3 @@ def test_colours_stay_in_range() -> None:
     rng = torch.Generator().manual_seed(0)
     extreme = (torch.rand(1, 3, 32, 32, generator=rng) > 0.5).float()
     assert ((match_colours(extreme, extreme.flip(2)) >= 0) & (match_colours(extreme, 1 - extreme) <= 1)).all()
-
-
-def test_repainting_uses_colours_of_the_artwork_only() -> None:
-    rng = torch.Generator().manual_seed(0)
-    photo = torch.rand(1, 3, 32, 32, generator=rng)
-    artwork = 0.4 + 0.2 * torch.rand(1, 3, 64, 64, generator=rng)
-    result = repaint(photo, artwork)
-    assert result.shape == photo.shape
-    assert result.min() >= artwork.min() - 1e-6
-    assert result.max() <= artwork.max() + 1e-6
-
-
-def test_repainting_with_a_flat_artwork_gives_its_colour() -> None:
-    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    colour = torch.tensor([0.2, 0.5, 0.8]).view(1, 3, 1, 1)
-    assert torch.allclose(repaint(photo, colour.expand(1, 3, 64, 64)), colour.expand(1, 3, 32, 32), atol=1e-6)
-
-
-def test_repainting_keeps_the_layout() -> None:
-    """A dark and a bright half stay where they are."""
-    photo = torch.full((1, 3, 32, 32), 0.2)
-    photo[..., 16:] = 0.8
-    artwork = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    artwork[..., 48:, :] *= 0.2
-    result = repaint(photo, artwork)
-    assert result[..., 20:].mean() - result[..., :12].mean() > 0.2
