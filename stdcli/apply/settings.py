@@ -17,6 +17,8 @@ from stdcli.diffusion.levels import LevelError, Plan, make_plan
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
 
+STARTS = {"none": "", "adain": "style statistics matched", "colours": "style colours matched"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,7 +54,7 @@ class Settings:
         timesteps = ",".join(f"{t:g}" for t in self.plan.timesteps)
         extras = [
             f"gamma {recipe.gamma:g}" if recipe.gamma else "",
-            "style statistics matched" if recipe.start.transform == "adain" else "",
+            STARTS[recipe.start.transform],
         ]
         parts = [
             f"steps {self.evaluations}",

@@ -24,6 +24,7 @@ from stdcli.apply.settings import Settings, settle
 from stdcli.apply.stylizer import Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
+from stdcli.diffusion.colours import ColourStatistics, colour_statistics, mix_colours
 from stdcli.diffusion.statistics import Statistics, channel_statistics, mix_statistics
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.arrays import resize
@@ -65,7 +66,7 @@ class Session:
     styles: Sequence[Picture]
     notes: list[str] = field(default_factory=list)
     _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
-    _statistics: dict[int, Statistics] = field(default_factory=dict)
+    _statistics: dict[int, Statistics | ColourStatistics] = field(default_factory=dict)
 
     def stylize(self, frames: np.ndarray) -> np.ndarray:
         """Restyle frames of one size: uint8 [B, H, W, 3] -> the same."""
@@ -90,24 +91,33 @@ class Session:
             guidance=self.settings.recipe.guidance,
         )
 
-    def _style_statistics(self, size_px: tuple[int, int]) -> Statistics | None:
+    def _style_statistics(self, size_px: tuple[int, int]) -> Statistics | ColourStatistics | None:
         """Of the style pictures at about the area of `size_px`; None unless they are to be matched."""
-        if self.settings.recipe.start.transform != "adain" or not self.styles:
+        transform, area_px = self.settings.recipe.start.transform, size_px[0] * size_px[1]
+        if transform == "none" or not self.styles:
             return None
-        area_px = size_px[0] * size_px[1]
         if area_px not in self._statistics:
-            found = [channel_statistics(self._encode_style(style, area_px=area_px)) for style in self.styles]
-            weights = self.config.style_weights or (1.0,) * len(found)
-            self._statistics[area_px] = mix_statistics(found, weights)
+            pictures = [_resized(style, area_px=area_px) for style in self.styles]
+            weights = self.config.style_weights or (1.0,) * len(pictures)
+            if transform == "colours":
+                found = mix_colours(
+                    [colour_statistics(to_tensor(picture) / 2 + 0.5) for picture in pictures], weights
+                )
+            else:
+                found = mix_statistics([channel_statistics(self._encode(p)) for p in pictures], weights)
+            self._statistics[area_px] = found
         return self._statistics[area_px]
 
     @torch.inference_mode()
-    def _encode_style(self, style: Picture, *, area_px: int) -> torch.Tensor:
-        height, width = style.rgb.shape[:2]
-        scale = (area_px / (height * width)) ** 0.5
-        small = resize(style.rgb, max(1, round(height * scale)), max(1, round(width * scale)))
-        padded, _ = pad_to_multiple(to_tensor(small), self.bundle.multiple_px)
+    def _encode(self, picture: np.ndarray) -> torch.Tensor:
+        padded, _ = pad_to_multiple(to_tensor(picture), self.bundle.multiple_px)
         return self.bundle.codec.encode(padded.to(self.bundle.device))
+
+
+def _resized(style: Picture, *, area_px: int) -> np.ndarray:
+    height, width = style.rgb.shape[:2]
+    scale = (area_px / (height * width)) ** 0.5
+    return resize(style.rgb, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def stylize(

@@ -1,6 +1,6 @@
 """The stylizing loop of one model in one style: a batch of pictures in, the same pictures restyled out.
 
-Encode, give the latents the style's statistics, add one fixed noise, walk the planned levels, decode. It
+Encode, with the style's colours or statistics, add one fixed noise, walk the planned levels, decode. It
 knows nothing of files, sizes or alpha.
 
 Legend: B batch, C latent channels, H W pixels (multiples of the model's), h w latent cells.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from stdcli.apply.settings import Settings
+from stdcli.diffusion.colours import ColourStatistics, match_colours
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.noise import make_noise
@@ -34,7 +35,7 @@ class Stylizer:
         settings: levels, guidance, sampler.
         condition: prompt and style.
         unconditional: for guidance; None when it is off.
-        style_statistics: of the style's latents, for matching them; None when that is off.
+        style_statistics: of the style's latents or colours, for matching them; None when that is off.
         seed: of the noise.
     """
 
@@ -42,7 +43,7 @@ class Stylizer:
     settings: Settings
     condition: Condition
     unconditional: Condition | None
-    style_statistics: Statistics | None
+    style_statistics: Statistics | ColourStatistics | None
     seed: int
 
     @torch.inference_mode()
@@ -50,7 +51,7 @@ class Stylizer:
         """Restyle a batch.
 
         Args:
-            pixels: [B, 3, H, W] in [-1, 1], H and W multiples of `bundle.multiple_px`.
+            pixels: [B, 3, H, W] in [-1, 1], on the CPU, H and W multiples of `bundle.multiple_px`.
 
         Returns:
             [B, 3, H, W] float32 on the CPU, about [-1, 1].
@@ -59,9 +60,7 @@ class Stylizer:
             NumericsError: a state became NaN or infinite.
         """
         bundle, settings = self.bundle, self.settings
-        latents = bundle.codec.encode(pixels.to(bundle.device))
-        if self.style_statistics is not None:
-            latents = match_statistics(latents, self.style_statistics)
+        latents = self._encode(pixels)
         noise = self._noise(latents)
         state = sample(
             self._denoise,
@@ -73,6 +72,14 @@ class Stylizer:
             make_step_noise=lambda step: self._noise(latents, step=step),
         )
         return bundle.codec.decode(state).float().cpu()
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Clean latents, moved towards the style as the recipe says."""
+        bundle, style = self.bundle, self.style_statistics
+        if isinstance(style, ColourStatistics):
+            pixels = match_colours(pixels / 2 + 0.5, style) * 2 - 1
+        latents = bundle.codec.encode(pixels.to(bundle.device))
+        return match_statistics(latents, style) if isinstance(style, Statistics) else latents
 
     def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)

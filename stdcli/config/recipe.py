@@ -21,9 +21,11 @@ from stdcli.config.schema import (
 
 
 class Start(Section):
-    """What happens to the clean latent before noise is added."""
+    """What happens to a picture before noise is added, so that the path begins near the style."""
 
-    transform: Literal["none", "adain"] = "none"
+    transform: Literal["none", "adain", "colours"] = "none"
+    """`adain` gives its latent the style's mean and deviation per channel, `colours` its pixels the style's
+    mean and covariance of RGB."""
 
 
 class Recipe(Section):
@@ -62,7 +64,8 @@ class Recipe(Section):
         stored path, and a user who asks for N steps must get N.
 
         Args:
-            given: fields of `Recipe`; `match_style_statistics` (bool) stands for `start.transform`.
+            given: fields of `Recipe`; `match_style_statistics` (bool) stands for `start.transform`,
+                `adain` or `none`.
 
         Raises:
             pydantic.ValidationError: a value is out of range or contradicts another.

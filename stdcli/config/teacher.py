@@ -86,21 +86,21 @@ class PairsSection(Section):
 class TrainSection(Section):
     """The denoiser's training."""
 
-    steps: Count = 3600
+    steps: Count = 1500
     batch_size: Count = 16
-    style_weight: Rate = 0.7
-    """Of the style against the content: more gives more texture and less drawing."""
-    learning_rate: Rate = 6e-4
+    texture_weight: Weight = 0.2
+    """Of the amount and kind of texture, against every pixel in its place."""
+    learning_rate: Rate = 4e-4
     warmup_steps: Natural = 100
     """First steps, over which the learning rate rises."""
-    cooldown: Share = 0.4
+    cooldown: Share = 0.5
     """Last share of the steps, over which the learning rate falls to zero."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Of the averaged weights, which are the ones that are exported."""
     dtype: Dtype = "auto"
     """Of the UNet's matrix products; weights and loss are float32 always."""
-    threads: Count = 1
-    """Threads that draw batches ahead."""
+    threads: Natural = 0
+    """Threads that draw batches ahead, for a GPU; beside a network on the CPU they only cost time."""
     log_every: Count = 25
     sample_every: Count = 500
     checkpoint_every: Count = 500
@@ -128,7 +128,7 @@ class TeacherConfig(Section):
     network: NetworkSection = NetworkSection()
     pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
-    recipe: Recipe = Recipe(steps=4, strength=0.5, final="x0", start=Start(transform="adain"))
+    recipe: Recipe = Recipe(steps=4, strength=0.5, final="x0", start=Start(transform="colours"))
     """How the finished model wants to be sampled; also how samples are made while training."""
     seed: Seed = 0
     device: Device = "auto"

@@ -1,15 +1,16 @@
 """Train the small denoiser, its style encoder and the codec's decoder on photos and styles.
 
-A state is what a stylizing job meets: the photo's latent with the style's statistics, noised to a level; or,
+A state is what a stylizing job meets: the photo in the style's colours, encoded and noised to a level; or,
 for half of a batch, such a state moved on along the network's own path to a lower level, so that the network
 learns to finish what it began. From it the network, which predicts v, estimates a clean picture in one step,
-x0 = alpha x - sigma v (Salimans and Ho 2022, section 4), and that picture is judged (`losses.py`):
+x0 = alpha x - sigma v (Salimans and Ho 2022, section 4), and that picture is compared with the photo painted
+with the style and the state's noise (`painting.py`):
 
-    CONTENT_WEIGHT content_distance(picture, photo in the style's colours)
-        + style_weight style_distance(picture, style) + FIDELITY_WEIGHT fidelity_loss(codec)
+    CONTENT_WEIGHT content_distance(picture, painting)
+        + texture_weight texture_distance(picture, painting) + FIDELITY_WEIGHT fidelity_loss(codec)
 
-Where the style is dropped, for a tenth of the samples, only the content counts, so that guidance means "more
-style". It knows nothing of files, reports or when to stop.
+Where the style is dropped, for a tenth of the samples, the painting has no strokes, so that guidance means
+more of them. It knows nothing of files, reports or when to stop.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 
+from stdcli.diffusion.colours import match_colours
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import jump, start_state
-from stdcli.diffusion.statistics import match_statistics
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
-from stdcli.teacher.colours import match_colours
-from stdcli.teacher.losses import content_distance, fidelity_loss, style_distance
+from stdcli.teacher.losses import content_distance, fidelity_loss, texture_distance
+from stdcli.teacher.painting import luminance, paint
 from stdcli.teacher.pairs import PairBatch
 from stdcli.training.checkpoint import adam_tensors, restore_adam
 from stdcli.training.ema import Ema
@@ -61,7 +63,7 @@ class DenoiserTrainer:
         codec: its refinement is trained in place; its linear part is not.
         pairs: source of data.
         schedule: VP noise schedule with 1000 steps.
-        style_weight: of the style distance; more means more texture, less drawing.
+        texture_weight: of the texture distance; more means livelier strokes, not quite where they should be.
         learning_rate: AdamW's after warm-up.
         warmup_steps: the first steps, over which the learning rate rises linearly.
         total_steps: where the learning rate reaches zero.
@@ -78,7 +80,7 @@ class DenoiserTrainer:
     codec: PatchAutoencoder
     pairs: PairSource
     schedule: NoiseSchedule
-    style_weight: float
+    texture_weight: float
     learning_rate: float
     total_steps: int
     cooldown_steps: int
@@ -113,7 +115,7 @@ class DenoiserTrainer:
         """One optimiser step.
 
         Returns:
-            `loss/total`, its unweighted parts `loss/content`, `loss/style`, `loss/fidelity`, `grad/norm`
+            `loss/total`, its unweighted parts `loss/content`, `loss/texture`, `loss/fidelity`, `grad/norm`
             before clipping, `lr`, `time/data_wait_ms`.
 
         Raises:
@@ -140,38 +142,41 @@ class DenoiserTrainer:
         """The total and its parts, scalars."""
         generator = fold(self.seed, "denoiser", self.step)
         photos, styles = batch.photos.to(self.device), batch.styles.to(self.device)
-        targets = match_colours(batch.photos, batch.styles).to(self.device)
+        recoloured = match_colours(batch.photos, batch.styles).to(self.device)
         kept = (torch.rand(len(photos), generator=generator) >= P_DROP_STYLE).to(self.device)
         vectors = encode_style(self.networks.style_encoder, styles * 2 - 1) * kept[:, None]
-        x, level = self._states(photos, styles, vectors, generator)
-        exact = photos[: math.ceil(len(photos) / EXACT_SHARE)]
+        t = torch.randint(LOWEST_START_T, len(self.schedule.alphas), (len(photos),), generator=generator)
+        start = self._level(t)
         with torch.no_grad():
-            exact_latents = self.codec.encode(exact * 2 - 1).latents
-        latents = torch.cat([self._denoise(x, level, vectors).x0, exact_latents])
+            clean = self.codec.encode(recoloured * 2 - 1).latents
+            noise = torch.randn(clean.shape, generator=generator).to(self.device)
+            ratio = (start.sigma / start.alpha).to(self.device) * kept
+            paintings = paint(recoloured, styles, noise=self._seen_noise(noise), ratio=ratio)
+            x, level = self._walk(start_state(clean, noise, start), start, vectors, generator)
+        exact = recoloured[: math.ceil(len(photos) / EXACT_SHARE)]
+        latents = torch.cat([self._denoise(x, level, vectors).x0, clean[: len(exact)]])
         decoded = self.codec.decode(latents).sample / 2 + 0.5
         pictures, rebuilt = decoded[: len(photos)], decoded[len(photos) :]
-        content = content_distance(pictures, targets)
-        style = style_distance(pictures, styles, generator=generator) * kept
+        content = content_distance(pictures, paintings).mean()
+        texture = texture_distance(pictures, paintings, generator=generator).mean()
         fidelity = fidelity_loss(rebuilt, exact)
-        total = (CONTENT_WEIGHT * content + self.style_weight * style).mean() + FIDELITY_WEIGHT * fidelity
-        return {"total": total, "content": content.mean(), "style": style.mean(), "fidelity": fidelity}
+        total = CONTENT_WEIGHT * content + self.texture_weight * texture + FIDELITY_WEIGHT * fidelity
+        return {"total": total, "content": content, "texture": texture, "fidelity": fidelity}
 
-    @torch.no_grad()
-    def _states(
-        self, photos: torch.Tensor, styles: torch.Tensor, vectors: torch.Tensor, generator: torch.Generator
+    def _walk(
+        self, x: torch.Tensor, start: Level, vectors: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, Level]:
-        """States as a job meets them, the first half of them on the network's own path; with their levels."""
-        latents = self.codec.encode(photos * 2 - 1).latents
-        latents = match_statistics(latents, self.codec.encode(styles * 2 - 1).latents)
-        t = torch.randint(LOWEST_START_T, len(self.schedule.alphas), (len(photos),), generator=generator)
-        noise = torch.randn(latents.shape, generator=generator).to(self.device)
-        x = start_state(latents, noise, self._level(t))
-        half = len(photos) // 2
-        lower = (torch.rand(half, generator=generator) * t[:half]).long()
-        start = self._level(t[:half])
-        seen = self._denoise(x[:half], start, vectors[:half])
-        moved = jump(x[:half], seen, from_level=start, to_level=self._level(lower))
-        return torch.cat([moved, x[half:]]), self._level(torch.cat([lower, t[half:]]))
+        """States of which the first half has jumped down the network's own path, and where they are."""
+        half = len(x) // 2
+        high = self._level(start.t[:half])
+        low = self._level((torch.rand(half, generator=generator) * high.t).long())
+        moved = jump(x[:half], self._denoise(x[:half], high, vectors[:half]), from_level=high, to_level=low)
+        return torch.cat([moved, x[half:]]), self._level(torch.cat([low.t, start.t[half:]]))
+
+    def _seen_noise(self, noise: torch.Tensor) -> torch.Tensor:
+        """Luminance of latent noise [B, C, h, w] in pixels of a picture in [0, 1]: [B, 1, H, W]."""
+        patches = F.conv2d(noise, self.codec.reconstruct.weight) / 2
+        return luminance(self.codec.unpatch(patches))
 
     def _denoise(self, x: torch.Tensor, level: Level, vectors: torch.Tensor) -> Denoised:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):

@@ -90,8 +90,11 @@ class PrefetchedPairs:
 
 
 @contextmanager
-def prefetched(sampler: PairSampler, *, threads: int) -> Iterator[PrefetchedPairs]:
-    """A sampler's batches, drawn ahead by `threads` threads until the block ends."""
+def prefetched(sampler: PairSampler, *, threads: int) -> Iterator[PairSampler | PrefetchedPairs]:
+    """A sampler's batches, drawn ahead by `threads` threads until the block ends; 0 draws them when asked."""
+    if threads == 0:
+        yield sampler
+        return
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pairs")
     try:
         yield PrefetchedPairs(sampler, pool=pool, ahead=threads)

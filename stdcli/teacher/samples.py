@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stdcli.config.recipe import Recipe
+from stdcli.diffusion.colours import match_colours
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level, Plan
 from stdcli.diffusion.noise import make_noise
@@ -73,7 +74,10 @@ class SampleSheet:
         return to_uint8(sheet[None])[0]
 
     def _stylize(self, networks: StylizerNetworks, photo: Tensor, styles: Tensor, vectors: Tensor) -> Tensor:
-        latents = self.codec.encode(photo).latents.expand(len(styles), -1, -1, -1)
+        photos = photo.expand(len(styles), -1, -1, -1)
+        if self.recipe.start.transform == "colours":
+            photos = match_colours(photos.cpu() / 2 + 0.5, self.styles / 2 + 0.5).to(photo) * 2 - 1
+        latents = self.codec.encode(photos).latents
         if self.recipe.start.transform == "adain":
             latents = match_statistics(latents, self.codec.encode(styles).latents)
 

@@ -230,7 +230,7 @@ def _denoiser_stage(
             codec=sheet.codec,
             pairs=source,
             schedule=sheet.schedule,
-            style_weight=train.style_weight,
+            texture_weight=train.texture_weight,
             learning_rate=train.learning_rate,
             total_steps=train.steps,
             cooldown_steps=train.cooldown_steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,14 +13,18 @@ import torch
 from PIL import Image
 
 from stdcli.cli.main import main
+from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.levels import make_plan
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo, probe
 from stdcli.media.recipe import read_recipe
+from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter, iter_frames
 from stdcli.models.bundle import Denoiser
+from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded
 
 
@@ -88,12 +93,29 @@ def test_start_state_has_the_styles_statistics(tmp_path, model, calls):
     run(*common, "--guidance", 1, "--match-style-statistics")
     run(*common, "--guidance", 1, "--no-match-style-statistics")
     run(style, *common[1:-1], "--guidance", 1, "--no-match-style-statistics", "-o", tmp_path / "s.png")
-    schedule = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
+    schedule = NoiseSchedule.scaled_linear(0.0000255, 0.00036, 1000)
     alpha, sigma = schedule.alphas[599].item(), schedule.sigmas[599].item()
     matched, plain, of_style = ((x - sigma * make_noise(x.shape, 0, 0)) / alpha for x, _ in calls)
     stats = [torch.cat([z.mean((2, 3)), z.std((2, 3), correction=0)]) for z in (matched, plain, of_style)]
     assert torch.allclose(stats[0], stats[2], atol=1e-4)
     assert (stats[1] - stats[2]).abs().max() > 0.05
+
+
+def test_start_state_has_the_styles_colours_where_the_recipe_says_so(tmp_path, model, calls):
+    """The z of the first call decodes, linearly, to the colours of the style: mean and covariance of RGB."""
+    photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
+    style = picture(tmp_path / "style.png", width=64, height=96, seed=2)
+    own = shutil.copytree(model, tmp_path / "model")
+    recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
+    (own / "recipe.json").write_text(json.dumps(recipe))
+    run(photo, "--style", style, "--model", own, "--steps", 1, "--strength", 0.6, "--guidance", 1)
+    bundle = load_model(str(own))
+    level = make_plan(bundle.schedule, steps=1, strength=0.6).levels[0]
+    x, _ = calls[0]
+    z = (x - level.sigma * make_noise(x.shape, 0, 0)) / level.alpha
+    wanted = match_colours(*(to_tensor(read_image(path).rgb) / 2 + 0.5 for path in (photo, style)))
+    assert torch.allclose(z, bundle.codec.encode(wanted * 2 - 1), atol=1e-3)
+    assert (z - bundle.codec.encode(to_tensor(read_image(photo).rgb))).abs().max() > 0.1
 
 
 def test_size_alpha_and_orientation_are_kept(tmp_path, files, model):

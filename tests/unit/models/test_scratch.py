@@ -76,12 +76,12 @@ def test_the_feature_extractor_is_named_as_transformers_knows_it(tmp_path: Path)
     assert config["crop_size"] == {"height": 256, "width": 256}
 
 
-def test_the_schedule_is_a_tenth_of_stable_diffusions() -> None:
-    alpha_bars = np.cumprod(1 - 0.1 * np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+def test_the_schedule_is_stable_diffusions_with_smaller_betas() -> None:
+    alpha_bars = np.cumprod(1 - 0.03 * np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
     assert np.allclose(make_scheduler().alphas_cumprod.numpy(), alpha_bars, rtol=1e-5)
     assert make_scheduler().config.prediction_type == "v_prediction"
     ratios = np.sqrt(1 / alpha_bars - 1)[[499, 999]]
-    assert ratios == pytest.approx([0.37, 0.84], abs=0.005)  # as its docstring says
+    assert ratios == pytest.approx([0.20, 0.42], abs=0.005)  # as its docstring says
 
 
 def test_saved_weights_can_be_started_from(tmp_path: Path) -> None:

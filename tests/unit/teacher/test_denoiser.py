@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
 from stdcli.models.scratch import build_codec, build_networks, make_scheduler
 from stdcli.runtime.seeding import fold
 from stdcli.teacher import denoiser
 from stdcli.teacher.codec import fit_components
-from stdcli.teacher.colours import match_colours
 from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer
 from stdcli.teacher.losses import content_distance, fidelity_loss
+from stdcli.teacher.painting import luminance, paint
 from stdcli.teacher.pairs import PairBatch
 
 CHANNELS = 6
@@ -48,7 +50,7 @@ def make_trainer(**changes: Any) -> DenoiserTrainer:
     )
     settings = {
         "pairs": RandomPairs(),
-        "style_weight": 0.5,
+        "texture_weight": 0.5,
         "learning_rate": 1e-3,
         "total_steps": 10,
         "cooldown_steps": 4,
@@ -63,17 +65,9 @@ def make_trainer(**changes: Any) -> DenoiserTrainer:
 
 
 def all_alphas() -> np.ndarray:
-    """sqrt(prod(1 - beta)), betas a tenth of Stable Diffusion's: squares of evenly spaced roots."""
-    betas = 0.1 * np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    """sqrt(prod(1 - beta)), betas 0.03 of Stable Diffusion's: squares of evenly spaced roots."""
+    betas = 0.03 * np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     return np.sqrt(np.cumprod(1 - betas))
-
-
-def matched_latents(trainer: DenoiserTrainer, batch: PairBatch) -> torch.Tensor:
-    """Latents of the photos with every channel's mean and standard deviation as in the style's."""
-    photo, style = (trainer.codec.encode(x * 2 - 1).latents for x in (batch.photos, batch.styles))
-    mean, std = photo.mean((2, 3), keepdim=True), photo.std((2, 3), keepdim=True, correction=0)
-    wanted_mean, wanted_std = style.mean((2, 3), keepdim=True), style.std((2, 3), keepdim=True, correction=0)
-    return (photo - mean) / std * wanted_std + wanted_mean
 
 
 def true_v(x: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
@@ -83,83 +77,101 @@ def true_v(x: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tenso
     return (alpha * (x - alpha * clean) / sigma - sigma * clean).float()
 
 
-def test_states_are_those_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """x = alpha z + sigma eps with z matched to the style and t uniform from 20 to 999.
+def recoloured_latents(trainer: DenoiserTrainer, batch: PairBatch) -> torch.Tensor:
+    return trainer.codec.encode(match_colours(batch.photos, batch.styles) * 2 - 1).latents
 
-    With a network that sees the true noise, the half that has moved down the path lies there too.
-    """
+
+def test_half_of_the_states_walk_down_their_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that sees the true noise, a state that jumps is alpha z + sigma eps where it lands."""
     count, trainer = 400, make_trainer()
-    batch = trainer.pairs.batch(0, count)
-    clean = matched_latents(trainer, batch)
-    starts = {}
-
-    def oracle(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
-        starts["t"] = t
-        starts["noise"] = (x - alpha * clean[: len(x)]) / (1 - alpha**2).sqrt()
-        return true_v(x, t, clean[: len(x)])
-
-    monkeypatch.setattr(denoiser, "predict", oracle)
-    x, level = trainer._states(batch.photos, batch.styles, torch.zeros(count, 8), fold(0, "x"))
+    generator = fold(0, "x")
+    clean, noise = torch.randn(2, count, CHANNELS, 4, 4, generator=generator).unbind(0)
+    t = torch.randint(20, 1000, (count,), generator=generator)
+    alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
+    x = (alpha * clean + (1 - alpha**2).sqrt() * noise).float()
+    start = Level(id=t, t=t, alpha=alpha.flatten(), sigma=(1 - alpha**2).sqrt().flatten())
+    monkeypatch.setattr(denoiser, "predict", lambda unet, x, t, style: true_v(x, t, clean[: len(x)]))
+    states, level = trainer._walk(x, start, torch.zeros(count, 8), generator)
     half = count // 2
-    assert starts["t"].shape == (half,)
-    for t in (starts["t"], level.t[half:]):
-        assert t.min() >= 20 and t.max() > 900
-        assert t.double().mean().item() == pytest.approx(509.5, abs=4 * 283 / half**0.5)
-    shares = (level.t[:half] / starts["t"]).double()
+    assert torch.equal(states[half:], x[half:]) and torch.equal(level.t[half:], t[half:])
+    shares = (level.t[:half] / t[:half]).double()
     assert shares.max() < 1
     assert shares.mean().item() == pytest.approx(0.5, abs=4 * 0.29 / half**0.5)  # uniform from 0 to the start
     alpha = torch.tensor(all_alphas())[level.t].view(-1, 1, 1, 1)
-    sigma = (1 - alpha**2).sqrt()
-    noise = (x - alpha * clean) / sigma
-    assert torch.allclose(noise[:half], starts["noise"], atol=0.05)  # level 3 of 1000 has sigma 0.018
-    assert noise.std().item() == pytest.approx(1, abs=0.03)
-    assert noise[0].sub(noise[half]).std() > 1  # every sample has its own
+    assert torch.allclose(states, (alpha * clean + (1 - alpha**2).sqrt() * noise).float(), atol=1e-4)
 
 
-def test_a_perfect_network_has_no_content_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network whose estimate is the target's latent is left with what the codec loses of the target."""
-    trainer = make_trainer(style_weight=1e-9)
-    batch = trainer.pairs.batch(0, 8)
-    targets = match_colours(batch.photos, batch.styles)
-    aim = trainer.codec.encode(targets * 2 - 1).latents
-    untrained = trainer._losses(batch)
-    monkeypatch.setattr(denoiser, "predict", lambda unet, x, t, style: true_v(x, t, aim[: len(x)]))
+def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network that takes the paintings' latents for x0 is left with what the codec loses of them.
+
+    The state's noise, found from x and the recoloured photo, is the one that the strokes are made of.
+    """
+    count, trainer = 64, make_trainer(texture_weight=1e-9, batch_size=64)
+    batch = trainer.pairs.batch(0, count)
+    clean = recoloured_latents(trainer, batch)
+    made, starts = {}, []
+
+    def note(pictures: torch.Tensor, styles: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
+        made.update(given, pictures=pictures, result=paint(pictures, styles, **given))
+        return made["result"]
+
+    def oracle(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
+        if not starts:  # the call on the path, whose states are still those of the start
+            eps = (x - alpha * clean[: len(x)]) / (1 - alpha**2).sqrt()
+            ratio, kept = (1 / alpha**2 - 1).sqrt().flatten(), style.any(1)
+            assert torch.allclose(made["ratio"][: len(x)], ratio * kept, atol=1e-6)
+            seen = trainer.codec.decode(clean[: len(x)] + eps.float()).sample
+            seen = (seen - trainer.codec.decode(clean[: len(x)]).sample) / 2  # the codec is linear so far
+            assert torch.allclose(made["noise"][: len(x)], luminance(seen), atol=2e-2)
+            assert eps.std().item() == pytest.approx(1, abs=0.02)
+            starts.append(t)
+        aim = trainer.codec.encode(made["result"] * 2 - 1).latents
+        return true_v(x, t, aim[: len(x)])
+
+    monkeypatch.setattr(denoiser, "paint", note)
+    monkeypatch.setattr(denoiser, "predict", oracle)
     perfect = trainer._losses(batch)
-    lost = content_distance(trainer.codec.decode(aim).sample / 2 + 0.5, targets).mean()
+    assert starts[0].shape == (count // 2,) and starts[0].min() >= 20 and starts[0].max() > 800
+    aim = trainer.codec.encode(made["result"] * 2 - 1).latents
+    lost = content_distance(trainer.codec.decode(aim).sample / 2 + 0.5, made["result"]).mean()
     assert perfect["content"].item() == pytest.approx(lost.item(), rel=1e-3)
-    assert untrained["content"] > 2 * lost
-    photos = batch.photos[:2]  # one in four
+    photos = match_colours(batch.photos, batch.styles)[:16]  # one in four
     fidelity = fidelity_loss(trainer.codec(photos * 2 - 1).sample / 2 + 0.5, photos)
     assert perfect["fidelity"].item() == pytest.approx(fidelity.item(), rel=1e-5)
 
 
-def test_the_style_is_dropped_for_a_tenth_and_then_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_style_is_dropped_for_a_tenth_and_then_leaves_no_strokes(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(batch_size=64)
-    dropped, judged = [], []
+    dropped, bare = [], []
 
-    def note(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    def predict(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         dropped.append((style == 0).all(1))
         return torch.zeros_like(x)
 
-    monkeypatch.setattr(denoiser, "predict", note)
+    def note(pictures: torch.Tensor, styles: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
+        bare.append(given["ratio"] == 0)
+        return pictures
+
+    monkeypatch.setattr(denoiser, "predict", predict)
+    monkeypatch.setattr(denoiser, "paint", note)
     monkeypatch.setattr(denoiser, "encode_style", lambda encoder, styles: torch.ones(len(styles), 8))
-    monkeypatch.setattr(denoiser, "style_distance", lambda a, b, generator: torch.ones(len(a)))
     batch = trainer.pairs.batch(0, 64)
     for trainer.step in range(40):
-        judged.append(trainer._losses(batch)["style"].item())
+        trainer._losses(batch)
     whole = dropped[1::2]  # the first call is on the path, without gradient, for half of the batch
     assert all(torch.equal(half, full[:32]) for half, full in zip(dropped[::2], whole, strict=True))
-    assert judged == pytest.approx([1 - full.double().mean().item() for full in whole])
+    assert all(torch.equal(none, full) for none, full in zip(bare, whole, strict=True))
     share = torch.cat(whole).double().mean().item()
     assert share == pytest.approx(P_DROP_STYLE, abs=4 * (0.09 / 2560) ** 0.5)
 
 
 def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
-    """The parts are means over the batch, the style's over dropped samples too, as zeros."""
-    trainer = make_trainer(style_weight=2.0)
+    trainer = make_trainer(texture_weight=2.0)
     parts = {name: loss.item() for name, loss in trainer._losses(trainer.pairs.batch(0, 8)).items()}
-    expected = 3 * parts["content"] + 2 * parts["style"] + 0.15 * parts["fidelity"]
+    expected = 3 * parts["content"] + 2 * parts["texture"] + 0.15 * parts["fidelity"]
     assert parts["total"] == pytest.approx(expected, rel=1e-5)
     assert min(parts.values()) > 0
 
@@ -192,7 +204,7 @@ def test_a_step_moves_weights_as_adam_does() -> None:
     assert (moved.abs() > 0.98e-3).float().mean() > 0.98
     assert facts["lr"] == 1e-3
     assert trainer.step == 1
-    parts = {"loss/total", "loss/content", "loss/style", "loss/fidelity"}
+    parts = {"loss/total", "loss/content", "loss/texture", "loss/fidelity"}
     assert set(facts) == parts | {"grad/norm", "lr", "time/data_wait_ms"}
 
 
@@ -243,7 +255,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights(fill: float)
     trainer = make_trainer()
     trainer.train_step()
     before = {k: v.clone() for k, v in trainer.state().items()}
-    trainer.style_weight = fill
+    trainer.texture_weight = fill
     with pytest.raises(NumericsError, match="loss/total is not finite") as caught:
         trainer.train_step()
     assert caught.value.where == "step 1"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from stdcli.teacher import losses
-from stdcli.teacher.losses import content_distance, draw_filters, fidelity_loss, style_distance
+from stdcli.teacher.losses import content_distance, draw_filters, fidelity_loss, texture_distance
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -36,7 +36,7 @@ def test_content_distance_of_a_checkerboard_counts_at_the_finest_scale_only() ->
 
 def test_each_picture_is_judged_on_its_own() -> None:
     pictures, others = noise(0, blur_px=5), noise(1)
-    for distance in (content_distance, lambda a, b: style_distance(a, b, generator=rng())):
+    for distance in (content_distance, lambda a, b: texture_distance(a, b, generator=rng())):
         mixed = distance(pictures, torch.stack([pictures[0], others[1]]))
         assert mixed.shape == (2,)
         assert mixed[0] < 0.2 * mixed[1]
@@ -67,22 +67,22 @@ def test_filters_look_in_all_directions_and_mostly_at_luminance() -> None:
     assert grey.mean().item() == pytest.approx(expected.mean(), abs=0.03)
 
 
-def test_a_shifted_picture_has_the_same_style() -> None:
+def test_a_shifted_picture_has_the_same_texture() -> None:
     """The same patches elsewhere: a distance of sampling noise, far below that of another texture."""
     pictures = noise(0, px=96, blur_px=5)
     shifted = pictures.roll((13, 29), (2, 3))
     same, other = (
-        style_distance(x, pictures, generator=rng(1)).mean() for x in (shifted, noise(1, px=96, blur_px=2))
+        texture_distance(x, pictures, generator=rng(1)).mean() for x in (shifted, noise(1, px=96, blur_px=2))
     )
     assert same < 0.15 * other
 
 
-def test_the_style_distance_sees_what_a_histogram_does_not() -> None:
+def test_the_texture_distance_sees_what_a_histogram_does_not() -> None:
     """The same pixels in random order: no colour differs, every patch does."""
     pictures = noise(0, px=64, blur_px=7)
     order = torch.randperm(64 * 64, generator=rng(3))
     shuffled = pictures.flatten(2)[..., order].view_as(pictures)
-    different, same = (style_distance(x, pictures, generator=rng(1)).mean() for x in (shuffled, pictures))
+    different, same = (texture_distance(x, pictures, generator=rng(1)).mean() for x in (shuffled, pictures))
     assert different > 5 * same
 
 
@@ -105,7 +105,7 @@ def test_shifted_distributions_differ_by_the_shift() -> None:
 def test_small_pictures_skip_the_scales_that_do_not_fit() -> None:
     """12 pixels hold a filter of 7 once, at the finest scale; nothing fails and colours still count."""
     flat, other = torch.full((1, 3, 12, 12), 0.2), torch.full((1, 3, 12, 12), 0.6)
-    grey_share = style_distance(flat, other, generator=rng()).item()
+    grey_share = texture_distance(flat, other, generator=rng()).item()
     assert 0.2 < grey_share < 0.4 * 3**0.5  # |0.4 (1, 1, 1) . u| for unit directions u near grey
 
 
@@ -115,7 +115,7 @@ def test_gradients_reach_the_picture_and_lower_the_distance() -> None:
     optimiser = torch.optim.Adam([pictures], lr=0.02)
     first = None
     for step in range(30):
-        distance = style_distance(pictures, styles, generator=rng(step)).mean()
+        distance = texture_distance(pictures, styles, generator=rng(step)).mean()
         first = first or distance.item()
         optimiser.zero_grad()
         distance.backward()
@@ -125,6 +125,6 @@ def test_gradients_reach_the_picture_and_lower_the_distance() -> None:
 
 def test_the_generator_decides_the_filters() -> None:
     pictures, styles = noise(0), noise(1)
-    one, again, other = (style_distance(pictures, styles, generator=rng(seed)) for seed in (0, 0, 1))
+    one, again, other = (texture_distance(pictures, styles, generator=rng(seed)) for seed in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)

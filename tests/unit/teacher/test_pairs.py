@@ -54,9 +54,10 @@ def test_shapes_and_range() -> None:
         assert 0 <= pictures.min() < 0.1 and 0.9 < pictures.max() <= 1
 
 
-def test_threads_draw_the_same_batches() -> None:
+@pytest.mark.parametrize("threads", [0, 3])
+def test_threads_draw_the_same_batches(threads: int) -> None:
     plain = sampler()
-    with prefetched(plain, threads=3) as ahead:
+    with prefetched(plain, threads=threads) as ahead:
         for step in (0, 1, 2, 5):
             drawn, wanted = ahead.batch(step, 4), plain.batch(step, 4)
             assert torch.equal(drawn.photos, wanted.photos)

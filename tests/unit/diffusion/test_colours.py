@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from stdcli.teacher.colours import EPSILON, match_colours
+from stdcli.diffusion.colours import (
+    _SMALLEST_VARIANCE as EPSILON,
+)
+from stdcli.diffusion.colours import colour_statistics, match_colours, mix_colours
 
 
 def gaussian(seed: int, *, mean: tuple[float, ...], mixing: list[list[float]]) -> torch.Tensor:
@@ -56,3 +60,28 @@ def test_colours_stay_in_range() -> None:
     rng = torch.Generator().manual_seed(0)
     extreme = (torch.rand(1, 3, 32, 32, generator=rng) > 0.5).float()
     assert ((match_colours(extreme, extreme.flip(2)) >= 0) & (match_colours(extreme, 1 - extreme) <= 1)).all()
+
+
+def test_statistics_are_those_of_numpy() -> None:
+    statistics = colour_statistics(torch.cat([PICTURE, STYLE]))
+    for i, picture in enumerate((PICTURE, STYLE)):
+        flat = picture[0].flatten(1).numpy()
+        assert np.allclose(statistics.mean[i, :, 0].numpy(), flat.mean(1), atol=1e-12)
+        assert np.allclose(statistics.covariance[i].numpy(), np.cov(flat, bias=True), atol=1e-12)
+
+
+def test_stored_statistics_do_what_the_picture_does() -> None:
+    both = torch.cat([PICTURE, PICTURE.flip(3)])
+    assert torch.equal(match_colours(both, colour_statistics(STYLE)), match_colours(both, STYLE))
+    assert torch.allclose(match_colours(both[:1], STYLE), match_colours(both, STYLE)[:1], atol=1e-12)
+
+
+def test_mixed_colours_lie_between() -> None:
+    styles = [colour_statistics(PICTURE), colour_statistics(STYLE)]
+    mixed = mix_colours(styles, (3, 1))
+    assert torch.allclose(mixed.mean, 0.75 * styles[0].mean + 0.25 * styles[1].mean)
+    assert torch.allclose(mixed.covariance, 0.75 * styles[0].covariance + 0.25 * styles[1].covariance)
+
+
+def test_the_dtype_of_pictures_is_kept() -> None:
+    assert match_colours(PICTURE.float(), STYLE.float()).dtype == torch.float32

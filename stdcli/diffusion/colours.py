@@ -1,0 +1,79 @@
+"""Give pictures a style's colours in closed form: the linear map between two Gaussians in RGB.
+
+The pixel counterpart of matching latent statistics (`statistics.py`): it moves palette and contrast and
+leaves every edge where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SMALLEST_VARIANCE = 1e-4
+"""Added to every variance (pictures are in [0, 1]), so that a flat picture is not stretched into noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColourStatistics:
+    """Mean [B, 3, 1] and population covariance [B, 3, 3] of RGB over a picture, float64."""
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def colour_statistics(pictures: Tensor) -> ColourStatistics:
+    """Mean and covariance of the colours of pictures [B, 3, H, W] in [0, 1]."""
+    flat = pictures.flatten(2).double()
+    mean = flat.mean(2, keepdim=True)
+    centred = flat - mean
+    return ColourStatistics(mean, centred @ centred.transpose(1, 2) / flat.shape[2])
+
+
+def mix_colours(statistics: Sequence[ColourStatistics], weights: Sequence[float]) -> ColourStatistics:
+    """Weighted mean of several styles' colours.
+
+    Args:
+        statistics: of S styles.
+        weights: S numbers >= 0, not all 0; only their ratios count.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    both = list(zip(shares, statistics, strict=True))
+    return ColourStatistics(
+        sum(share * style.mean for share, style in both),
+        sum(share * style.covariance for share, style in both),
+    )
+
+
+def match_colours(pictures: Tensor, style: Tensor | ColourStatistics) -> Tensor:
+    """Pictures with the mean and covariance of a style's colours.
+
+    T = S_p^-1/2 (S_p^1/2 S_s S_p^1/2)^1/2 S_p^-1/2, the optimal transport map between Gaussians.
+
+    Args:
+        pictures: [B, 3, H, W] in [0, 1].
+        style: [B or 1, 3, h, w] in [0, 1], or its statistics.
+
+    Returns:
+        [B, 3, H, W], clamped to [0, 1], dtype of `pictures`.
+
+    Source: Pitie and Kokaram 2007, "The linear Monge-Kantorovitch colour mapping", eq. 11.
+    """
+    ours = colour_statistics(pictures)
+    theirs = style if isinstance(style, ColourStatistics) else colour_statistics(style)
+    root = _sqrt(_regular(ours.covariance))
+    inverse = torch.linalg.inv(root)
+    transport = inverse @ _sqrt(root @ _regular(theirs.covariance) @ root) @ inverse
+    flat = pictures.flatten(2).double()
+    return (transport @ (flat - ours.mean) + theirs.mean).view(pictures.shape).clamp(0, 1).to(pictures.dtype)
+
+
+def _regular(covariance: Tensor) -> Tensor:
+    return covariance + _SMALLEST_VARIANCE * torch.eye(3, dtype=covariance.dtype, device=covariance.device)
+
+
+def _sqrt(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag_embed(values.clamp(min=0).sqrt()) @ vectors.transpose(1, 2)
