@@ -152,6 +152,10 @@ def stylize(
         for source, path in zip(sources, paths, strict=True)
     ]
     styles = [_read_style(Path(path)) for path in config.style]
+    if not styles and not config.prompt:
+        raise ConfigError(
+            "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
+        )
     bundle = load_model(
         config.model,
         base=config.base,
@@ -161,10 +165,6 @@ def stylize(
         loras=config.lora,
         style_scale=config.style_scale,
     )
-    if not styles and not config.prompt:
-        raise ConfigError(
-            "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
-        )
     settings = settle(config, bundle.recipe, bundle.schedule)
     console.note(settings.line())
     console.detail(bundle.dtype_reason)

@@ -128,7 +128,7 @@ class TeacherConfig(Section):
     network: NetworkSection = NetworkSection()
     pairs: PairsSection = PairsSection()
     train: TrainSection = TrainSection()
-    recipe: Recipe = Recipe(steps=4, strength=0.5, final="x0", start=Start(transform="colours"))
+    recipe: Recipe = Recipe(steps=4, strength=0.4, final="x0", start=Start(transform="colours"))
     """How the finished model wants to be sampled; also how samples are made while training."""
     seed: Seed = 0
     device: Device = "auto"

@@ -212,7 +212,7 @@ def _move(pipe: Any, device: torch.device) -> None:
     for part in WITH_WEIGHTS:
         module = getattr(pipe, part, None)
         if module is not None:
-            module.eval().requires_grad_(False)
+            module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster convolutions
 
 
 def multiple_of(unet: Any, *, factor: int) -> int:

@@ -150,7 +150,7 @@ class DenoiserTrainer:
         with torch.no_grad():
             clean = self.codec.encode(recoloured * 2 - 1).latents
             noise = torch.randn(clean.shape, generator=generator).to(self.device)
-            ratio = (start.sigma / start.alpha).to(self.device) * kept
+            ratio = (start.sigma / start.alpha).float().to(self.device) * kept
             paintings = paint(recoloured, styles, noise=self._seen_noise(noise), ratio=ratio)
             x, level = self._walk(start_state(clean, noise, start), start, vectors, generator)
         exact = recoloured[: math.ceil(len(photos) / EXACT_SHARE)]
