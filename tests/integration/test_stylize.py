@@ -167,13 +167,13 @@ def test_no_metadata_leaves_none(files, model):
 def test_two_styles_are_weighted(files, model):
     photo, style, folder = files
     other = picture(folder / "other.png", width=64, height=64, seed=8)
-    common = [photo, "--model", model]
+    common = [photo, "--model", model, "--strength", 1]
     run(*common, "--style", style, "-o", folder / "one.png")
     run(*common, "--style", style, "--style", other, "--style-weights", "1,0", "-o", folder / "all.png")
     run(*common, "--style", style, "--style", other, "-o", folder / "half.png")
     one, all_, half = (read_image(folder / f"{name}.png").rgb.astype(int) for name in ("one", "all", "half"))
     assert np.abs(one - all_).max() <= 1
-    assert np.abs(one - half).max() > 4
+    assert np.abs(one - half).max() > 1
 
 
 def test_dry_run_writes_nothing(files, model, calls, capsys):
