@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from stdcli.cli.main import main
-from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.colours import colour_statistics, match_colours, mix_colours
 from stdcli.diffusion.levels import make_plan
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.media.arrays import resize
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo, probe
@@ -101,21 +102,59 @@ def test_start_state_has_the_styles_statistics(tmp_path, model, calls):
     assert (stats[1] - stats[2]).abs().max() > 0.05
 
 
-def test_start_state_has_the_styles_colours_where_the_recipe_says_so(tmp_path, model, calls):
-    """The z of the first call decodes, linearly, to the colours of the style: mean and covariance of RGB."""
-    photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
-    style = picture(tmp_path / "style.png", width=64, height=96, seed=2)
+@pytest.fixture
+def matched_colours(tmp_path, model, calls):
+    """(wanted pixels, arguments) -> how far the first z is from the latent of the wanted pixels."""
     own = shutil.copytree(model, tmp_path / "model")
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
     (own / "recipe.json").write_text(json.dumps(recipe))
-    run(photo, "--style", style, "--model", own, "--steps", 1, "--strength", 0.6, "--guidance", 1)
     bundle = load_model(str(own))
     level = make_plan(bundle.schedule, steps=1, strength=0.6).levels[0]
-    x, _ = calls[0]
-    z = (x - level.sigma * make_noise(x.shape, 0, 0)) / level.alpha
-    wanted = match_colours(*(to_tensor(read_image(path).rgb) / 2 + 0.5 for path in (photo, style)))
-    assert torch.allclose(z, bundle.codec.encode(wanted * 2 - 1), atol=1e-3)
-    assert (z - bundle.codec.encode(to_tensor(read_image(photo).rgb))).abs().max() > 0.1
+
+    def error_of(wanted: torch.Tensor, *arguments: object) -> float:
+        calls.clear()
+        common = ["--model", own, "--steps", 1, "--strength", 0.6, "--guidance", 1, "--overwrite"]
+        run(*common, *arguments)
+        x, _ = calls[0]
+        z = (x - level.sigma * make_noise(x.shape, 0, 0)) / level.alpha
+        return (z - bundle.codec.encode(wanted * 2 - 1)).abs().max().item()
+
+    return error_of
+
+
+def unit(rgb: np.ndarray) -> torch.Tensor:
+    return to_tensor(rgb) / 2 + 0.5
+
+
+def test_start_state_has_the_styles_colours_where_the_recipe_says_so(tmp_path, matched_colours):
+    """The z of the first call decodes, linearly, to the colours of the style: mean and covariance of RGB."""
+    photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
+    style = picture(tmp_path / "style.png", width=64, height=96, seed=2)
+    rgb, theirs = unit(read_image(photo).rgb), unit(read_image(style).rgb)
+    assert matched_colours(match_colours(rgb, theirs), photo, "--style", style) < 1e-3
+    assert matched_colours(rgb, photo, "--style", style) > 0.1
+
+
+def test_colours_of_two_styles_are_weighted(tmp_path, matched_colours):
+    photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
+    styles = [picture(tmp_path / f"{seed}.png", width=64, height=96, seed=seed) for seed in (2, 8)]
+    rgb, theirs = unit(read_image(photo).rgb), [colour_statistics(unit(read_image(s).rgb)) for s in styles]
+    options = [photo, "--style", styles[0], "--style", styles[1], "--style-weights", "3,1"]
+    assert matched_colours(match_colours(rgb, mix_colours(theirs, (3.0, 1.0))), *options) < 1e-3
+    assert matched_colours(match_colours(rgb, mix_colours(theirs, (1.0, 1.0))), *options) > 0.01
+
+
+def test_colours_of_a_style_are_taken_at_the_area_of_the_picture(tmp_path, matched_colours):
+    """Grain finer than a pixel of the result is no colour of the style."""
+    photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
+    coarse = np.asarray(Image.open(picture(tmp_path / "s.png", width=256, height=384, seed=2)))
+    grain = np.indices(coarse.shape[:2]).sum(0) % 2
+    grainy = np.clip(coarse.astype(int) // 2 + 120 * grain[..., None], 0, 255).astype(np.uint8)
+    Image.fromarray(grainy).save(tmp_path / "style.png")
+    rgb = unit(read_image(photo).rgb)
+    options = [photo, "--style", tmp_path / "style.png"]
+    assert matched_colours(match_colours(rgb, unit(resize(grainy, 96, 64))), *options) < 1e-3
+    assert matched_colours(match_colours(rgb, unit(grainy)), *options) > 0.1
 
 
 def test_size_alpha_and_orientation_are_kept(tmp_path, files, model):
@@ -303,3 +342,6 @@ def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypa
     assert np.array_equal(one[2], one[5])
     assert np.abs(one - three).max() <= 1
     assert np.abs(one[2] - one[3]).max() > 8
+    stored = np.stack(list(iter_frames(folder / "b3.mp4"))).astype(int)
+    apart = np.abs(stored[:, None] - three[None]).mean((2, 3, 4))
+    assert np.argmin(apart, 1).tolist() == [0, 1, 2, 3, 4, 2, 6], "frames are not in their order"

@@ -41,13 +41,13 @@ def test_colours_get_the_mean_and_covariance_of_the_style() -> None:
 
 def test_a_symmetric_positive_map_is_recovered() -> None:
     """The transport between Gaussians related by a positive definite matrix is that matrix."""
-    matrix = torch.tensor([[1.2, 0.2, 0.0], [0.2, 0.9, -0.1], [0.0, -0.1, 0.8]], dtype=torch.float64)
+    matrix = torch.tensor([[1.4, 0.6, 0.0], [0.6, 0.9, -0.3], [0.0, -0.3, 0.6]], dtype=torch.float64)
     centred = PICTURE - PICTURE.mean((2, 3), keepdim=True)
     style = torch.einsum("ij,bjhw->bihw", matrix, centred) + 0.5
     # flipped, so that equality pixel by pixel comes from the map and not from a copy
     result = match_colours(PICTURE, style.flip(3))
-    assert (result - style).abs().max() < 0.02
-    assert (PICTURE - style).abs().max() > 0.1
+    assert (result - style).abs().mean() < 0.002  # the variances are regularised
+    assert (PICTURE - style).abs().mean() > 0.03
 
 
 def test_a_flat_picture_takes_the_mean_colour() -> None:

@@ -238,6 +238,20 @@ def test_a_restored_trainer_goes_on_bit_by_bit() -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_draws_depend_on_seed_and_step() -> None:
+    """On one batch, without learning: another seed or step means other noise, hence another loss."""
+
+    class OneBatch(RandomPairs):
+        def batch(self, step: int, batch_size: int) -> PairBatch:
+            return super().batch(0, batch_size)
+
+    still = {"learning_rate": 0.0, "pairs": OneBatch()}
+    first, same, other = (make_trainer(seed=seed, **still) for seed in (0, 0, 1))
+    losses = [trainer.train_step()["loss/total"] for trainer in (first, same, other)]
+    assert losses[0] == losses[1] != losses[2]
+    assert first.train_step()["loss/total"] != losses[0]
+
+
 def test_state_names_do_not_change() -> None:
     """Checkpoints on disk outlive the program."""
     trainer = make_trainer()
