@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from stdcli.apply.settings import Settings
 from stdcli.diffusion.colours import ColourStatistics, match_colours
@@ -27,6 +28,19 @@ FRAME_ID = 0  # every picture and frame starts from the same noise: steady video
 
 
 @dataclass(frozen=True)
+class Carried:
+    """What a frame takes over from the one before.
+
+    Attributes:
+        pixels: [B, 3, H, W] in [-1, 1], the result before, where it belongs now.
+        weight: [B, 1, H, W] in [0, 1], how much of it.
+    """
+
+    pixels: torch.Tensor
+    weight: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Stylizer:
     """A model, a style and settings, ready to run.
 
@@ -37,6 +51,7 @@ class Stylizer:
         unconditional: for guidance; None when it is off.
         style_statistics: of the style's latents or colours, for matching them; None when that is off.
         seed: of the noise.
+        content_statistics: of the whole clip that pictures are frames of; None for each picture's own.
     """
 
     bundle: Bundle
@@ -45,13 +60,15 @@ class Stylizer:
     unconditional: Condition | None
     style_statistics: Statistics | ColourStatistics | None
     seed: int
+    content_statistics: Statistics | ColourStatistics | None = None
 
     @torch.inference_mode()
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+    def __call__(self, pixels: torch.Tensor, carried: Carried | None = None) -> torch.Tensor:
         """Restyle a batch.
 
         Args:
             pixels: [B, 3, H, W] in [-1, 1], on the CPU, H and W multiples of `bundle.multiple_px`.
+            carried: what is mixed into the start from the frame before; None for nothing.
 
         Returns:
             [B, 3, H, W] float32 on the CPU, about [-1, 1].
@@ -60,7 +77,7 @@ class Stylizer:
             NumericsError: a state became NaN or infinite.
         """
         bundle, settings = self.bundle, self.settings
-        latents = self._encode(pixels)
+        latents = self._encode(pixels, carried)
         noise = self._noise(latents)
         state = sample(
             self._denoise,
@@ -73,13 +90,22 @@ class Stylizer:
         )
         return bundle.codec.decode(state).float().cpu()
 
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Clean latents, moved towards the style as the recipe says."""
-        bundle, style = self.bundle, self.style_statistics
+    def _encode(self, pixels: torch.Tensor, carried: Carried | None) -> torch.Tensor:
+        """Clean latents, moved towards the style as the recipe says, and towards what is carried over."""
+        bundle, style, content = self.bundle, self.style_statistics, self.content_statistics
         if isinstance(style, ColourStatistics):
-            pixels = match_colours(pixels / 2 + 0.5, style) * 2 - 1
+            pixels = match_colours(pixels / 2 + 0.5, style, content=content) * 2 - 1
+            if carried is not None:
+                pixels = torch.lerp(pixels, carried.pixels, carried.weight)
+            return bundle.codec.encode(pixels.to(bundle.device))
         latents = bundle.codec.encode(pixels.to(bundle.device))
-        return match_statistics(latents, style) if isinstance(style, Statistics) else latents
+        if isinstance(style, Statistics):
+            latents = match_statistics(latents, style, content=content)
+        if carried is not None:
+            before = bundle.codec.encode(carried.pixels.to(bundle.device))
+            weight = F.adaptive_avg_pool2d(carried.weight, latents.shape[-2:]).to(latents)
+            latents = torch.lerp(latents, before, weight)
+        return latents
 
     def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)

@@ -47,7 +47,17 @@ def mix_colours(statistics: Sequence[ColourStatistics], weights: Sequence[float]
     )
 
 
-def match_colours(pictures: Tensor, style: Tensor | ColourStatistics) -> Tensor:
+def pool_colours(statistics: Sequence[ColourStatistics]) -> ColourStatistics:
+    """Colours of several pictures of one size taken together, as of one (law of total covariance)."""
+    means = torch.stack([part.mean for part in statistics])
+    apart = means - means.mean(0)
+    within = torch.stack([part.covariance for part in statistics]).mean(0)
+    return ColourStatistics(means.mean(0), within + (apart @ apart.transpose(-1, -2)).mean(0))
+
+
+def match_colours(
+    pictures: Tensor, style: Tensor | ColourStatistics, *, content: ColourStatistics | None = None
+) -> Tensor:
     """Pictures with the mean and covariance of a style's colours.
 
     T = S_p^-1/2 (S_p^1/2 S_s S_p^1/2)^1/2 S_p^-1/2, the optimal transport map between Gaussians.
@@ -55,13 +65,15 @@ def match_colours(pictures: Tensor, style: Tensor | ColourStatistics) -> Tensor:
     Args:
         pictures: [B, 3, H, W] in [0, 1].
         style: [B or 1, 3, h, w] in [0, 1], or its statistics.
+        content: colours to map from; None for each picture's own. One for all frames of a clip keeps the map
+            the same, whatever comes into view.
 
     Returns:
         [B, 3, H, W], clamped to [0, 1], dtype of `pictures`.
 
     Source: Pitie and Kokaram 2007, "The linear Monge-Kantorovitch colour mapping", eq. 11.
     """
-    ours = colour_statistics(pictures)
+    ours = colour_statistics(pictures) if content is None else content
     theirs = style if isinstance(style, ColourStatistics) else colour_statistics(style)
     root = _sqrt(_regular(ours.covariance))
     inverse = torch.linalg.inv(root)

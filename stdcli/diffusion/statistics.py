@@ -49,18 +49,27 @@ def mix_statistics(statistics: Sequence[Statistics], weights: Sequence[float]) -
     return Statistics(mean, std)
 
 
-def match_statistics(z: Tensor, style: Tensor | Statistics) -> Tensor:
+def pool_statistics(statistics: Sequence[Statistics]) -> Statistics:
+    """Statistics of several latents of one size taken together, as of one (law of total variance)."""
+    means = torch.stack([part.mean for part in statistics])
+    within = torch.stack([part.std for part in statistics]).square().mean(0)
+    return Statistics(means.mean(0), (within + means.var(0, correction=0)).sqrt())
+
+
+def match_statistics(z: Tensor, style: Tensor | Statistics, *, content: Statistics | None = None) -> Tensor:
     """Latents with every channel's mean and standard deviation moved to the style's (AdaIN).
 
     Args:
         z: [B, C, h, w], content latents.
         style: [B or 1, C, h', w'], style latents, or their statistics.
+        content: statistics to move away from; None for each latent's own. One for all frames of a clip keeps
+            the move the same, whatever comes into view.
 
     Returns:
         [B, C, h, w], dtype of `z`.
     Source: Huang 2017 (AdaIN) eq. 8; on the start latent as in Chung 2024 (StyleID), initial latent AdaIN.
     """
     target = style if isinstance(style, Statistics) else channel_statistics(style)
-    own = channel_statistics(z)
+    own = channel_statistics(z) if content is None else content
     scale = target.std / own.std.clamp_min(_SMALLEST_STD)
     return ((z.to(own.mean.dtype) - own.mean) * scale + target.mean).to(z.dtype)

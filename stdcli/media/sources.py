@@ -1,6 +1,7 @@
 """What the user names as input: one file, a folder or a glob, as a list of pictures and clips.
 
-Files are told apart by suffix; nothing is opened.
+Files are told apart by suffix; nothing is opened. A name with `%05d` or `%d` in it stands for numbered
+pictures and is a clip.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv",
 })  # fmt: skip
 
-Kind = Literal["image", "video"]
+Kind = Literal["image", "video", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,21 @@ def kind_of(path: Path) -> Kind | None:
     return "video" if suffix in VIDEO_SUFFIXES else None
 
 
+NUMBER = re.compile(r"%(?:0(\d+))?d")
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a name stands for numbered pictures."""
+    return NUMBER.search(path.name) is not None
+
+
 def resolve_input(name: str | Path) -> list[Source]:
     """Find the inputs behind a name.
 
     Args:
-        name: a file; a folder, meaning the pictures and clips right inside it; or a pattern with `*`, `?`,
-            `[...]` or `**`. A name that exists is never taken for a pattern. Hidden files are left out unless
-            the pattern's last part starts with a dot.
+        name: a file; a folder, meaning the pictures and clips right inside it; numbered pictures, as in
+            `frames/%05d.png`; or a pattern with `*`, `?`, `[...]` or `**`. A name that exists is never taken
+            for a pattern. Hidden files are left out unless the pattern's last part starts with a dot.
 
     Returns:
         At least one source, numbers in names in counting order (`f2.png` before `f10.png`).
@@ -60,6 +69,8 @@ def resolve_input(name: str | Path) -> list[Source]:
         return [Source(path, kind)]
     if path.is_dir():
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
+    elif is_pattern(path):
+        return [Source(path, "sequence")]
     elif set(str(name)) & set("*?["):
         files = _match(path)
     else:
