@@ -16,7 +16,7 @@ from stdcli.apply.job import SEGMENT_FRAMES, Job
 from stdcli.apply.pipeline import WriteBehind, read_ahead
 from stdcli.apply.sinks import Sink
 from stdcli.console import Progress
-from stdcli.errors import Interrupted
+from stdcli.errors import Interrupted, MediaError
 from stdcli.media.probe import VideoInfo
 from stdcli.media.sequence import iter_sequence
 from stdcli.media.sources import is_pattern
@@ -74,6 +74,10 @@ def stylize_clip(
                     break
         if stop.requested and count < info.frames:
             raise _interrupted(info, sink, job, count)
+        if job.count != info.frames:
+            raise MediaError(
+                "the number of frames is wrong", where=info.path, got=job.count, expected=info.frames
+            )
         sink.finish(overwrite=overwrite)
     finally:
         sink.abort()

@@ -81,7 +81,7 @@ class Session:
             ResourceError: a single frame does not fit into the device's memory.
         """
         if self.fitting is not None and len(frames) > self.fitting:
-            parts = (frames[k : k + self.fitting] for k in range(0, len(frames), self.fitting))
+            parts = np.split(frames, range(self.fitting, len(frames), self.fitting))
             return np.concatenate([self.stylize(part) for part in parts])
         try:
             return self._stylize(frames)

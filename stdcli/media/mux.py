@@ -83,6 +83,7 @@ def join(
     listing.write_text("ffconcat version 1.0\n" + "".join(f"file {part.name}\n" for part in parts))
     pictures = ["-protocol_whitelist", "file", "-f", "concat", "-i", f"file:{listing}"]
     source = [] if companions.source is None else [*_window(info, count), *input_file(companions.source)]
+    prior = ["-copypriorss", "0"] if info.is_cut and source else []  # copied sound begins where it should
     tags = [] if companions.source is None else ["-map_metadata", "1", "-map_chapters", "1"]
     tags += [] if comment is None else ["-metadata", f"comment={comment}"]
     coding = ["-map", "0:v:0", "-c:v", "copy", "-bsf:v", f"setts={_grid(info)}"]
@@ -90,7 +91,7 @@ def join(
         coding += ["-tag:v", encoding.codec.tag]
     ending = [*container.muxer_options, "-f", container.muxer, f"file:{target}"]
     done = run_ffmpeg(
-        "-y", "-loglevel", "warning", *pictures, *source, *coding, *companions.options, *tags, *ending
+        "-y", "-loglevel", "warning", *pictures, *source, *coding, *companions.options, *prior, *tags, *ending
     )
     if done.code != 0:
         raise write_failure(output, last_lines(done.log))
