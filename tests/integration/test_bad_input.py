@@ -1,4 +1,4 @@
-"""`stdcli stylize` with input that cannot work, or only just: one clear message, its exit code, nothing left."""
+"""`stdcli stylize` with input that cannot work, or only just: one clear message, exit code, nothing left."""
 
 from __future__ import annotations
 
