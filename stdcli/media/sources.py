@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from stdcli.config.names import did_you_mean
 from stdcli.errors import MediaError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -46,6 +47,14 @@ def is_pattern(path: Path) -> bool:
     return NUMBER.search(path.name) is not None
 
 
+def near_files(path: Path) -> str | None:
+    """A question that names the files beside `path` whose names look like its own; None if there are none."""
+    try:
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+    except OSError:
+        return None
+
+
 def resolve_input(name: str | Path) -> list[Source]:
     """Find the inputs behind a name.
 
@@ -60,7 +69,14 @@ def resolve_input(name: str | Path) -> list[Source]:
     Raises:
         MediaError: nothing of that name, a file of another kind, or no picture and no clip among the files.
     """
-    path = Path(name).expanduser()
+    try:
+        return _resolve(Path(name).expanduser())
+    except (OSError, RuntimeError) as error:  # a name too long, a closed folder, no such ~user
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"cannot be read: {reason}", where=name) from error
+
+
+def _resolve(path: Path) -> list[Source]:
     if path.is_file():
         kind = kind_of(path)
         if kind is None:
@@ -71,10 +87,12 @@ def resolve_input(name: str | Path) -> list[Source]:
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
     elif is_pattern(path):
         return [Source(path, "sequence")]
-    elif set(str(name)) & set("*?["):
+    elif set(str(path)) & set("*?["):
         files = _match(path)
+    elif path.exists():
+        raise MediaError("a device, not a file", where=path)
     else:
-        raise MediaError("no such file or folder", where=path)
+        raise MediaError("no such file or folder", where=path, hint=near_files(path))
     sources = [Source(file, kind) for file in files if file.is_file() and (kind := kind_of(file))]
     if not sources:
         raise MediaError("no picture or clip here", where=path, expected=_known_suffixes())
