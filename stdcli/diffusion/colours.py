@@ -47,7 +47,31 @@ def mix_colours(statistics: Sequence[ColourStatistics], weights: Sequence[float]
     )
 
 
-def match_colours(pictures: Tensor, style: Tensor | ColourStatistics) -> Tensor:
+def pool_colours(statistics: Sequence[ColourStatistics]) -> ColourStatistics:
+    """Colours of several pictures of one size taken together, as if they hung side by side.
+
+    Args:
+        statistics: at least one, each of any batch.
+
+    Returns:
+        Of batch 1: the mean of the means, and the mean covariance plus the covariance of the means.
+
+    Raises:
+        ValueError: nothing to pool.
+    Source: law of total (co)variance.
+    """
+    if not statistics:
+        raise ValueError("no statistics to pool")
+    means = torch.cat([picture.mean for picture in statistics])
+    mean = means.mean(0, keepdim=True)
+    between = (means - mean) @ (means - mean).transpose(1, 2)
+    within = torch.cat([picture.covariance for picture in statistics])
+    return ColourStatistics(mean, (within + between).mean(0, keepdim=True))
+
+
+def match_colours(
+    pictures: Tensor, style: Tensor | ColourStatistics, *, content: ColourStatistics | None = None
+) -> Tensor:
     """Pictures with the mean and covariance of a style's colours.
 
     T = S_p^-1/2 (S_p^1/2 S_s S_p^1/2)^1/2 S_p^-1/2, the optimal transport map between Gaussians.
@@ -55,13 +79,15 @@ def match_colours(pictures: Tensor, style: Tensor | ColourStatistics) -> Tensor:
     Args:
         pictures: [B, 3, H, W] in [0, 1].
         style: [B or 1, 3, h, w] in [0, 1], or its statistics.
+        content: of batch 1, to be moved to the style's in place of each picture's own: one map for all
+            pictures, as the frames of a clip need it.
 
     Returns:
         [B, 3, H, W], clamped to [0, 1], dtype of `pictures`.
 
     Source: Pitie and Kokaram 2007, "The linear Monge-Kantorovitch colour mapping", eq. 11.
     """
-    ours = colour_statistics(pictures)
+    ours = colour_statistics(pictures) if content is None else content
     theirs = style if isinstance(style, ColourStatistics) else colour_statistics(style)
     root = _sqrt(_regular(ours.covariance))
     inverse = torch.linalg.inv(root)

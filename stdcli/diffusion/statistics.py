@@ -49,18 +49,42 @@ def mix_statistics(statistics: Sequence[Statistics], weights: Sequence[float]) -
     return Statistics(mean, std)
 
 
-def match_statistics(z: Tensor, style: Tensor | Statistics) -> Tensor:
+def pool_statistics(statistics: Sequence[Statistics]) -> Statistics:
+    """Statistics of several latents of one size taken together, as if they lay side by side.
+
+    Args:
+        statistics: at least one, each of any batch.
+
+    Returns:
+        Of batch 1: the mean of the means, and the root of the mean variance plus the variance of the means.
+
+    Raises:
+        ValueError: nothing to pool.
+    Source: law of total variance.
+    """
+    if not statistics:
+        raise ValueError("no statistics to pool")
+    means = torch.cat([latents.mean for latents in statistics])
+    variances = torch.cat([latents.std for latents in statistics]).square()
+    mean = means.mean(0, keepdim=True)
+    variance = (variances + (means - mean).square()).mean(0, keepdim=True)
+    return Statistics(mean, variance.sqrt())
+
+
+def match_statistics(z: Tensor, style: Tensor | Statistics, *, content: Statistics | None = None) -> Tensor:
     """Latents with every channel's mean and standard deviation moved to the style's (AdaIN).
 
     Args:
         z: [B, C, h, w], content latents.
         style: [B or 1, C, h', w'], style latents, or their statistics.
+        content: of batch 1, to be moved to the style's in place of each latent's own: one map for all
+            latents, as the frames of a clip need it.
 
     Returns:
         [B, C, h, w], dtype of `z`.
     Source: Huang 2017 (AdaIN) eq. 8; on the start latent as in Chung 2024 (StyleID), initial latent AdaIN.
     """
     target = style if isinstance(style, Statistics) else channel_statistics(style)
-    own = channel_statistics(z)
+    own = channel_statistics(z) if content is None else content
     scale = target.std / own.std.clamp_min(_SMALLEST_STD)
     return ((z.to(own.mean.dtype) - own.mean) * scale + target.mean).to(z.dtype)
