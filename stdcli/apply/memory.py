@@ -1,87 +1,103 @@
-"""What a frame of a clip takes over from the one before, so that paint stays where it was put.
+"""What one frame of a clip hands on to the next, so that paint stays where it was put.
 
-`blend` carries the result over where the source has not changed; `flow` carries it along with what moves,
-and leaves alone what was hidden before. Both begin anew at a scene cut. The state is exact: a run that goes
-on from it makes the same bytes.
+The last result is mixed into the next frame before the noise, as far as it still fits: where the source has
+not changed ("blend"), or moved along with the source ("flow"). Beside it goes the source that it shows, mixed
+with the same shares, so slow changes add up and are seen. Nothing is handed on across a cut.
+
+Legend: H W pixels at computing size. Source: after Ruder 2016, "Artistic style transfer for videos", which
+starts each frame from the last one warped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from stdcli.apply.stylizer import Carried
-from stdcli.config.schema import Temporal
 from stdcli.media.cuts import is_cut
-from stdcli.media.flow import check_flow, optical_flow, trusted, warp
-from stdcli.media.tensors import to_tensor
+from stdcli.media.flow import can_follow, dense_flow, warp
 
-WEIGHT = 0.6
-"""Of what is carried over, where nothing speaks against it."""
-UNCHANGED = 0.04
-"""A change of the source by this part of its range cuts the weight to 1/e: over noise, under motion."""
-BLUR_PX = 7
+Mode = Literal["blend", "flow"]
+
+LARGEST_WEIGHT = 0.6
+"""Share of the last result where nothing changed; below 1, so that what it shows wears off."""
+
+_SAME, _OTHER = 4.0, 20.0
+"""Differences of sources (0..255, local mean): up to the first it is noise, from the second on a change."""
+
+_REACH_PX = 7  # side of the local mean, and of a change's soft edge
 
 
 class Memory:
-    """The frame before: its source and its result.
+    """The last frame of a clip and its result.
 
-    Args:
-        mode: "blend" or "flow".
+    For each frame: `carry`, stylize, `keep`.
     """
 
-    def __init__(self, mode: Temporal) -> None:
-        self._mode = mode
-        self._source: np.ndarray | None = None
-        self._result: np.ndarray | None = None
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
+        self._kept: dict[str, np.ndarray] = {}
+        self._mixed: tuple[np.ndarray, np.ndarray] | None = None
 
     def carry(self, source: np.ndarray) -> Carried | None:
-        """What this frame takes over.
+        """What to mix into a frame.
 
         Args:
-            source: uint8 [H, W, 3] as it is computed.
+            source: uint8 [H, W, 3], the frame.
 
         Returns:
-            Pixels and weights [1, ., H, W]; None at the first frame and after a cut.
+            The last result with its weights, of batch 1; None for the first frame and at a cut.
+
+        Raises:
+            ResourceError: mode "flow" without OpenCV.
+            ValueError: the frame has another size than the last.
         """
-        if self._source is None or self._source.shape != source.shape or is_cut(self._source, source):
+        self._mixed = None
+        if not self._kept or is_cut(self._kept["source"], source):
             return None
-        before, result, now = (to_tensor(frame) for frame in (self._source, self._result, source))
-        if self._mode == "blend":
-            return Carried(result, WEIGHT * _likeness(before, now))
-        flow, back = optical_flow(source, self._source), optical_flow(self._source, source)
-        seen = torch.from_numpy(trusted(flow, back)).float()[None, None]
-        likeness = _likeness(warp(before, flow), now)
-        return Carried(warp(result, flow), WEIGHT * likeness * -F.max_pool2d(-seen, 3, 1, 1))
+        shown, result = self._kept["shown"], self._kept["result"].astype(np.float32)
+        if self.mode == "blend":
+            weight = _agreement(source, shown)
+        else:
+            flow = dense_flow(source, self._kept["source"])
+            back = dense_flow(self._kept["source"], source)
+            shown, result = np.split(warp(np.concatenate([shown, result], 2), flow), 2, 2)
+            weight = _agreement(source, shown) * can_follow(flow, back)
+        weight *= np.float32(LARGEST_WEIGHT)
+        self._mixed = shown, weight[..., None]
+        pixels = torch.from_numpy(result).permute(2, 0, 1)[None] / 127.5 - 1
+        return Carried(pixels, torch.from_numpy(weight)[None, None])
 
     def keep(self, source: np.ndarray, result: np.ndarray) -> None:
-        """Remember a frame, uint8 [H, W, 3] each, source and result."""
-        self._source, self._result = source, result
+        """Remember a frame and its result, both uint8 [H, W, 3]; the frame is the one last asked for."""
+        shown = source.astype(np.float32)
+        if self._mixed is not None:
+            old, weight = self._mixed
+            shown += weight * (old - shown)
+        self._kept = {"source": source.copy(), "shown": shown, "result": result.copy()}
+        self._mixed = None
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything, for `restore`."""
-        return {} if self._source is None else {"source": self._source, "result": self._result}
+        """All that is remembered, as it is between `keep` and `carry`; empty before the first frame."""
+        return {name: values.copy() for name, values in self._kept.items()}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state()`."""
-        self._source, self._result = state.get("source"), state.get("result")
-
-
-def check_memory(mode: Temporal) -> None:
-    """Make sure that a mode can be had.
-
-    Raises:
-        ConfigError: a package is missing.
-    """
-    if mode == "flow":
-        check_flow()
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Go on from a `state`, to the same bytes."""
+        self._kept = {name: np.array(values) for name, values in state.items()}
+        self._mixed = None
 
 
-def _likeness(before: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
-    """[1, 1, H, W] in [0, 1]: 1 where two pictures [1, 3, H, W] in [-1, 1] agree around a pixel."""
-    apart = (before - now).abs().amax(1, keepdim=True) / 2
-    around = F.avg_pool2d(apart, BLUR_PX, 1, BLUR_PX // 2, count_include_pad=False)
-    return torch.exp(-((around / UNCHANGED) ** 2))
+def _agreement(source: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Float32 [H, W] in [0, 1]: 1 where a frame is what the last result shows, 0 where it is not at all."""
+    difference = torch.from_numpy(np.abs(source - shown).mean(2))[None]
+    change = ((_local_mean(difference) - _SAME) / (_OTHER - _SAME)).clamp(0, 1)
+    widened = max_pool2d(change, _REACH_PX, 1, _REACH_PX // 2)  # so that the soft edge lies outside it
+    return (1 - _local_mean(widened))[0].numpy()
+
+
+def _local_mean(values: torch.Tensor) -> torch.Tensor:
+    """Mean over a square, cut off at the frame's edges."""
+    return avg_pool2d(values, _REACH_PX, 1, _REACH_PX // 2, count_include_pad=False)

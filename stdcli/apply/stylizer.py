@@ -1,7 +1,7 @@
 """The stylizing loop of one model in one style: a batch of pictures in, the same pictures restyled out.
 
-Encode, with the style's colours or statistics, add one fixed noise, walk the planned levels, decode. It
-knows nothing of files, sizes or alpha.
+Encode, with the style's colours or statistics, add one fixed noise, walk the planned levels, decode. In a
+clip, some of an earlier result may be mixed in before the noise. It knows nothing of files, sizes or alpha.
 
 Legend: B batch, C latent channels, H W pixels (multiples of the model's), h w latent cells.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import adaptive_avg_pool2d
 
 from stdcli.apply.settings import Settings
 from stdcli.diffusion.colours import ColourStatistics, match_colours
@@ -29,11 +29,11 @@ FRAME_ID = 0  # every picture and frame starts from the same noise: steady video
 
 @dataclass(frozen=True)
 class Carried:
-    """What a frame takes over from the one before.
+    """An earlier result, to be mixed into the picture that the noise is added to.
 
     Attributes:
-        pixels: [B, 3, H, W] in [-1, 1], the result before, where it belongs now.
-        weight: [B, 1, H, W] in [0, 1], how much of it.
+        pixels: [B, 3, H, W] in [-1, 1], in the style already.
+        weight: [B, 1, H, W] in [0, 1], its share at each pixel.
     """
 
     pixels: torch.Tensor
@@ -51,7 +51,8 @@ class Stylizer:
         unconditional: for guidance; None when it is off.
         style_statistics: of the style's latents or colours, for matching them; None when that is off.
         seed: of the noise.
-        content_statistics: of the whole clip that pictures are frames of; None for each picture's own.
+        content_statistics: of the kind of `style_statistics`, of a whole clip: one map for all its frames.
+            None: every picture is matched by its own.
     """
 
     bundle: Bundle
@@ -68,7 +69,7 @@ class Stylizer:
 
         Args:
             pixels: [B, 3, H, W] in [-1, 1], on the CPU, H and W multiples of `bundle.multiple_px`.
-            carried: what is mixed into the start from the frame before; None for nothing.
+            carried: of the same size, on the CPU; mixed in after matching the style's colours or statistics.
 
         Returns:
             [B, 3, H, W] float32 on the CPU, about [-1, 1].
@@ -91,21 +92,22 @@ class Stylizer:
         return bundle.codec.decode(state).float().cpu()
 
     def _encode(self, pixels: torch.Tensor, carried: Carried | None) -> torch.Tensor:
-        """Clean latents, moved towards the style as the recipe says, and towards what is carried over."""
-        bundle, style, content = self.bundle, self.style_statistics, self.content_statistics
-        if isinstance(style, ColourStatistics):
-            pixels = match_colours(pixels / 2 + 0.5, style, content=content) * 2 - 1
-            if carried is not None:
-                pixels = torch.lerp(pixels, carried.pixels, carried.weight)
-            return bundle.codec.encode(pixels.to(bundle.device))
-        latents = bundle.codec.encode(pixels.to(bundle.device))
+        """Clean latents, moved towards the style as the recipe says, with what is carried."""
+        style, content = self.style_statistics, self.content_statistics
         if isinstance(style, Statistics):
-            latents = match_statistics(latents, style, content=content)
+            latents = match_statistics(self._latents(pixels), style, content=content)
+            if carried is None:
+                return latents
+            weight = adaptive_avg_pool2d(carried.weight.to(latents), latents.shape[2:])
+            return torch.lerp(latents, self._latents(carried.pixels), weight)
+        if style is not None:
+            pixels = match_colours(pixels / 2 + 0.5, style, content=content) * 2 - 1
         if carried is not None:
-            before = bundle.codec.encode(carried.pixels.to(bundle.device))
-            weight = F.adaptive_avg_pool2d(carried.weight, latents.shape[-2:]).to(latents)
-            latents = torch.lerp(latents, before, weight)
-        return latents
+            pixels = torch.lerp(pixels, carried.pixels, carried.weight)
+        return self._latents(pixels)
+
+    def _latents(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.bundle.codec.encode(pixels.to(self.bundle.device))
 
     def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)

@@ -48,11 +48,25 @@ def mix_colours(statistics: Sequence[ColourStatistics], weights: Sequence[float]
 
 
 def pool_colours(statistics: Sequence[ColourStatistics]) -> ColourStatistics:
-    """Colours of several pictures of one size taken together, as of one (law of total covariance)."""
-    means = torch.stack([part.mean for part in statistics])
-    apart = means - means.mean(0)
-    within = torch.stack([part.covariance for part in statistics]).mean(0)
-    return ColourStatistics(means.mean(0), within + (apart @ apart.transpose(-1, -2)).mean(0))
+    """Colours of several pictures of one size taken together, as if they hung side by side.
+
+    Args:
+        statistics: at least one, each of any batch.
+
+    Returns:
+        Of batch 1: the mean of the means, and the mean covariance plus the covariance of the means.
+
+    Raises:
+        ValueError: nothing to pool.
+    Source: law of total (co)variance.
+    """
+    if not statistics:
+        raise ValueError("no statistics to pool")
+    means = torch.cat([picture.mean for picture in statistics])
+    mean = means.mean(0, keepdim=True)
+    between = (means - mean) @ (means - mean).transpose(1, 2)
+    within = torch.cat([picture.covariance for picture in statistics])
+    return ColourStatistics(mean, (within + between).mean(0, keepdim=True))
 
 
 def match_colours(
@@ -65,8 +79,8 @@ def match_colours(
     Args:
         pictures: [B, 3, H, W] in [0, 1].
         style: [B or 1, 3, h, w] in [0, 1], or its statistics.
-        content: colours to map from; None for each picture's own. One for all frames of a clip keeps the map
-            the same, whatever comes into view.
+        content: of batch 1, to be moved to the style's in place of each picture's own: one map for all
+            pictures, as the frames of a clip need it.
 
     Returns:
         [B, 3, H, W], clamped to [0, 1], dtype of `pictures`.

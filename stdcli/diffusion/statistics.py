@@ -50,10 +50,25 @@ def mix_statistics(statistics: Sequence[Statistics], weights: Sequence[float]) -
 
 
 def pool_statistics(statistics: Sequence[Statistics]) -> Statistics:
-    """Statistics of several latents of one size taken together, as of one (law of total variance)."""
-    means = torch.stack([part.mean for part in statistics])
-    within = torch.stack([part.std for part in statistics]).square().mean(0)
-    return Statistics(means.mean(0), (within + means.var(0, correction=0)).sqrt())
+    """Statistics of several latents of one size taken together, as if they lay side by side.
+
+    Args:
+        statistics: at least one, each of any batch.
+
+    Returns:
+        Of batch 1: the mean of the means, and the root of the mean variance plus the variance of the means.
+
+    Raises:
+        ValueError: nothing to pool.
+    Source: law of total variance.
+    """
+    if not statistics:
+        raise ValueError("no statistics to pool")
+    means = torch.cat([latents.mean for latents in statistics])
+    variances = torch.cat([latents.std for latents in statistics]).square()
+    mean = means.mean(0, keepdim=True)
+    variance = (variances + (means - mean).square()).mean(0, keepdim=True)
+    return Statistics(mean, variance.sqrt())
 
 
 def match_statistics(z: Tensor, style: Tensor | Statistics, *, content: Statistics | None = None) -> Tensor:
@@ -62,8 +77,8 @@ def match_statistics(z: Tensor, style: Tensor | Statistics, *, content: Statisti
     Args:
         z: [B, C, h, w], content latents.
         style: [B or 1, C, h', w'], style latents, or their statistics.
-        content: statistics to move away from; None for each latent's own. One for all frames of a clip keeps
-            the move the same, whatever comes into view.
+        content: of batch 1, to be moved to the style's in place of each latent's own: one map for all
+            latents, as the frames of a clip need it.
 
     Returns:
         [B, C, h, w], dtype of `z`.

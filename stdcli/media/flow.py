@@ -1,77 +1,92 @@
-"""Dense optical flow between frames, warping along it, and where it cannot be trusted.
+"""Motion between two frames: dense optical flow, warping along it, and where it cannot be followed.
 
-Legend: H W pixels. Flow is float32 [H, W, 2], (x, y) in pixels: what is at p in one frame is at p + flow(p)
-in the other.
+A flow is float32 [H, W, 2], in pixels, x then y: the point p of one frame lies at p + flow(p) in the other.
+Knows nothing of clips or models. OpenCV is needed for `dense_flow` alone, and imported there.
 """
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from stdcli.errors import ConfigError
+from stdcli.errors import ResourceError
+from stdcli.media.arrays import check_rgb
+
+_SMALLEST_SIDE_PX = 16
+"""OpenCV refuses frames of 8 pixels; smaller ones than this are continued by their edges."""
 
 
-def check_flow() -> None:
-    """Make sure that optical flow can be computed.
+def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Where every point of a frame lies in another frame, by OpenCV's DIS at its medium preset.
+
+    Args:
+        frame, other: uint8 [H, W, 3].
+
+    Returns:
+        float32 [H, W, 2], pixels; the same for any number of threads.
 
     Raises:
-        ConfigError: OpenCV is not installed.
+        ResourceError: OpenCV is not installed.
+        ValueError: other shapes or dtypes.
+    Source: Kroeger 2016, "Fast optical flow using dense inverse search".
     """
-    if find_spec("cv2") is None:
-        raise ConfigError(
-            "optical flow needs OpenCV, which is not installed",
-            [("--temporal", "flow asked for; off and blend need nothing")],
-            hint='pip install "stdcli[flow]"',
-        )
+    check_rgb(frame)
+    if frame.shape != other.shape:
+        raise ValueError(f"frames of different sizes: {list(frame.shape)} and {list(other.shape)}")
+    check_rgb(other)
+    try:
+        import cv2
+    except ImportError as error:
+        raise ResourceError(
+            "following motion needs OpenCV, which is not installed", hint="pip install 'stdcli[flow]'"
+        ) from error
+    height, width = frame.shape[:2]
+    margins = [(0, max(_SMALLEST_SIDE_PX - side, 0)) for side in (height, width)]
+    grey = [np.pad(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), margins, "edge") for rgb in (frame, other)]
+    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.ascontiguousarray(solver.calc(*grey, None)[:height, :width])
 
 
-def optical_flow(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Where every pixel of a frame is in another: DIS (Kroeger 2016), OpenCV's medium preset.
+def warp(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    """Values fetched along a flow: at p those of p + flow(p), bilinear, continued by the edges.
 
     Args:
-        here, there: uint8 [H, W, 3] of one size.
+        values: float32 [H, W, C] of the frame that the flow leads to.
+        flow: float32 [H, W, 2], pixels.
 
     Returns:
-        float32 [H, W, 2].
+        float32 [H, W, C].
     """
-    import cv2
+    height, width = values.shape[:2]
+    scale = 2 / np.array([max(width - 1, 1), max(height - 1, 1)], np.float32)  # grid_sample: corners at +-1
+    places = torch.from_numpy(_places(flow) * scale - 1)[None]
+    pixels = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)[None]
+    moved = torch.nn.functional.grid_sample(pixels, places, padding_mode="border", align_corners=True)
+    return moved[0].permute(1, 2, 0).contiguous().numpy()
 
-    if min(here.shape[:2]) < 16:  # OpenCV's coarsest level is empty then
-        return np.zeros((*here.shape[:2], 2), np.float32)
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (here, there)]
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
 
-
-def warp(picture: torch.Tensor, flow: np.ndarray) -> torch.Tensor:
-    """Fetch a picture's pixels from where a flow says they are; bilinear, the border repeated.
+def can_follow(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Where a flow can be trusted: it stays inside the frame, and the flow back returns to the start.
 
     Args:
-        picture: float [1, C, H, W].
-        flow: [H, W, 2].
+        flow: float32 [H, W, 2], pixels, from a frame to another.
+        back: the same from the other frame to this one.
 
     Returns:
-        [1, C, H, W]: at p, `picture` at p + flow(p).
+        bool [H, W]; False where the other frame does not show what is there.
+
+    Source: Ruder 2016, "Artistic style transfer for videos", section 4.2 (disocclusion), after Sundaram 2010.
     """
     height, width = flow.shape[:2]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([x, y], -1) + torch.from_numpy(flow)
-    scale = torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
-    return F.grid_sample(picture, (places * scale - 1)[None], padding_mode="border", align_corners=True)
+    returned = warp(back, flow)
+    gap = np.square(flow + returned).sum(2)
+    length = np.square(flow).sum(2) + np.square(returned).sum(2)
+    x, y = np.moveaxis(_places(flow), 2, 0)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return inside & (gap <= 0.01 * length + 0.5)
 
 
-def trusted(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Where a flow and the flow back agree and stay inside the picture: bool [H, W], False at occlusions.
-
-    Source: Ruder 2016, "Artistic style transfer for videos", eq. 5.
-    """
+def _places(flow: np.ndarray) -> np.ndarray:
+    """Where the flow leads: float32 [H, W, 2], pixels, x then y."""
     height, width = flow.shape[:2]
-    y, x = np.mgrid[:height, :width]
-    there_x, there_y = x + flow[..., 0], y + flow[..., 1]
-    inside = (there_x >= 0) & (there_x <= width - 1) & (there_y >= 0) & (there_y <= height - 1)
-    returned = warp(torch.from_numpy(back).permute(2, 0, 1)[None], flow)[0].permute(1, 2, 0).numpy()
-    apart = ((flow + returned) ** 2).sum(-1)
-    return inside & (apart <= 0.01 * ((flow**2).sum(-1) + (returned**2).sum(-1)) + 0.5)
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32) + flow

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from stdcli.diffusion.colours import (
     _SMALLEST_VARIANCE as EPSILON,
 )
-from stdcli.diffusion.colours import colour_statistics, match_colours, mix_colours
+from stdcli.diffusion.colours import colour_statistics, match_colours, mix_colours, pool_colours
 
 
 def gaussian(seed: int, *, mean: tuple[float, ...], mixing: list[list[float]]) -> torch.Tensor:
@@ -85,3 +86,25 @@ def test_mixed_colours_lie_between() -> None:
 
 def test_the_dtype_of_pictures_is_kept() -> None:
     assert match_colours(PICTURE.float(), STYLE.float()).dtype == torch.float32
+
+
+def test_pooled_colours_are_those_of_pictures_side_by_side() -> None:
+    third = gaussian(2, mean=(0.2, 0.7, 0.4), mixing=[[0.02, 0, 0], [0.01, 0.03, 0], [0, 0.01, 0.05]])
+    pooled = pool_colours([colour_statistics(torch.cat([PICTURE, STYLE])), colour_statistics(third)])
+    together = colour_statistics(torch.cat([PICTURE, STYLE, third], 3))
+    assert pooled.mean.shape == (1, 3, 1) and pooled.covariance.shape == (1, 3, 3)
+    assert torch.allclose(pooled.mean, together.mean, rtol=0, atol=1e-14)
+    assert torch.allclose(pooled.covariance, together.covariance, rtol=0, atol=1e-14)
+    with pytest.raises(ValueError, match="no statistics"):
+        pool_colours([])
+
+
+def test_given_content_makes_one_map_for_all_pictures() -> None:
+    """Pictures of one pool, matched with it, are parts of the pool matched as a whole."""
+    parts = torch.cat([PICTURE, 0.5 * PICTURE.flip(2) + 0.1])
+    whole = torch.cat(list(parts[:, None]), 3)
+    content = pool_colours([colour_statistics(part[None]) for part in parts])
+    result = match_colours(parts, STYLE, content=content)
+    assert torch.allclose(torch.cat(list(result[:, None]), 3), match_colours(whole, STYLE), atol=1e-10)
+    assert torch.equal(match_colours(parts[1:], STYLE, content=content), result[1:])
+    assert (result - match_colours(parts, STYLE)).abs().mean() > 0.03

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.diffusion.statistics import Statistics, channel_statistics, match_statistics, mix_statistics
+from stdcli.diffusion.statistics import (
+    Statistics,
+    channel_statistics,
+    match_statistics,
+    mix_statistics,
+    pool_statistics,
+)
 
 
 def draw(*shape, seed=0):
@@ -62,3 +68,22 @@ def test_wrong_weights_are_refused(weights):
     style = channel_statistics(draw(1, 2, 4, 4))
     with pytest.raises(ValueError, match="as many weights >= 0, not all 0"):
         mix_statistics([style, style], weights)
+
+
+def test_pooled_statistics_are_those_of_latents_side_by_side():
+    z = torch.cat([draw(1, 3, 4, 5), 2 * draw(1, 3, 4, 5, seed=1) + 3, draw(1, 3, 4, 5, seed=2) - 1])
+    pooled = pool_statistics([channel_statistics(z[:2]), channel_statistics(z[2:])])
+    together = z.numpy().transpose(1, 0, 2, 3).reshape(3, -1)
+    np.testing.assert_allclose(pooled.mean[..., 0, 0], together.mean(1)[None], rtol=1e-12)
+    np.testing.assert_allclose(pooled.std[..., 0, 0], together.std(1)[None], rtol=1e-12)
+    with pytest.raises(ValueError, match="no statistics"):
+        pool_statistics([])
+
+
+def test_given_content_makes_one_map_for_all_latents():
+    z, style = torch.cat([draw(1, 3, 8, 6), 2 * draw(1, 3, 8, 6, seed=1) + 3]), draw(1, 3, 5, 5, seed=2)
+    content = pool_statistics([channel_statistics(z)])
+    matched = match_statistics(z, style, content=content)
+    whole = match_statistics(torch.cat(list(z[:, None]), 3), style)
+    torch.testing.assert_close(torch.cat(list(matched[:, None]), 3), whole, rtol=0, atol=1e-12)
+    assert (matched - match_statistics(z, style)).abs().mean() > 0.3
