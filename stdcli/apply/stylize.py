@@ -16,7 +16,6 @@ import torch
 
 from stdcli.apply.clips import sample_frames, stylize_clip
 from stdcli.apply.job import Job
-from stdcli.apply.memory import check_memory
 from stdcli.apply.outputs import record, write_sidecar
 from stdcli.apply.session import Session
 from stdcli.apply.settings import settle
@@ -24,6 +23,7 @@ from stdcli.apply.targets import Target, plan_targets
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError, StdcliError
+from stdcli.media.flow import require_opencv
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.recipe import KEY
 from stdcli.models.load import load_model
@@ -64,8 +64,8 @@ def stylize(
         raise ConfigError(
             "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
         )
-    if config.temporal != "off":
-        check_memory(config.temporal)
+    if config.temporal == "flow":
+        require_opencv()
     targets = plan_targets(config, inputs, output=output, overwrite=overwrite)
     bundle = load_model(
         config.model,
