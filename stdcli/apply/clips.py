@@ -23,6 +23,9 @@ from stdcli.media.sources import is_pattern
 from stdcli.media.video import iter_frames
 from stdcli.runtime.interrupt import deferred_interrupt
 
+READ_THROUGH_PX = 50_000_000
+"""A clip of fewer pixels is read through sooner than ffmpeg is started for each sample."""
+
 Restyle = Callable[[np.ndarray], np.ndarray]
 Memory = Callable[[], Mapping[str, np.ndarray]]
 
@@ -98,7 +101,8 @@ def sample_frames(info: VideoInfo, count: int) -> list[np.ndarray]:
     """
     count = min(count, info.frames)
     places = [(2 * k + 1) * info.frames // (2 * count) for k in range(count)]
-    if info.seekable and not info.resample:
+    is_long = info.frames * info.width * info.height > READ_THROUGH_PX
+    if is_long and info.seekable and not info.resample:
         parts = (iter_clip(replace(info, first=info.first + place, frames=1)) for place in places)
         return [frame[..., :3] for part in parts for frame in part]
     wanted = set(places)

@@ -1,0 +1,100 @@
+"""What clips cost beside the model itself. Run it by name: `pytest tests/benchmarks/test_clips.py -s`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stdcli.apply.settings import settle
+from stdcli.cli.main import main
+from stdcli.config.schema import StylizeConfig
+from stdcli.media.probe import VideoInfo
+from stdcli.media.video import VideoWriter
+from stdcli.models.load import load_model
+
+MEASURED = """
+import json, resource, sys
+from stdcli.cli.main import main
+assert main(sys.argv[1:]) == 0
+own, ffmpeg = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+print(json.dumps([own / 1024, ffmpeg / 1024]))
+"""
+
+
+def say(name: str, value: str) -> None:
+    sys.stdout.write(f"\n{name}: {value}")
+
+
+def write_clip(path: Path, *, side_px: int, frames: int) -> Path:
+    rng = np.random.default_rng(3)
+    small = Image.fromarray(rng.integers(0, 256, (9, 24, 3), dtype=np.uint8))
+    wide = np.asarray(small.resize((3 * side_px, side_px), Image.Resampling.BICUBIC))
+    with VideoWriter(path, VideoInfo(side_px, side_px, Fraction(25), frames)) as writer:
+        for index in range(frames):
+            left = index % (2 * side_px)
+            writer.write(np.ascontiguousarray(wide[:, left : left + side_px]))
+    return path
+
+
+@pytest.fixture
+def style(tmp_path) -> Path:
+    path = tmp_path / "style.png"
+    rng = np.random.default_rng(2)
+    Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((256, 256)).save(path)
+    return path
+
+
+@pytest.mark.timeout(1800)
+def test_memory_does_not_grow_with_the_clip(tmp_path, style):
+    peaks = {}
+    for seconds in (10, 100):
+        clip = write_clip(tmp_path / f"{seconds}.mp4", side_px=128, frames=25 * seconds)
+        arguments = ["stylize", str(clip), "--style", str(style), "--steps", "1", "--quiet"]
+        command = [sys.executable, "-c", MEASURED, *arguments]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[seconds] = json.loads(done.stdout.splitlines()[-1])
+        own, ffmpeg = peaks[seconds]
+        say(
+            f"peak memory, clip of {seconds} s", f"{own:.0f} MiB, and {ffmpeg:.0f} MiB for the largest ffmpeg"
+        )
+    assert peaks[100][0] < 1.05 * peaks[10][0]
+    assert peaks[100][1] < 1.05 * peaks[10][1]
+
+
+@pytest.mark.timeout(1800)
+def test_throughput_against_bare_forwards(tmp_path, style, capsys):
+    """Decode, stylize, encode, all counted, over the network's forwards alone at the same batch; alternating."""
+    frames, side_px, batch = 96, 256, 4
+    clip = write_clip(tmp_path / "clip.mp4", side_px=side_px, frames=frames)
+    bundle = load_model("embedded")
+    plan = settle(StylizeConfig(steps=4), bundle.recipe, bundle.schedule).plan
+    condition, _ = bundle.condition(styles=[Image.open(style)], size_px=(side_px, side_px), guidance=1.0)
+    with torch.inference_mode():
+        x = bundle.codec.encode(torch.zeros(batch, 3, side_px, side_px, device=bundle.device))
+    bare, whole = [], []
+    for _ in range(4):
+        began_s = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(frames // batch):
+                for level in plan.levels[:4]:
+                    bundle.denoiser(x, level.t, condition)
+            x.cpu()
+        bare.append(time.perf_counter() - began_s)
+        command = ["stylize", str(clip), "--style", str(style), "--steps", "4", "--batch", str(batch)]
+        assert main([*command, "--json", "--overwrite"]) == 0
+        whole.append(json.loads(capsys.readouterr().out)["seconds"])
+    bare_s, whole_s = statistics.median(bare[1:]), statistics.median(whole[1:])
+    with capsys.disabled():
+        say("bare forwards", f"{frames / bare_s:.2f} frames per second")
+        say("whole pipeline", f"{frames / whole_s:.2f} frames per second, {bare_s / whole_s:.2f} of it")
+    assert bare_s / whole_s >= 0.85
