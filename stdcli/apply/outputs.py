@@ -16,10 +16,10 @@ from typing import Any
 import stdcli
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import to_plain
-from stdcli.errors import ConfigError
-from stdcli.media.containers import CONTAINERS
+from stdcli.errors import ConfigError, MediaError
+from stdcli.media.containers import CONTAINERS, container_of
 from stdcli.media.image import WRITABLE
-from stdcli.media.output import check_output, publish, temporary_path
+from stdcli.media.output import check_output, publish, temporary_path, write_errors
 from stdcli.media.sources import Source, is_pattern, resolve_input
 
 KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS), "sequence": set(WRITABLE)}
@@ -28,56 +28,100 @@ MARK = ".std"
 
 
 def find_inputs(name: str) -> list[Source]:
-    """Inputs behind a name; a folder's earlier results (`.std` before the suffix) are left out.
+    """Inputs behind a name; earlier results (`.std` before the suffix) are left out unless named one by one.
 
     Raises:
         MediaError: see `resolve_input`.
     """
     sources = resolve_input(name)
-    if not Path(name).is_dir():
+    if len(sources) == 1 and sources[0].path == Path(name).expanduser():
         return sources
     return [source for source in sources if not source.path.stem.endswith(MARK)] or sources
 
 
-def output_paths(sources: Sequence[Source], output: Path | None, *, overwrite: bool) -> list[Path]:
+def output_paths(
+    sources: Sequence[Source],
+    output: str | None,
+    *,
+    overwrite: bool,
+    metadata: bool = True,
+    protected: Sequence[Path] = (),
+) -> list[Path]:
     """Choose a path per source and make sure that each may be written.
 
     Args:
         sources: inputs.
-        output: what the user asked for: a file for one input, a folder for any number, None for "beside the
-            input, with `.std` before the suffix".
+        output: what the user asked for: a file for one input, a folder (one that is there, or a name that
+            ends in a slash) for any number, numbered pictures for a clip, None for "beside the input, with
+            `.std` before the suffix".
         overwrite: whether existing files may be replaced.
+        metadata: whether a record goes beside each result.
+        protected: files beside the inputs that may not be replaced even so.
 
     Returns:
         One path per source, in order.
 
     Raises:
         ConfigError: one file asked for several inputs, or two inputs with one output.
-        MediaError: a result exists, is its own input, or its folder is missing.
+        MediaError: a result or its record exists, is one of the run's own files, has no picture or clip
+            format, or its folder is missing or cannot be written to.
     """
-    numbered = output is not None and is_pattern(output)
-    as_folder = (
-        output is not None
-        and not numbered
-        and (output.is_dir() or str(output).endswith(("/", os.sep)) or len(sources) > 1)
-    )
-    if len(sources) > 1 and output is not None and not output.is_dir() and (numbered or output.suffix):
+    as_folder, wanted = _wanted(sources, output)
+    paths = [_one_path(source, wanted, as_folder=as_folder) for source in sources]
+    for path in {p for p in paths if paths.count(p) > 1}:
+        raise ConfigError("two inputs would be written to one file", [("--output", str(path))])
+    inputs = [*(source.path for source in sources), *protected]
+    for source, path in zip(sources, paths, strict=True):
+        _check_format(source, path)
+        if as_folder or is_pattern(path):
+            _check_parent(path)
+        record_path = sidecar_path(path)
+        for file in (path, record_path) if metadata and not _is_record(record_path) else (path,):
+            if file.parent.exists() and not is_pattern(file):
+                check_output(file, overwrite=overwrite, inputs=inputs)
+            elif not as_folder and not is_pattern(path):
+                check_output(file, overwrite=overwrite)
+    return paths
+
+
+def _wanted(sources: Sequence[Source], output: str | None) -> tuple[bool, Path | None]:
+    """Whether a folder was asked for, and what."""
+    if output is None:
+        return False, None
+    path = Path(output).expanduser()
+    is_folder = _is_folder(path) or str(output).endswith(("/", os.sep))
+    numbered = is_pattern(path)
+    if numbered and sources[0].kind == "image":
+        raise ConfigError("numbered results are for clips", [("--output", f"{output}; name one file")])
+    if len(sources) > 1 and not is_folder and (numbered or path.suffix):
         raise ConfigError(
             f"{len(sources)} inputs cannot go to one file",
             [("--output", f"{output} looks like a file; name a folder")],
         )
-    if numbered and sources[0].kind == "image":
-        raise ConfigError("numbered results are for clips", [("--output", f"{output}; name one file")])
-    paths = [_one_path(source, output, as_folder=as_folder) for source in sources]
-    for path in {p for p in paths if paths.count(p) > 1}:
-        raise ConfigError("two inputs would be written to one file", [("--output", str(path))])
-    inputs = [source.path for source in sources]
-    for path in paths:
-        if as_folder or is_pattern(path):
-            _check_parent(path)
-        if not (as_folder and not path.parent.exists()) and not is_pattern(path):
-            check_output(path, overwrite=overwrite, inputs=inputs)
-    return paths
+    return not numbered and (is_folder or len(sources) > 1), path
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is a record by an earlier run, which goes with its result."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"task", "config", "versions"} <= data.keys()
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long for anything
+        return False
+
+
+def _check_format(source: Source, path: Path) -> None:
+    if source.kind != "image" and not is_pattern(path):
+        container_of(path)
+    elif path.suffix.lower() not in WRITABLE:
+        raise MediaError("no picture format has this suffix", where=path, expected=" ".join(WRITABLE))
 
 
 def _check_parent(path: Path) -> None:
@@ -132,15 +176,24 @@ def record(
 
 
 def sidecar_path(result: Path) -> Path:
-    """`in.std.png` -> `in.std.json`; `frames/%05d.png` -> `frames.json`."""
+    """`in.std.png` -> `in.std.png.json`; `frames/%05d.png` -> `frames.json`."""
     if is_pattern(result):
         return result.parent.with_name(f"{result.parent.name}.json")
-    return result.with_suffix(".json")
+    return result.with_name(f"{result.name}.json")
 
 
 def write_sidecar(result: Path, data: Mapping[str, Any]) -> None:
-    """Write the record beside its result, atomically."""
+    """Write the record beside its result, atomically.
+
+    Raises:
+        MediaError: it cannot be written.
+        ResourceError: the disk is full.
+    """
     path = sidecar_path(result)
     temporary = temporary_path(path)
-    temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    publish(temporary, path, overwrite=True)
+    try:
+        with write_errors(path):
+            temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+            publish(temporary, path, overwrite=True)
+    finally:
+        temporary.unlink(missing_ok=True)

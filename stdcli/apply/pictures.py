@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stdcli.media.arrays import fit_max_size, resize
+from stdcli.media.arrays import fit_max_size, fitting_size, resize
 from stdcli.media.tensors import crop_back, pad_to_multiple, to_tensor, to_uint8
 
 Stylize = Callable[[torch.Tensor], torch.Tensor]
@@ -18,11 +18,9 @@ Stylize = Callable[[torch.Tensor], torch.Tensor]
 
 def compute_size(size_px: tuple[int, int], *, max_size: int | None, multiple_px: int) -> tuple[int, int]:
     """The padded size (H, W) at which a picture of `size_px` (H, W) is computed."""
-    height, width = size_px
-    if max_size is not None and max(size_px) > max_size:
-        scale = max_size / max(size_px)
-        height, width = max(1, round(height * scale)), max(1, round(width * scale))
-    return tuple(-(-side // multiple_px) * multiple_px for side in (height, width))
+    fitting = size_px if max_size is None else fitting_size(size_px, max_size)
+    height, width = (-(-side // multiple_px) * multiple_px for side in fitting)
+    return height, width
 
 
 def stylize_frames(

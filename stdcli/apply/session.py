@@ -85,7 +85,9 @@ class Session:
             return np.concatenate([self.stylize(part) for part in parts])
         try:
             return self._stylize(frames)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             if len(frames) == 1:
                 hint = f"add --max-size {max(256, max(frames.shape[1:3]) // 2)}, or --device cpu"
@@ -168,6 +170,10 @@ class _Remembering:
         result = self.stylizer(pixels, self.memory.carry(source))
         self.memory.keep(source, to_uint8(result)[0])
         return result
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _resized(rgb: np.ndarray, *, area_px: int) -> np.ndarray:

@@ -36,7 +36,7 @@ def stylize(
     config: StylizeConfig,
     inputs: Sequence[str],
     *,
-    output: Path | None,
+    output: str | None,
     overwrite: bool,
     metadata: bool,
     dry_run: bool,
@@ -66,7 +66,7 @@ def stylize(
         )
     if config.temporal == "flow":
         require_opencv()
-    targets = plan_targets(config, inputs, output=output, overwrite=overwrite)
+    targets = plan_targets(config, inputs, output=output, overwrite=overwrite, metadata=metadata)
     bundle = load_model(
         config.model,
         base=config.base,

@@ -15,7 +15,7 @@ from stdcli.config.schema import StylizeConfig
 from stdcli.errors import ConfigError, MediaError, ResourceError
 from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
-from stdcli.media.image import read_image
+from stdcli.media.image import check_image
 from stdcli.media.mux import Companions, find_companions
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.recipe import KEY
@@ -68,7 +68,7 @@ class Target:
 
 
 def plan_targets(
-    config: StylizeConfig, names: Sequence[str], *, output: Path | None, overwrite: bool
+    config: StylizeConfig, names: Sequence[str], *, output: str | None, overwrite: bool, metadata: bool
 ) -> list[Target]:
     """Find all inputs and settle what becomes of each.
 
@@ -77,6 +77,7 @@ def plan_targets(
         names: files, folders, globs, numbered pictures.
         output: what the user asked for; see `output_paths`.
         overwrite: whether results may replace files.
+        metadata: whether a record goes beside each result.
 
     Returns:
         One target per input, in order.
@@ -87,9 +88,10 @@ def plan_targets(
         ResourceError: not enough disk space.
     """
     sources = [source for name in names for source in find_inputs(name)]
-    paths = output_paths(sources, output, overwrite=overwrite)
+    styles = [Path(style) for style in config.style]
+    paths = output_paths(sources, output, overwrite=overwrite, metadata=metadata, protected=styles)
     if len(sources) == 1 and sources[0].kind == "image":
-        read_image(sources[0].path)  # of many, each is tried at its turn
+        check_image(sources[0].path)  # of many, each is tried at its turn
     return [
         Target(source, path, None if source.kind == "image" else _plan_clip(config, source, path, overwrite))
         for source, path in zip(sources, paths, strict=True)

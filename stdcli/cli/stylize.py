@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,7 +37,7 @@ StyleWeights = Annotated[
     str | None, typer.Option("--style-weights", metavar="A,B", help="One weight per --style.")
 ]
 Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--output", "-o", metavar="PATH", help="File or folder; default: beside the input."),
 ]
 Model = Annotated[
@@ -164,7 +163,7 @@ def stylize(
       stdcli stylize photo.jpg --style painting.png
       stdcli stylize clip.mp4 --style painting.png --steps 4 -o painted.mp4
       stdcli stylize 'photos/*.jpg' --style a.png --style b.png --style-weights 2,1 -o out/
-      stdcli stylize other.jpg --config photo.std.json
+      stdcli stylize other.jpg --config photo.std.png.json
       stdcli stylize 'shot/%05d.png' --style a.png --fps 24 -o shot.mov
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)

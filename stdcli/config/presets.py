@@ -90,7 +90,7 @@ def read_task_file(path: Path, task: str | None = None) -> tuple[str, dict[str, 
         raise ConfigError(
             "does not say which task it is for", where=path, expected=_task_list(), hint="add `task: ...`"
         )
-    if stated not in TASKS:
+    if not isinstance(stated, str) or stated not in TASKS:
         raise ConfigError("unknown task", where=path, got=repr(stated), expected=_task_list())
     if task is not None and stated != task:
         raise ConfigError("belongs to another task", where=path, got=repr(stated), expected=repr(task))

@@ -22,11 +22,16 @@ def fit_max_size(rgb: np.ndarray, max_size: int) -> np.ndarray:
     check_rgb(rgb)
     if max_size < 1:
         raise ValueError(f"max_size must be at least 1, got {max_size}")
-    height, width = rgb.shape[:2]
-    longer = max(height, width)
+    return resize(rgb, *fitting_size(rgb.shape[:2], max_size))
+
+
+def fitting_size(size_px: tuple[int, int], max_size: int) -> tuple[int, int]:
+    """(H, W) shrunk so that the longer side is at most `max_size`, each side at least 1; never enlarged."""
+    longer = max(size_px)
     if longer <= max_size:
-        return rgb
-    return resize(rgb, max(1, round(height * max_size / longer)), max(1, round(width * max_size / longer)))
+        return size_px
+    height, width = (max(1, round(side * max_size / longer)) for side in size_px)
+    return height, width
 
 
 def resize(rgb: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -15,8 +15,12 @@ from stdcli.errors import MediaError
 
 ADDRESS = re.compile(r"\[[^\]]* @ 0x[0-9a-f]+\] ")  # which of ffmpeg's objects speaks
 AFTERMATH = re.compile(
-    r"Task finished|Terminating thread|Nothing was written|Conversion failed|Last message rep"
+    r"^frame=|Task finished|Terminating thread|Nothing was written|Conversion failed|Last message rep"
 )
+
+
+MAX_PIXELS = 150_000_000
+"""Of a frame; a damaged header may claim any size."""
 
 
 class Finished(NamedTuple):
@@ -45,7 +49,7 @@ def ffmpeg_command(*arguments: str) -> list[str]:
 
 def input_file(path: Path) -> list[str]:
     """Options that open `path` as a file, whatever its name looks like, and let it refer to files only."""
-    return ["-protocol_whitelist", "file", "-i", f"file:{path}"]
+    return ["-protocol_whitelist", "file", "-max_pixels", str(MAX_PIXELS), "-i", f"file:{path}"]
 
 
 def run_ffmpeg(*arguments: str) -> Finished:

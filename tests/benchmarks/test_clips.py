@@ -73,7 +73,7 @@ def test_memory_does_not_grow_with_the_clip(tmp_path, style):
 
 @pytest.mark.timeout(1800)
 def test_throughput_against_bare_forwards(tmp_path, style, capsys):
-    """Decode, stylize, encode, all counted, over the network's forwards alone at the same batch; alternating."""
+    """Decode, stylize, encode, all counted, beside the network's forwards alone at the same batch."""
     frames, side_px, batch = 96, 256, 4
     clip = write_clip(tmp_path / "clip.mp4", side_px=side_px, frames=frames)
     bundle = load_model("embedded")

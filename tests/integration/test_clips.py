@@ -231,7 +231,7 @@ def uninterrupted(clip, style, model, out, *options):
     run(clip, "--style", style, "--model", model, "-o", out, *options)
     data = out.read_bytes()
     out.unlink()
-    out.with_suffix(".json").unlink()
+    out.with_name(out.name + ".json").unlink()
     return data
 
 
@@ -264,7 +264,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert "at frame 8 of 11" in capsys.readouterr().err
     assert sum(frames) == 3
     assert out.read_bytes() == expected
-    assert names(tmp_path) == sorted([*before, out.name, "out.json"])
+    assert names(tmp_path) == sorted([*before, out.name, f"{out.name}.json"])
 
 
 KILLED = """
@@ -325,7 +325,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
     assert names(tmp_path) == sorted([*before, "out.mp4.job", "out.partial.mp4"])
     run(clip, "--style", style, "--model", model, "-o", out, "--batch", 1)
     assert out.read_bytes() == expected
-    assert names(tmp_path) == sorted([*before, "out.mp4", "out.json"])
+    assert names(tmp_path) == sorted([*before, "out.mp4", f"{out.name}.json"])
 
 
 def test_numbered_results_go_on_too(tmp_path, clip, model, style, monkeypatch):

@@ -188,7 +188,7 @@ def test_seed_decides_and_nothing_else_does(files, model):
 def test_record_replays_the_run(files, model):
     photo, style, folder = files
     run(photo, "--style", style, "--model", model, "--steps", 3, "--strength", 0.5, "--seed", 9)
-    sidecar = folder / "photo.std.json"
+    sidecar = folder / "photo.std.png.json"
     data = json.loads(sidecar.read_text())
     assert data["settings"]["evaluations"] == 3
     assert read_recipe(folder / "photo.std.png") == data
@@ -199,7 +199,7 @@ def test_record_replays_the_run(files, model):
 def test_no_metadata_leaves_none(files, model):
     photo, style, folder = files
     run(photo, "--style", style, "--model", model, "--no-metadata")
-    assert not (folder / "photo.std.json").exists()
+    assert not (folder / "photo.std.png.json").exists()
     assert read_recipe(folder / "photo.std.png") is None
 
 

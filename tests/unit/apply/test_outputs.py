@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.apply.outputs import output_paths, sidecar_path
+from stdcli.apply.outputs import find_inputs, output_paths, sidecar_path, write_sidecar
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.sources import Source
 
@@ -24,25 +24,77 @@ def test_beside_the_input_with_its_own_suffix(tmp_path):
 
 def test_file_for_one_folder_for_many(tmp_path):
     one, two = image(tmp_path / "a.png"), image(tmp_path / "b.png")
-    assert output_paths([one], tmp_path / "x.webp", overwrite=False) == [tmp_path / "x.webp"]
+    assert output_paths([one], str(tmp_path / "x.webp"), overwrite=False) == [tmp_path / "x.webp"]
     folder = tmp_path / "out"
-    assert output_paths([one, two], folder, overwrite=False) == [folder / "a.std.png", folder / "b.std.png"]
+    assert output_paths([one, two], str(folder), overwrite=False) == [
+        folder / "a.std.png",
+        folder / "b.std.png",
+    ]
     with pytest.raises(ConfigError, match="2 inputs cannot go to one file"):
-        output_paths([one, two], tmp_path / "x.png", overwrite=False)
+        output_paths([one, two], str(tmp_path / "x.png"), overwrite=False)
 
 
 def test_two_inputs_of_one_name_are_refused(tmp_path):
     (tmp_path / "sub").mkdir()
     sources = [image(tmp_path / "a.png"), image(tmp_path / "sub/a.png")]
     with pytest.raises(ConfigError, match="two inputs would be written to one file"):
-        output_paths(sources, tmp_path / "out", overwrite=False)
+        output_paths(sources, str(tmp_path / "out"), overwrite=False)
 
 
 def test_no_input_is_ever_replaced(tmp_path):
     one = image(tmp_path / "a.png")
     with pytest.raises(MediaError, match="input itself"):
-        output_paths([one], one.path, overwrite=True)
+        output_paths([one], str(one.path), overwrite=True)
+
+
+def test_a_slash_makes_a_folder_of_a_name(tmp_path):
+    one = image(tmp_path / "a.png")
+    assert output_paths([one], f"{tmp_path}/out/", overwrite=False) == [tmp_path / "out/a.std.png"]
+    assert output_paths([one], f"{tmp_path}/out.png/", overwrite=False) == [tmp_path / "out.png/a.std.png"]
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.mp4", "x.gif", "x"])
+def test_a_picture_needs_a_picture_format(tmp_path, name):
+    with pytest.raises(MediaError, match="no picture format"):
+        output_paths([image(tmp_path / "a.png")], str(tmp_path / name), overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x.png", "x.gif"])
+def test_a_clip_needs_a_container(tmp_path, name):
+    with pytest.raises(MediaError):
+        output_paths([Source(tmp_path / "a.mp4", "video")], str(tmp_path / name), overwrite=False)
+
+
+def test_neither_styles_nor_files_of_others_are_replaced(tmp_path):
+    one, style = image(tmp_path / "a.png"), tmp_path / "style.png"
+    style.touch()
+    with pytest.raises(MediaError, match="input itself"):
+        output_paths([one], str(style), overwrite=True, protected=[style])
+    (tmp_path / "x.png.json").write_text('{"precious": 1}')
+    with pytest.raises(MediaError, match="exists already"):
+        output_paths([one], str(tmp_path / "x.png"), overwrite=False)
+    output_paths([one], str(tmp_path / "x.png"), overwrite=False, metadata=False)
+    (tmp_path / "x.png.json").write_text('{"task": "stylize", "config": {}, "versions": {}}')
+    output_paths([one], str(tmp_path / "x.png"), overwrite=False)
+
+
+def test_earlier_results_are_no_inputs_of_folders_and_globs(tmp_path, monkeypatch):
+    for name in ("a.png", "a.std.png"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for asked in (str(tmp_path), "*.png", f"{tmp_path}/*.png"):
+        assert [source.path.name for source in find_inputs(asked)] == ["a.png"]
+    assert [source.path.name for source in find_inputs("a.std.png")] == ["a.std.png"]
+
+
+def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "x.png.json").mkdir()
+    with pytest.raises(MediaError):
+        write_sidecar(tmp_path / "x.png", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png.json"]
 
 
 def test_sidecar_name():
-    assert sidecar_path(Path("x/a.std.png")) == Path("x/a.std.json")
+    """One per result, whatever the results' suffixes."""
+    assert sidecar_path(Path("x/a.std.png")) == Path("x/a.std.png.json")
+    assert sidecar_path(Path("x/y.std/%05d.png")) == Path("x/y.std.json")

@@ -17,6 +17,7 @@ from stdcli.apply.pictures import compute_size, stylize_frames
         ((1, 1), None, (16, 16)),
         ((61, 75), 75, (64, 80)),
         ((200, 100), 50, (64, 32)),
+        ((1400, 1920), 264, (192, 272)),
     ],
 )
 def test_size_is_padded_after_shrinking(size, max_size, expected):

@@ -116,7 +116,7 @@ def test_a_problem_inside_a_list_names_the_layer_of_the_list() -> None:
 def test_a_run_is_replayed_from_its_json_file(tmp_path: Path) -> None:
     first = resolve("stylize", preset="soft", flags={"style": ["a.jpg"], "gamma": 0.2})
     data = {"stdcli": "0.1.0", "config": first.config.model_dump()}
-    path = config_file(tmp_path, json.dumps(data), "out.std.json")
+    path = config_file(tmp_path, json.dumps(data), "out.std.png.json")
     again = resolve("stylize", config_file=path)
     assert again.config == first.config
     assert again.origins["gamma"] == f"--config {path}"
@@ -156,3 +156,25 @@ def test_nested_keys_merge_key_by_key(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(ConfigError) as caught:
         resolve("recipe", sets=["steps.x=1", "start=3"])
     assert {name for name, _ in caught.value.problems} == {"steps", "start"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 3000,
+        "? [1]\n: 2",
+        "{{1: 2}: 3}",
+        'steps: !!int ""',
+        'steps: !!bool "x"',
+        'steps: !!timestamp "x"',
+        "style: &x [*x]",
+        "a: &a [1, 2]\nb: [*a, *a]",
+        "task: [1]",
+        "task: {}",
+    ],
+)
+def test_strange_yaml_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = config_file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        resolve("stylize", config_file=path)
+    assert str(path) in str(caught.value)
