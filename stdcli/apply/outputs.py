@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def output_paths(
     overwrite: bool,
     metadata: bool = True,
     protected: Sequence[Path] = (),
+    is_finished: Callable[[Source, Path], bool] = lambda source, path: False,
 ) -> list[Path]:
     """Choose a path per source and make sure that each may be written.
 
@@ -57,6 +58,7 @@ def output_paths(
         overwrite: whether existing files may be replaced.
         metadata: whether a record goes beside each result.
         protected: files beside the inputs that may not be replaced even so.
+        is_finished: whether a result is there and right, so that nothing will be written.
 
     Returns:
         One path per source, in order.
@@ -73,6 +75,8 @@ def output_paths(
     inputs = [*(source.path for source in sources), *protected]
     for source, path in zip(sources, paths, strict=True):
         _check_format(source, path)
+        if is_finished(source, path):
+            continue
         if as_folder or is_pattern(path):
             _check_parent(path)
         record_path = sidecar_path(path)
@@ -103,11 +107,39 @@ def _wanted(sources: Sequence[Source], output: str | None) -> tuple[bool, Path |
 
 def _is_record(path: Path) -> bool:
     """Whether a file is a record by an earlier run, which goes with its result."""
+    return _read_record(path) is not None
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) and {"task", "config", "versions"} <= data.keys() else None
+
+
+def is_made_by(result: Path, config: StylizeConfig, source: Source, others: Sequence[Path]) -> bool:
+    """Whether a result is there, by its record from the same values, and newer than what it was made from.
+
+    Args:
+        result: where it would be.
+        config: the values.
+        source: the input.
+        others: further files it depends on.
+    """
+    data = _read_record(sidecar_path(result))
+    if data is None or not result.exists():
         return False
-    return isinstance(data, dict) and {"task", "config", "versions"} <= data.keys()
+    is_same = data["config"] == _given(config) and data.get("input") == source.path.name
+    changed_ns = result.stat().st_mtime_ns
+    return is_same and all(
+        file.exists() and file.stat().st_mtime_ns <= changed_ns for file in (source.path, *others)
+    )
+
+
+def _given(config: StylizeConfig) -> dict[str, Any]:
+    """The values that differ from the defaults, JSON-ready."""
+    return to_plain(config.model_dump(mode="json", exclude_defaults=True))
 
 
 def _is_folder(path: Path) -> bool:
@@ -161,11 +193,10 @@ def record(
     Returns:
         JSON-ready mapping; its `config` is what `--config` reads.
     """
-    kept = config.model_dump(mode="json", exclude_defaults=True)
     return to_plain(
         {
             "task": "stylize",
-            "config": kept,
+            "config": _given(config),
             "settings": dict(settings),
             "model": dict(model),
             "input": source.name,

@@ -66,6 +66,14 @@ class Session:
         memory = None if mode == "off" else Memory(mode)
         return replace(self, content=self._pool(samples), memory=memory)
 
+    def check(self) -> None:
+        """Try what can be tried without a picture.
+
+        Raises:
+            ModelError: the model needs a style picture, or its style adapter does not fit.
+        """
+        self._make_condition((8 * self.bundle.multiple_px, 8 * self.bundle.multiple_px))
+
     def batch_for(self, size_px: tuple[int, int]) -> int:
         """How many frames of `size_px` (H, W) fill the device, or as many as the user said."""
         if self.memory is not None:

@@ -58,13 +58,13 @@ class Settings:
         ]
         parts = [
             f"steps {self.evaluations}",
-            f"strength {recipe.strength:g}",
+            "" if recipe.timesteps else f"strength {recipe.strength:g}",
             f"timesteps {timesteps}",
             guidance,
-            *filter(None, extras),
+            *extras,
             f"{_count(self.evaluations, 'evaluation')}, {_count(self.forwards, 'forward')} per frame",
         ]
-        return " · ".join(parts)
+        return " · ".join(filter(None, parts))
 
     def facts(self) -> dict[str, Any]:
         """The same for machines."""
@@ -74,6 +74,7 @@ class Settings:
             "timesteps": list(self.plan.timesteps),
             **self.recipe.model_dump(mode="json", exclude={"timesteps", "steps"}),
             "steps": self.evaluations,
+            "strength": None if self.recipe.timesteps else self.recipe.strength,
         }
 
 

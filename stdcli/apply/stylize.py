@@ -1,14 +1,14 @@
-"""`stdcli stylize`: pictures and clips restyled by a model, from resolved settings to files on disk.
+"""`stdcli stylize`: pictures and clips restyled by a model, as planned (`targets.py`), to files on disk.
 
-Everything that can be refused is refused before the model is loaded; everything that will happen is said
-before it happens.
+What the files alone tell is refused before this is even imported, what the model alone tells before any work;
+everything that will happen is said before it happens.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,10 @@ from stdcli.apply.job import Job
 from stdcli.apply.outputs import record, write_sidecar
 from stdcli.apply.session import Session
 from stdcli.apply.settings import settle
-from stdcli.apply.targets import Target, plan_targets
+from stdcli.apply.targets import Plan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
-from stdcli.errors import ConfigError, MediaError, StdcliError
-from stdcli.media.flow import require_opencv
+from stdcli.errors import MediaError, StdcliError
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.recipe import KEY
 from stdcli.models.load import load_model
@@ -34,22 +33,20 @@ SAMPLES = 12
 
 def stylize(
     config: StylizeConfig,
-    inputs: Sequence[str],
+    work: Plan,
     *,
-    output: str | None,
     overwrite: bool,
     metadata: bool,
     dry_run: bool,
     console: Console,
 ) -> None:
-    """Restyle everything that `inputs` names.
+    """Do what was planned.
 
     An input among several that cannot be read is reported and passed over.
 
     Args:
         config: resolved settings.
-        inputs: files, folders, globs and numbered pictures.
-        output: file, folder or numbered pictures; None for beside each input.
+        work: from `stdcli.apply.targets.plan`.
         overwrite: whether results may replace files.
         metadata: whether the recipe is stored inside and beside the results.
         dry_run: say what would be done and stop before any denoising.
@@ -59,14 +56,10 @@ def stylize(
         StdcliError: see `stdcli/errors.py`; nothing half written is left behind, and finished parts of clips
             are kept for the same command to go on from.
     """
-    styles = [_read_style(Path(path)) for path in config.style]
-    if not styles and not config.prompt:
-        raise ConfigError(
-            "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
-        )
-    if config.temporal == "flow":
-        require_opencv()
-    targets = plan_targets(config, inputs, output=output, overwrite=overwrite, metadata=metadata)
+    for path in work.finished:
+        console.note(f"already made: {path}")
+    if not work.targets and not work.refused:
+        return
     bundle = load_model(
         config.model,
         base=config.base,
@@ -79,56 +72,53 @@ def stylize(
     settings = settle(config, bundle.recipe, bundle.schedule)
     console.note(settings.line())
     console.detail(bundle.dtype_reason)
+    session = Session(bundle, config, settings, work.styles)
     if dry_run:
-        for target in targets:
+        session.check()
+        for target in work.targets:
             console.result(f"would write {target.path}", path=target.path, dry_run=True, **settings.facts())
         return
-    session = Session(bundle, config, settings, styles)
-    for note in bundle.notes:
-        console.warning(note)
-    failed = [
-        target
-        for target in targets
-        if not _try(session, target, overwrite, metadata, console, alone=len(targets) == 1)
-    ]
+    failed = [_pass_over(source.path, error, console) for source, error in work.refused]
+    alone = len(work.targets) + len(work.refused) == 1
+    for target in work.targets:
+        try:
+            _run(session, target, overwrite=overwrite, metadata=metadata, console=console)
+        except MediaError as error:
+            if alone:
+                raise
+            failed.append(_pass_over(target.source.path, error, console))
+        _tell(session, console)
     if failed:
-        raise MediaError(f"{len(failed)} of {len(targets)} inputs were passed over; the reasons are above")
+        count = len(work.targets) + len(work.refused)
+        raise MediaError(f"{len(failed)} of {count} inputs were passed over; the reasons are above")
 
 
-def _read_style(path: Path) -> Picture:
-    try:
-        return read_image(path)
-    except MediaError as error:
-        error.where = f"--style {path}"
-        raise
+def _pass_over(path: Path, error: MediaError, console: Console) -> Path:
+    console.warning(error.render().removeprefix("error: "))
+    return path
 
 
-def _try(
-    session: Session, target: Target, overwrite: bool, metadata: bool, console: Console, *, alone: bool
-) -> bool:
-    """Restyle one input; False if it cannot be read or written and others are to follow."""
-    try:
-        _run(session, target, overwrite=overwrite, metadata=metadata, console=console)
-    except MediaError as error:
-        if alone:
-            raise
-        console.warning(error.render().removeprefix("error: "))
-        return False
-    return True
+def _tell(session: Session, console: Console) -> None:
+    """Say what has come up, once."""
+    for notes in (session.bundle.notes, session.notes):
+        for note in notes:
+            console.warning(note)
+        notes.clear()
 
 
 def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
     started_s = time.perf_counter()
     facts = session.settings.facts()
-    data = record(session.config, facts, session.bundle.identity, source=target.source.path)
     target.path.parent.mkdir(parents=True, exist_ok=True)
+    data = None
+    if metadata or target.clip is not None:
+        data = record(session.config, facts, session.bundle.identity, source=target.source.path)
     if target.clip is None:
-        frames, notes = 1, _run_picture(session, target, data if metadata else None, overwrite=overwrite)
+        frames, notes = 1, _run_picture(session, target, data, overwrite=overwrite)
     else:
         frames, notes = _run_clip(session, target, data, metadata, overwrite=overwrite, console=console)
-    for note in (*session.notes, *notes):
+    for note in notes:
         console.warning(note)
-    session.notes.clear()
     if metadata:
         write_sidecar(target.path, data)
     seconds = time.perf_counter() - started_s

@@ -9,13 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from stdcli.apply.job import Job, job_folder
-from stdcli.apply.outputs import find_inputs, output_paths
+from stdcli.apply.outputs import find_inputs, is_made_by, output_paths
 from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
 from stdcli.config.schema import StylizeConfig
 from stdcli.errors import ConfigError, MediaError, ResourceError
 from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
-from stdcli.media.image import check_image
+from stdcli.media.image import Picture, check_image, read_image
 from stdcli.media.mux import Companions, find_companions
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.recipe import KEY
@@ -24,6 +24,8 @@ from stdcli.media.sources import Source, is_pattern
 from stdcli.media.video import encoding_notes
 
 PNG_BYTES_PER_PIXEL = 1.5
+CHECKED_PICTURES = 16
+"""Of so many inputs each is looked at before the model is loaded; of more, each at its turn."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,27 @@ class Target:
     clip: Clip | None
 
 
-def plan_targets(
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        targets: what is to be made.
+        styles: style pictures.
+        finished: results that an earlier run of the same command has made.
+        refused: inputs among several that cannot be had, with the reason.
+    """
+
+    targets: list[Target]
+    styles: list[Picture]
+    finished: list[Path]
+    refused: list[tuple[Source, MediaError]]
+
+
+def plan(
     config: StylizeConfig, names: Sequence[str], *, output: str | None, overwrite: bool, metadata: bool
-) -> list[Target]:
-    """Find all inputs and settle what becomes of each.
+) -> Plan:
+    """Find all inputs and settle what becomes of each; nothing is loaded and nothing written.
 
     Args:
         config: the user's values.
@@ -79,23 +98,58 @@ def plan_targets(
         overwrite: whether results may replace files.
         metadata: whether a record goes beside each result.
 
-    Returns:
-        One target per input, in order.
-
     Raises:
-        ConfigError: values that do not fit the inputs.
-        MediaError: an input cannot be read, or a result not be written.
-        ResourceError: not enough disk space.
+        ConfigError: values that do not fit the inputs, or no style.
+        MediaError: the only input, or a style picture, cannot be read; a result cannot be written.
+        ResourceError: not enough disk space, or a package is missing.
     """
+    if not config.style and not config.prompt:
+        raise ConfigError(
+            "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
+        )
+    if config.temporal == "flow":
+        from stdcli.media.flow import require_opencv  # brings torch, seconds that a refusal need not wait for
+
+        require_opencv()
     sources = [source for name in names for source in find_inputs(name)]
-    styles = [Path(style) for style in config.style]
-    paths = output_paths(sources, output, overwrite=overwrite, metadata=metadata, protected=styles)
-    if len(sources) == 1 and sources[0].kind == "image":
-        check_image(sources[0].path)  # of many, each is tried at its turn
-    return [
-        Target(source, path, None if source.kind == "image" else _plan_clip(config, source, path, overwrite))
-        for source, path in zip(sources, paths, strict=True)
-    ]
+    styles = [_read_style(Path(path)) for path in config.style]
+    protected = [Path(style) for style in config.style]
+
+    def is_finished(source: Source, path: Path) -> bool:
+        return len(sources) > 1 and not overwrite and is_made_by(path, config, source, protected)
+
+    paths = output_paths(
+        sources,
+        output,
+        overwrite=overwrite,
+        metadata=metadata,
+        protected=protected,
+        is_finished=is_finished,
+    )
+    targets, finished, refused = [], [], []
+    for source, path in zip(sources, paths, strict=True):
+        if is_finished(source, path):
+            finished.append(path)
+            continue
+        try:
+            if source.kind == "image" and len(sources) <= CHECKED_PICTURES:
+                check_image(source.path)
+            clip = None if source.kind == "image" else _plan_clip(config, source, path, overwrite)
+        except MediaError as error:
+            if len(sources) == 1:
+                raise
+            refused.append((source, error))
+            continue
+        targets.append(Target(source, path, clip))
+    return Plan(targets, styles, finished, refused)
+
+
+def _read_style(path: Path) -> Picture:
+    try:
+        return read_image(path)
+    except MediaError as error:
+        error.where = f"--style {path}"
+        raise
 
 
 def _plan_clip(config: StylizeConfig, source: Source, path: Path, overwrite: bool) -> Clip:

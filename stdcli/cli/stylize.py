@@ -61,7 +61,7 @@ Steps = Annotated[
 ]
 Timesteps = Annotated[
     str | None,
-    typer.Option("--timesteps", metavar="T,T,...", help="Exact timesteps; wins over steps, strength."),
+    typer.Option("--timesteps", metavar="T,T,...", help="Exact timesteps, instead of steps and strength."),
 ]
 Strength = Annotated[
     float | None,
@@ -197,14 +197,12 @@ def stylize(
         "offline": offline,
     }
     resolved = resolve("stylize", preset=preset, config_file=config, sets=sets or (), flags=flags)
-    from stdcli.apply.stylize import stylize as run
+    from stdcli.apply.targets import plan
 
-    run(
-        resolved.config,
-        inputs,
-        output=output,
-        overwrite=overwrite,
-        metadata=not no_metadata,
-        dry_run=dry_run,
-        console=console,
+    keep = {"overwrite": overwrite, "metadata": not no_metadata}
+    work = plan(resolved.config, inputs, output=output, **keep)
+    from stdcli.apply.stylize import (
+        stylize as run,  # brings the models, seconds that a refusal need not wait for
     )
+
+    run(resolved.config, work, dry_run=dry_run, console=console, **keep)

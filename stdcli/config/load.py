@@ -74,7 +74,11 @@ def resolve(
     data: dict[str, Any] = {}
     written: dict[str, str] = {}
     for layer, values in layers:
-        for name, value in _leaves(values):
+        leaves = dict(_leaves(values))
+        for rival in {rival for name in leaves for rival in schema.rivals.get(name, ())} - leaves.keys():
+            data.pop(rival, None)
+            written.pop(rival, None)
+        for name, value in leaves.items():
             _put(data, name, value)
             written[name] = layer
     try:

@@ -6,10 +6,10 @@ set: the model's own recipe decides". Knows nothing of files, layers or torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,10 @@ class Section(BaseModel):
     YAML reads `no` as False and pydantic takes False for 0, hence the check. Subclasses yield contradictions
     from `conflicts`; all of them are reported at once.
     """
+
+    rivals: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Values that say the same in another way: where a layer gives one, what lower layers say of the others is
+    dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -158,6 +162,12 @@ def sampling_conflicts(
 class StylizeConfig(Section):
     """`stdcli stylize`: repaint pictures and videos in a style."""
 
+    rivals: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "timesteps": ("steps",),
+        "steps": ("timesteps",),
+        "strength": ("timesteps",),
+    }
+
     model: Text = "embedded"
     """'embedded', a folder, a single file or a Hub id."""
     base: Text | None = None
@@ -175,7 +185,7 @@ class StylizeConfig(Section):
     steps: Steps | None = None
     """Evaluations of the student."""
     timesteps: Timesteps | None = None
-    """Exact timesteps, falling; they win over steps and strength."""
+    """Exact timesteps, falling, instead of steps and strength."""
     strength: Strength | None = None
     """Noise fraction where the path starts; 1 ignores the input."""
     guidance: Guidance | None = None
@@ -192,7 +202,7 @@ class StylizeConfig(Section):
     max_size: Annotated[int, Field(ge=32)] | None = None
     """Longest side in pixels while computing; the output keeps the input's size."""
     batch: Annotated[int, Field(ge=1)] | None = None
-    """Pictures or frames per forward."""
+    """Frames of a clip per forward."""
     fps: FrameRate | None = None
     """Resample clips to this frame rate, such as 25 or 30000/1001; else they keep their own."""
     start: Seconds | None = None
