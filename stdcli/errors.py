@@ -149,3 +149,9 @@ class NumericsError(StdcliError):
     """A value is NaN or infinite."""
 
     exit_code = 9
+
+
+class Interrupted(StdcliError):
+    """The user stopped the command."""
+
+    exit_code = INTERRUPTED_EXIT_CODE

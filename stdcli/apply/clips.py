@@ -1,58 +1,127 @@
-"""One clip through a stylizer: every frame, same size, same rate, same sound.
+"""One clip through a stylizer: every frame, same size, same rate, same sound; what was done is never lost.
 
-Frames stream: at most one batch is in memory, whatever the clip's length.
+Decoding, stylizing and coding run side by side; a few batches are in memory, whatever the clip's length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
+from stdcli.apply.job import SEGMENT_FRAMES, Job
+from stdcli.apply.pipeline import WriteBehind, read_ahead
+from stdcli.apply.sinks import Sink
 from stdcli.console import Progress
-from stdcli.media.video import VideoInfo, VideoWriter, iter_frames
+from stdcli.errors import Interrupted, MediaError
+from stdcli.media.probe import VideoInfo
+from stdcli.media.sequence import iter_sequence
+from stdcli.media.sources import is_pattern
+from stdcli.media.video import iter_frames
+from stdcli.runtime.interrupt import deferred_interrupt
 
-Batch = Callable[[np.ndarray], np.ndarray]
+Restyle = Callable[[np.ndarray], np.ndarray]
+Memory = Callable[[], Mapping[str, np.ndarray]]
 
 
 def stylize_clip(
-    source: Path,
-    output: Path,
-    stylize: Batch,
-    *,
     info: VideoInfo,
+    restyle: Restyle,
+    *,
+    sink: Sink,
+    job: Job,
     batch_size: int,
-    comment: str | None,
+    memory: Memory,
     overwrite: bool,
     progress: Progress,
-) -> tuple[int, list[str]]:
-    """Restyle a clip file.
+) -> None:
+    """Restyle a clip, from where its job stands to the end.
 
     Args:
-        source: the clip.
-        output: result; appears only when complete.
-        stylize: uint8 [B, H, W, 3] -> the same.
-        info: of `source`.
-        batch_size: frames per call.
-        comment: text for the container's comment, or None.
-        overwrite: whether `output` may be replaced.
+        info: of the clip; `frames` is known.
+        restyle: uint8 [B, H, W, 3] -> the same.
+        sink: where frames go.
+        job: the clip's state on disk, entered.
+        batch_size: frames per call of `restyle`.
+        memory: what `restyle` must remember from one frame to the next, as of its last call.
+        overwrite: whether the result may replace a file.
         progress: advanced per frame.
 
-    Returns:
-        (number of frames written, what the user should know).
+    Raises:
+        Interrupted: Ctrl-C; what was done is kept, and made usable.
+        StdcliError: anything else; finished segments are kept.
     """
-    count = 0
-    with VideoWriter(output, info, audio_from=source, comment=comment, overwrite=overwrite) as writer:
-        for frame in _restyled(iter_frames(source, info), stylize, batch_size):
-            writer.write(frame)
-            progress.advance()
-            count += 1
-    return count, list(writer.notes)
+    frames = iter_clip(info, skip=job.count)
+    count = job.count
+    progress.advance(count)
+    try:
+        with (
+            deferred_interrupt() as stop,
+            closing(frames),
+            WriteBehind() as behind,
+            closing(read_ahead(_batches(frames, batch_size, count))) as batches,
+        ):
+            for batch in batches:
+                behind.submit(sink.write, _restyled(batch, restyle))
+                count += len(batch)
+                if count % SEGMENT_FRAMES == 0 or count == info.frames:
+                    behind.submit(sink.end_segment, dict(memory()))
+                progress.advance(len(batch))
+                if stop.requested and count < info.frames:
+                    break
+        if stop.requested and count < info.frames:
+            raise _interrupted(info, sink, job, count)
+        if job.count != info.frames:
+            raise MediaError(
+                "the number of frames is wrong", where=info.path, got=job.count, expected=info.frames
+            )
+        sink.finish(overwrite=overwrite)
+    finally:
+        sink.abort()
 
 
-def _restyled(frames: Iterable[np.ndarray], stylize: Batch, batch_size: int) -> Iterator[np.ndarray]:
-    remaining = iter(frames)
-    while batch := list(islice(remaining, batch_size)):
-        yield from stylize(np.stack(batch))
+def iter_clip(info: VideoInfo, *, skip: int = 0) -> Iterator[np.ndarray]:
+    """Frames of a video file or of numbered pictures: see `iter_frames` and `iter_sequence`."""
+    return (
+        iter_sequence(info, skip=skip) if is_pattern(info.path) else iter_frames(info.path, info, skip=skip)
+    )
+
+
+def sample_frames(info: VideoInfo, count: int) -> list[np.ndarray]:
+    """At most `count` frames from all over a clip, the first and the last left out where there are others.
+
+    Returns:
+        uint8 [H, W, 3] each.
+    """
+    count = min(count, info.frames)
+    places = [(2 * k + 1) * info.frames // (2 * count) for k in range(count)]
+    if info.seekable and not info.resample:
+        parts = (iter_clip(replace(info, first=info.first + place, frames=1)) for place in places)
+        return [frame[..., :3] for part in parts for frame in part]
+    wanted = set(places)
+    with closing(iter_clip(info)) as frames:
+        return [frame[..., :3] for k, frame in enumerate(frames) if k in wanted]
+
+
+def _batches(frames: Iterator[np.ndarray], size: int, first: int) -> Iterator[np.ndarray]:
+    """uint8 [B, H, W, C]; no batch reaches over the end of a segment, so that continuing changes none."""
+    count = first
+    while batch := list(islice(frames, min(size, SEGMENT_FRAMES - count % SEGMENT_FRAMES))):
+        count += len(batch)
+        yield np.stack(batch)
+
+
+def _restyled(batch: np.ndarray, restyle: Restyle) -> np.ndarray:
+    """Frames restyled, their transparency as it was."""
+    result = restyle(np.ascontiguousarray(batch[..., :3]))
+    return result if batch.shape[3] == 3 else np.concatenate([result, batch[..., 3:]], axis=3)
+
+
+def _interrupted(info: VideoInfo, sink: Sink, job: Job, count: int) -> Interrupted:
+    place = sink.rescue()
+    got = f"{count} of {info.frames} frames, ready to be looked at"
+    hint = "the same command continues" if job.count else None
+    return Interrupted("interrupted", where=place, got=got, hint=hint)

@@ -16,14 +16,14 @@ from typing import Any
 import stdcli
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import to_plain
-from stdcli.errors import ConfigError, MediaError
+from stdcli.errors import ConfigError
 from stdcli.media.containers import CONTAINERS
 from stdcli.media.image import WRITABLE
 from stdcli.media.output import check_output, publish, temporary_path
-from stdcli.media.sources import Source, resolve_input
+from stdcli.media.sources import Source, is_pattern, resolve_input
 
-KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS)}
-DEFAULT_SUFFIX = {"image": ".png", "video": ".mp4"}
+KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS), "sequence": set(WRITABLE)}
+DEFAULT_SUFFIX = {"image": ".png", "video": ".mp4", "sequence": ".png"}
 MARK = ".std"
 
 
@@ -55,37 +55,50 @@ def output_paths(sources: Sequence[Source], output: Path | None, *, overwrite: b
         ConfigError: one file asked for several inputs, or two inputs with one output.
         MediaError: a result exists, is its own input, or its folder is missing.
     """
-    as_folder = output is not None and (
-        output.is_dir() or str(output).endswith(("/", os.sep)) or len(sources) > 1
+    numbered = output is not None and is_pattern(output)
+    as_folder = (
+        output is not None
+        and not numbered
+        and (output.is_dir() or str(output).endswith(("/", os.sep)) or len(sources) > 1)
     )
-    if as_folder and output.suffix and not output.is_dir() and len(sources) > 1:
+    if len(sources) > 1 and output is not None and not output.is_dir() and (numbered or output.suffix):
         raise ConfigError(
             f"{len(sources)} inputs cannot go to one file",
             [("--output", f"{output} looks like a file; name a folder")],
         )
+    if numbered and sources[0].kind == "image":
+        raise ConfigError("numbered results are for clips", [("--output", f"{output}; name one file")])
     paths = [_one_path(source, output, as_folder=as_folder) for source in sources]
     for path in {p for p in paths if paths.count(p) > 1}:
         raise ConfigError("two inputs would be written to one file", [("--output", str(path))])
     inputs = [source.path for source in sources]
     for path in paths:
-        folder = path.parent
-        if as_folder and not folder.exists():
-            continue  # made when the first result is written
-        check_output(path, overwrite=overwrite, inputs=inputs)
-        if not os.access(folder, os.W_OK):
-            raise MediaError("the output's folder is not writable", where=folder)
+        if as_folder or is_pattern(path):
+            _check_parent(path)
+        if not (as_folder and not path.parent.exists()) and not is_pattern(path):
+            check_output(path, overwrite=overwrite, inputs=inputs)
     return paths
+
+
+def _check_parent(path: Path) -> None:
+    """Try to write where a folder exists or will be made."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    check_output(temporary_path(folder / path.name), overwrite=False)
 
 
 def _one_path(source: Source, output: Path | None, *, as_folder: bool) -> Path:
     suffix = source.path.suffix.lower()
     if suffix not in KEPT_SUFFIXES[source.kind]:
         suffix = DEFAULT_SUFFIX[source.kind]
-    if output is None:
-        return source.path.with_name(f"{source.path.stem}{MARK}{suffix}")
-    if as_folder:
-        return output / f"{source.path.stem}{MARK}{suffix}"
-    return output
+    if output is not None and not as_folder:
+        return output
+    if source.kind == "sequence":
+        folder = output or source.path.parent.with_name(f"{source.path.parent.name or 'frames'}{MARK}")
+        return folder / f"{source.path.stem}{suffix}"
+    folder = output or source.path.parent
+    return folder / f"{source.path.stem}{MARK}{suffix}"
 
 
 def record(
@@ -119,7 +132,9 @@ def record(
 
 
 def sidecar_path(result: Path) -> Path:
-    """`in.std.png` -> `in.std.json`."""
+    """`in.std.png` -> `in.std.json`; `frames/%05d.png` -> `frames.json`."""
+    if is_pattern(result):
+        return result.parent.with_name(f"{result.parent.name}.json")
     return result.with_suffix(".json")
 
 

@@ -8,116 +8,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from stdcli.apply.clips import stylize_clip
-from stdcli.apply.outputs import find_inputs, output_paths, record, write_sidecar
-from stdcli.apply.pictures import compute_size, stylize_frames
-from stdcli.apply.settings import Settings, settle
-from stdcli.apply.stylizer import Stylizer
+from stdcli.apply.clips import sample_frames, stylize_clip
+from stdcli.apply.job import Job
+from stdcli.apply.outputs import record, write_sidecar
+from stdcli.apply.session import Session
+from stdcli.apply.settings import settle
+from stdcli.apply.targets import Target, plan_targets
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
-from stdcli.diffusion.colours import ColourStatistics, colour_statistics, mix_colours
-from stdcli.diffusion.statistics import Statistics, channel_statistics, mix_statistics
-from stdcli.errors import ConfigError, MediaError
-from stdcli.media.arrays import resize
+from stdcli.errors import ConfigError, MediaError, StdcliError
+from stdcli.media.flow import require_opencv
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.recipe import KEY
-from stdcli.media.sources import Source
-from stdcli.media.tensors import pad_to_multiple, to_tensor
-from stdcli.media.video import VideoInfo, probe
-from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.load import load_model
 
-CLIP_BATCH = {"cuda": 16, "mps": 8, "cpu": 4}
-
-
-@dataclass(frozen=True)
-class Target:
-    """One input and where its result goes; `clip` is None for pictures."""
-
-    source: Source
-    path: Path
-    clip: VideoInfo | None
-
-
-@dataclass
-class Session:
-    """A loaded model, the style, and what was worked out from them once.
-
-    Attributes:
-        bundle: the model.
-        config: the user's values.
-        settings: the values in force.
-        styles: style pictures.
-        notes: what came up while stylizing and the user should know; emptied by whoever tells it.
-    """
-
-    bundle: Bundle
-    config: StylizeConfig
-    settings: Settings
-    styles: Sequence[Picture]
-    notes: list[str] = field(default_factory=list)
-    _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
-    _statistics: dict[int, Statistics | ColourStatistics] = field(default_factory=dict)
-
-    def stylize(self, frames: np.ndarray) -> np.ndarray:
-        """Restyle frames of one size: uint8 [B, H, W, 3] -> the same."""
-        bundle = self.bundle
-        size = compute_size(frames.shape[1:3], max_size=self.config.max_size, multiple_px=bundle.multiple_px)
-        if size not in self._conditions:
-            self._conditions[size] = self._make_condition(size)
-            self.notes += self._conditions[size][0].notes
-        condition, unconditional = self._conditions[size]
-        stylizer = Stylizer(
-            bundle, self.settings, condition, unconditional, self._style_statistics(size), self.config.seed
-        )
-        return stylize_frames(frames, stylizer, max_size=self.config.max_size, multiple_px=bundle.multiple_px)
-
-    def _make_condition(self, size_px: tuple[int, int]) -> tuple[Condition, Condition | None]:
-        return self.bundle.condition(
-            prompt=self.config.prompt,
-            negative_prompt=self.config.negative_prompt,
-            styles=[Image.fromarray(style.rgb) for style in self.styles],
-            style_weights=self.config.style_weights,
-            size_px=size_px,
-            guidance=self.settings.recipe.guidance,
-        )
-
-    def _style_statistics(self, size_px: tuple[int, int]) -> Statistics | ColourStatistics | None:
-        """Of the style pictures at about the area of `size_px`; None unless they are to be matched."""
-        transform, area_px = self.settings.recipe.start.transform, size_px[0] * size_px[1]
-        if transform == "none" or not self.styles:
-            return None
-        if area_px not in self._statistics:
-            pictures = [_resized(style, area_px=area_px) for style in self.styles]
-            weights = self.config.style_weights or (1.0,) * len(pictures)
-            if transform == "colours":
-                found = mix_colours(
-                    [colour_statistics(to_tensor(picture) / 2 + 0.5) for picture in pictures], weights
-                )
-            else:
-                found = mix_statistics([channel_statistics(self._encode(p)) for p in pictures], weights)
-            self._statistics[area_px] = found
-        return self._statistics[area_px]
-
-    @torch.inference_mode()
-    def _encode(self, picture: np.ndarray) -> torch.Tensor:
-        padded, _ = pad_to_multiple(to_tensor(picture), self.bundle.multiple_px)
-        return self.bundle.codec.encode(padded.to(self.bundle.device))
-
-
-def _resized(style: Picture, *, area_px: int) -> np.ndarray:
-    height, width = style.rgb.shape[:2]
-    scale = (area_px / (height * width)) ** 0.5
-    return resize(style.rgb, max(1, round(height * scale)), max(1, round(width * scale)))
+SAMPLES = 12
+"""Frames by which the colours of a clip are known."""
 
 
 def stylize(
@@ -132,30 +44,29 @@ def stylize(
 ) -> None:
     """Restyle everything that `inputs` names.
 
+    An input among several that cannot be read is reported and passed over.
+
     Args:
         config: resolved settings.
-        inputs: files, folders and globs.
-        output: file or folder; None for beside each input.
+        inputs: files, folders, globs and numbered pictures.
+        output: file, folder or numbered pictures; None for beside each input.
         overwrite: whether results may replace files.
         metadata: whether the recipe is stored inside and beside the results.
         dry_run: say what would be done and stop before any denoising.
         console: where to say it.
 
     Raises:
-        StdcliError: see `stdcli/errors.py`; nothing half written is left behind.
+        StdcliError: see `stdcli/errors.py`; nothing half written is left behind, and finished parts of clips
+            are kept for the same command to go on from.
     """
-    sources = [source for name in inputs for source in find_inputs(name)]
-    paths = output_paths(sources, output, overwrite=overwrite)
-    fps = None if config.fps is None else Fraction(config.fps)
-    targets = [
-        Target(source, path, probe(source.path, fps=fps) if source.kind == "video" else None)
-        for source, path in zip(sources, paths, strict=True)
-    ]
     styles = [_read_style(Path(path)) for path in config.style]
     if not styles and not config.prompt:
         raise ConfigError(
             "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
         )
+    if config.temporal == "flow":
+        require_opencv()
+    targets = plan_targets(config, inputs, output=output, overwrite=overwrite)
     bundle = load_model(
         config.model,
         base=config.base,
@@ -173,9 +84,15 @@ def stylize(
             console.result(f"would write {target.path}", path=target.path, dry_run=True, **settings.facts())
         return
     session = Session(bundle, config, settings, styles)
-    _tell(bundle, console)
-    for target in targets:
-        _run(session, target, overwrite=overwrite, metadata=metadata, console=console)
+    for note in bundle.notes:
+        console.warning(note)
+    failed = [
+        target
+        for target in targets
+        if not _try(session, target, overwrite, metadata, console, alone=len(targets) == 1)
+    ]
+    if failed:
+        raise MediaError(f"{len(failed)} of {len(targets)} inputs were passed over; the reasons are above")
 
 
 def _read_style(path: Path) -> Picture:
@@ -186,28 +103,33 @@ def _read_style(path: Path) -> Picture:
         raise
 
 
-def _tell(bundle: Bundle, console: Console) -> None:
-    for note in bundle.notes:
-        console.warning(note)
+def _try(
+    session: Session, target: Target, overwrite: bool, metadata: bool, console: Console, *, alone: bool
+) -> bool:
+    """Restyle one input; False if it cannot be read or written and others are to follow."""
+    try:
+        _run(session, target, overwrite=overwrite, metadata=metadata, console=console)
+    except MediaError as error:
+        if alone:
+            raise
+        console.warning(error.render().removeprefix("error: "))
+        return False
+    return True
 
 
 def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
     started_s = time.perf_counter()
     facts = session.settings.facts()
-    data = (
-        record(session.config, facts, session.bundle.identity, source=target.source.path)
-        if metadata
-        else None
-    )
+    data = record(session.config, facts, session.bundle.identity, source=target.source.path)
     target.path.parent.mkdir(parents=True, exist_ok=True)
     if target.clip is None:
-        frames, notes = 1, _run_picture(session, target, data, overwrite=overwrite)
+        frames, notes = 1, _run_picture(session, target, data if metadata else None, overwrite=overwrite)
     else:
-        frames, notes = _run_clip(session, target, data, overwrite=overwrite, console=console)
+        frames, notes = _run_clip(session, target, data, metadata, overwrite=overwrite, console=console)
     for note in (*session.notes, *notes):
         console.warning(note)
     session.notes.clear()
-    if data is not None:
+    if metadata:
         write_sidecar(target.path, data)
     seconds = time.perf_counter() - started_s
     speed = f", {frames / seconds:.1f} frames per second" if target.clip else ""
@@ -220,7 +142,9 @@ def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, c
     )
 
 
-def _run_picture(session: Session, target: Target, data: dict | None, *, overwrite: bool) -> list[str]:
+def _run_picture(
+    session: Session, target: Target, data: Mapping[str, Any] | None, *, overwrite: bool
+) -> list[str]:
     picture = read_image(target.source.path)
     rgb = session.stylize(picture.rgb[None])[0]
     text = None if data is None else {KEY: json.dumps(data)}
@@ -230,17 +154,61 @@ def _run_picture(session: Session, target: Target, data: dict | None, *, overwri
 
 
 def _run_clip(
-    session: Session, target: Target, data: dict | None, *, overwrite: bool, console: Console
+    session: Session,
+    target: Target,
+    data: Mapping[str, Any],
+    metadata: bool,
+    *,
+    overwrite: bool,
+    console: Console,
 ) -> tuple[int, list[str]]:
-    batch_size = session.config.batch or CLIP_BATCH[session.bundle.device.type]
-    with console.progress(target.source.path.name, target.clip.frames) as progress:
-        return stylize_clip(
-            target.source.path,
-            target.path,
-            session.stylize,
-            info=target.clip,
-            batch_size=batch_size,
-            comment=None if data is None else json.dumps(data),
-            overwrite=overwrite,
-            progress=progress,
-        )
+    """Returns the frames made by this run and what the user should know."""
+    clip, info = target.clip, target.clip.info
+    session = session.for_clip(sample_frames(info, SAMPLES))
+    batch_size = session.batch_for((info.height, info.width))
+    place = target.path if clip.numbered is None else target.path.parent
+    with Job(place, _job_facts(target, data, batch_size), discard=overwrite) as job:
+        done = job.count
+        if done:
+            console.note(f"continuing {target.path} at frame {done} of {info.frames}")
+            if session.memory is not None:
+                session.memory.restore(job.memory())
+        sink = clip.open_sink(target.path, job, recipe=json.dumps(data) if metadata else None)
+        try:
+            with console.progress(target.source.path.name, info.frames) as progress:
+                stylize_clip(
+                    info,
+                    session.stylize,
+                    sink=sink,
+                    job=job,
+                    batch_size=batch_size,
+                    memory=session.memory.state if session.memory else dict,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+        except StdcliError as error:
+            if job.frames and error.hint is None:
+                error.hint = (
+                    f"{job.count} finished frames are kept in {job.folder}; the same command continues"
+                )
+            raise
+    return info.frames - done, [*clip.notes]
+
+
+def _job_facts(target: Target, data: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+    """Whatever decides the frames of a clip, flat and JSON-ready."""
+    source = target.source.path
+    info, encoding = target.clip.info, target.clip.encoding
+    files = [source, *map(Path, data["config"].get("style", []))]
+    return {
+        **{f"config.{name}": value for name, value in data["config"].items()},
+        **{f"model.{name}": value for name, value in data["model"].items()},
+        **{f"versions.{name}": value for name, value in data["versions"].items()},
+        "settings": data["settings"],
+        "input": str(source.resolve()),
+        "files": [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()],
+        "frames": f"{info.first} + {info.frames} at {info.fps}",
+        "encoding": None if encoding is None else [*encoding.arguments(), encoding.pixels],
+        "batch": batch_size,
+        "threads": torch.get_num_threads(),
+    }

@@ -22,7 +22,7 @@ import stdcli
 from stdcli.cli import demo, doctor, presets, stylize, teacher
 from stdcli.cli.usage import UsageError, as_config_error, make_group
 from stdcli.console import Console
-from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, StdcliError
+from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, Interrupted, StdcliError
 
 app = make_group("stdcli", "Stylise pictures and videos in a few steps, and distil the models that do it.")
 app.command("stylize")(stylize.stylize)
@@ -36,12 +36,6 @@ class Bug(StdcliError):
     """Something nobody foresaw."""
 
     exit_code = BUG_EXIT_CODE
-
-
-class Interrupted(StdcliError):
-    """The user stopped the command."""
-
-    exit_code = INTERRUPTED_EXIT_CODE
 
 
 def _print_version(wanted: bool) -> None:

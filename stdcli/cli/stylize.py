@@ -25,7 +25,12 @@ from stdcli.cli.options import (
 )
 from stdcli.config.load import resolve
 
-Inputs = Annotated[list[str], typer.Argument(metavar="IN...", help="Pictures, clips, folders or globs.")]
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IN...", help="Pictures, clips, folders, globs or numbered frames (dir/%05d.png)."
+    ),
+]
 Style = Annotated[
     list[str] | None, typer.Option("--style", metavar="REF", help="Style picture; repeat to blend several.")
 ]
@@ -85,6 +90,26 @@ Batch = Annotated[int | None, typer.Option("--batch", metavar="N", help="Frames 
 Fps = Annotated[
     str | None, typer.Option("--fps", metavar="F", help="Resample clips, such as 25 or 30000/1001.")
 ]
+Start = Annotated[
+    str | None, typer.Option("--start", metavar="TIME", help="Begin a clip here: seconds or h:m:s.")
+]
+Duration = Annotated[
+    str | None, typer.Option("--duration", metavar="TIME", help="So much of a clip: seconds or h:m:s.")
+]
+Temporal = Annotated[
+    str | None, typer.Option("--temporal", metavar="HOW", help="Steadier clips: off, blend or flow.")
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec", metavar="NAME", help="h264, hevc, vp9, av1, prores or ffv1; default: container's."
+    ),
+]
+Crf = Annotated[int | None, typer.Option("--crf", metavar="N", help="Quality of clips; lower is better.")]
+PixFmt = Annotated[
+    str | None, typer.Option("--pix-fmt", metavar="NAME", help="Pixel format of clips, by ffmpeg's name.")
+]
+NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the sound of clips out.")]
 NoMetadata = Annotated[bool, typer.Option("--no-metadata", help="Store no recipe in or beside the result.")]
 
 
@@ -107,6 +132,13 @@ def stylize(
     max_size: MaxSize = None,
     batch: Batch = None,
     fps: Fps = None,
+    start: Start = None,
+    duration: Duration = None,
+    temporal: Temporal = None,
+    codec: Codec = None,
+    crf: Crf = None,
+    pix_fmt: PixFmt = None,
+    no_audio: NoAudio = False,
     seed: Seed = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -133,6 +165,7 @@ def stylize(
       stdcli stylize clip.mp4 --style painting.png --steps 4 -o painted.mp4
       stdcli stylize 'photos/*.jpg' --style a.png --style b.png --style-weights 2,1 -o out/
       stdcli stylize other.jpg --config photo.std.json
+      stdcli stylize 'shot/%05d.png' --style a.png --fps 24 -o shot.mov
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     flags = {
@@ -153,6 +186,13 @@ def stylize(
         "max_size": max_size,
         "batch": batch,
         "fps": fps,
+        "start": start,
+        "duration": duration,
+        "temporal": temporal,
+        "codec": codec,
+        "crf": crf,
+        "pix_fmt": pix_fmt,
+        "audio": False if no_audio else None,
         "device": device,
         "dtype": dtype,
         "offline": offline,

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A question that names the nearest known words; None when none is near."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    """A question that names the nearest known words, or the one that is a slip away; None when none is near."""
+    known = list(known)
+    slip = difflib.get_close_matches(word, known, n=1, cutoff=0.85)
+    close = slip or difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else None
 
 

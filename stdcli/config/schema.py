@@ -103,6 +103,17 @@ def _check_frame_rate(value: Any) -> Any:
     return str(rate)
 
 
+def _read_seconds(value: Any) -> Any:
+    """ "1:02.5" -> 62.5; plain numbers stay."""
+    if not isinstance(value, str) or ":" not in value:
+        return value
+    parts = value.split(":")
+    try:
+        return sum(float(part) * 60**place for place, part in enumerate(reversed(parts)))
+    except ValueError:
+        raise ValueError("must be seconds or h:m:s, such as 62.5 or 1:02.5") from None
+
+
 _DTYPE_ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 
 Text = Annotated[str, Field(min_length=1)]
@@ -115,6 +126,10 @@ Timesteps = Annotated[
     AfterValidator(_check_decreasing),
 ]
 FrameRate = Annotated[str, BeforeValidator(_check_frame_rate)]
+Seconds = Annotated[float, Field(ge=0), BeforeValidator(_read_seconds)]
+PositiveSeconds = Annotated[float, Field(gt=0), BeforeValidator(_read_seconds)]
+Temporal = Literal["off", "blend", "flow"]
+VideoCodec = Literal["h264", "hevc", "vp9", "av1", "prores", "ffv1"]
 Loras = Annotated[tuple[Annotated[Text, AfterValidator(_check_lora)], ...], BeforeValidator(_wrap_text)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Strength = Annotated[float, Field(gt=0, le=1)]
@@ -180,6 +195,21 @@ class StylizeConfig(Section):
     """Pictures or frames per forward."""
     fps: FrameRate | None = None
     """Resample clips to this frame rate, such as 25 or 30000/1001; else they keep their own."""
+    start: Seconds | None = None
+    """Where in a clip to begin, in seconds or h:m:s."""
+    duration: PositiveSeconds | None = None
+    """How much of a clip to restyle, in seconds or h:m:s."""
+    temporal: Temporal = "off"
+    """How frames of a clip are kept steady beyond their common noise: 'blend' carries over what stands still,
+    'flow' what moves as well."""
+    codec: VideoCodec | None = None
+    """How pictures of a clip are coded; else as is usual in the container."""
+    crf: Annotated[int, Field(ge=0, le=63)] | None = None
+    """Quality in the codec's scale; lower is better and larger."""
+    pix_fmt: Text | None = None
+    """Pixel format of a clip, by ffmpeg's name."""
+    audio: bool = True
+    """Whether sound comes along."""
     dtype: Dtype = "auto"
     device: Device = "auto"
     offline: bool = False

@@ -6,7 +6,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from stdcli.errors import MediaError
+from stdcli.errors import ConfigError, MediaError
+from stdcli.media.codecs import Encoding, choose_encoding
 from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
 from stdcli.media.probe import Kind, list_streams
 
@@ -17,32 +18,31 @@ class Container:
 
     Attributes:
         muxer: ffmpeg's name.
-        video: codec and its options, without quality.
-        crf: quality when none is asked for, in the codec's scale.
-        takes_odd_420: whether the codec keeps odd sizes at 4:2:0.
+        codecs: what pictures may be coded with, the usual one first.
+        alpha_codec: the usual one for transparent clips; None if there is none.
         audio, subtitle: encoder where a stream cannot be copied.
         muxer_options: further options.
     """
 
     muxer: str
-    video: tuple[str, ...]
-    crf: int
-    takes_odd_420: bool
+    codecs: tuple[str, ...]
+    alpha_codec: str | None
     audio: str
     subtitle: str
     muxer_options: tuple[str, ...] = ()
 
 
-H264 = ("-c:v", "libx264", "-preset", "medium")
-VP9 = ("-c:v", "libvpx-vp9", "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1")
 FAST_START = ("-movflags", "+faststart", "-write_tmcd", "0")
+REPEATABLE = ("-fflags", "+bitexact")  # no random identifiers, no date
 
 CONTAINERS = {
-    ".mp4": Container("mp4", H264, 18, False, "aac", "mov_text", FAST_START),
-    ".m4v": Container("mp4", H264, 18, False, "aac", "mov_text", FAST_START),
-    ".mov": Container("mov", H264, 18, False, "aac", "mov_text", FAST_START),
-    ".mkv": Container("matroska", H264, 18, False, "aac", "srt"),
-    ".webm": Container("webm", VP9, 24, True, "libopus", "webvtt"),
+    ".mp4": Container("mp4", ("h264", "hevc", "av1", "vp9"), None, "aac", "mov_text", FAST_START),
+    ".m4v": Container("mp4", ("h264", "hevc"), None, "aac", "mov_text", FAST_START),
+    ".mov": Container("mov", ("h264", "hevc", "prores"), "prores", "aac", "mov_text", FAST_START),
+    ".mkv": Container(
+        "matroska", ("h264", "hevc", "vp9", "av1", "prores", "ffv1"), "ffv1", "aac", "srt", REPEATABLE
+    ),
+    ".webm": Container("webm", ("vp9", "av1"), "vp9", "libopus", "webvtt", REPEATABLE),
 }
 
 
@@ -61,13 +61,48 @@ def container_of(path: Path) -> Container:
     return container
 
 
-def stream_plan(source: Path, path: Path, container: Container) -> tuple[list[str], list[str]]:
+def encoding_for(
+    path: Path,
+    size_px: tuple[int, int],
+    *,
+    alpha: bool,
+    codec: str | None = None,
+    crf: int | None = None,
+    pixels: str | None = None,
+) -> Encoding:
+    """How the pictures of a result are coded: as asked, else as is usual in its container.
+
+    Args:
+        path: the result; its suffix chooses the container.
+        size_px: (H, W).
+        alpha: whether the clip has transparency, which asks for a codec that keeps it, where there is one.
+        codec: name asked for, or None.
+        crf, pixels: see `choose_encoding`.
+
+    Raises:
+        ConfigError: the container cannot hold the codec, or see `choose_encoding`.
+        MediaError: see `container_of`.
+    """
+    container = container_of(path)
+    alpha = alpha and container.alpha_codec is not None
+    if codec is None:
+        codec = container.alpha_codec if alpha else container.codecs[0]
+    if codec not in container.codecs:
+        problem = f"{path.suffix} holds {', '.join(container.codecs)}; got {codec}"
+        raise ConfigError("the container cannot hold this codec", [("--codec", problem)])
+    return choose_encoding(codec, size_px, alpha=alpha, crf=crf, pixels=pixels)
+
+
+def stream_plan(
+    source: Path, path: Path, container: Container, *, audio: bool = True
+) -> tuple[list[str], list[str]]:
     """Find out by trying which sound and subtitle streams can be copied; re-encode the others.
 
     Args:
         source: the file they come from, ffmpeg's input 1.
         path: the result, for messages.
         container: of the result.
+        audio: whether sound is wanted.
 
     Returns:
         (output options, notes).
@@ -78,6 +113,8 @@ def stream_plan(source: Path, path: Path, container: Container) -> tuple[list[st
     options: list[str] = []
     notes: list[str] = []
     for kind, letter, encoder in (("Audio", "a", container.audio), ("Subtitle", "s", container.subtitle)):
+        if kind == "Audio" and not audio:
+            continue
         kept = 0
         for index, codec in enumerate(list_streams(source, kind)):
             name, place = f"{kind.lower()} stream {index + 1} ({codec})", f"{letter}:{index}"
@@ -86,7 +123,7 @@ def stream_plan(source: Path, path: Path, container: Container) -> tuple[list[st
                 choice = encoder
                 refusal = _refusal(source, place, encoder, container)
                 if refusal and kind == "Audio":
-                    hint = f"write {path.stem}.mkv, or leave the sound out"
+                    hint = f"write {path.stem}.mkv, or add --no-audio"
                     raise MediaError(f"{name} cannot be kept", where=path, got=refusal, hint=hint)
                 fate = "was left out" if refusal else f"was re-encoded with {encoder}"
                 notes.append(f"{name} {fate}: {path.suffix} cannot hold it as it is")

@@ -19,6 +19,20 @@ _SMALLEST_SIDE_PX = 16
 """OpenCV refuses frames of 8 pixels; smaller ones than this are continued by their edges."""
 
 
+def require_opencv() -> None:
+    """Make sure that motion can be followed.
+
+    Raises:
+        ResourceError: OpenCV is not installed.
+    """
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise ResourceError(
+            "following motion needs OpenCV, which is not installed", hint="pip install 'stdcli[flow]'"
+        ) from error
+
+
 def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Where every point of a frame lies in another frame, by OpenCV's DIS at its medium preset.
 
@@ -37,12 +51,9 @@ def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
     if frame.shape != other.shape:
         raise ValueError(f"frames of different sizes: {list(frame.shape)} and {list(other.shape)}")
     check_rgb(other)
-    try:
-        import cv2
-    except ImportError as error:
-        raise ResourceError(
-            "following motion needs OpenCV, which is not installed", hint="pip install 'stdcli[flow]'"
-        ) from error
+    require_opencv()
+    import cv2
+
     height, width = frame.shape[:2]
     margins = [(0, max(_SMALLEST_SIDE_PX - side, 0)) for side in (height, width)]
     grey = [np.pad(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), margins, "edge") for rgb in (frame, other)]

@@ -7,6 +7,7 @@ an error, never a partial picture. Knows nothing of models. Legend: H W pixels.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import struct
 import warnings
@@ -21,14 +22,16 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from stdcli.errors import MediaError
+from stdcli.errors import MediaError, ResourceError
 from stdcli.media.arrays import check_rgb, fit_max_size, resize
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
+from stdcli.media.sources import kind_of, near_files
 from stdcli.media.tensors import Crop, crop_back, pad_to_multiple, to_tensor, to_uint8
 
 __all__ = [
     "Crop",
     "Picture",
+    "check_image",
     "crop_back",
     "fit_max_size",
     "pad_to_multiple",
@@ -104,14 +107,15 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     Raises:
         MediaError: no such file, not a picture, damaged or truncated, an animation, too large, or float
             pixels.
+        ResourceError: not enough memory.
     """
     path = Path(path)
     notes: list[str] = []
-    with _reading(path, notes):
+    with reading(path, notes):
         opened = Image.open(path, formats=READABLE)
     with opened:
         _check_kind(opened, path, max_pixels)
-        with _reading(path, notes):
+        with reading(path, notes):
             page_count = getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
             opened.load()
             image = ImageOps.exif_transpose(opened)
@@ -121,37 +125,72 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return Picture(rgb, alpha, {"format": opened.format, "mode": opened.mode, "notes": notes})
 
 
+def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what `read_image` would refuse, before work that takes longer; JPEGs are decoded at an eighth.
+
+    Raises:
+        MediaError, ResourceError: as `read_image`, but for what only the pixels tell (values beyond 16 bits).
+    """
+    path = Path(path)
+    with reading(path, []):
+        opened = Image.open(path, formats=READABLE)
+    with opened:
+        _check_kind(opened, path, max_pixels)
+        with reading(path, []):
+            opened.draft(None, (1, 1))
+            opened.load()
+
+
 @contextmanager
-def _reading(path: Path, notes: list[str]) -> Iterator[None]:
+def reading(path: Path, notes: list[str]) -> Iterator[None]:
     """Translate what Pillow raises about a file; what it warns of becomes notes."""
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
     except FileNotFoundError as error:
-        raise MediaError("no such picture", where=path) from error
+        raise MediaError("no such picture", where=path, hint=near_files(path)) from error
     except IsADirectoryError as error:
-        raise MediaError("a folder, not a picture", where=path) from error
+        raise MediaError("a folder, not a picture", where=path, hint="name a file in it") from error
     except PermissionError as error:
         raise MediaError("the picture may not be read", where=path) from error
     except UnidentifiedImageError as error:
-        got = "an empty file" if path.stat().st_size == 0 else None
-        expected = "PNG, JPEG, WebP, TIFF or BMP"
-        raise MediaError("not a picture that can be read", where=path, got=got, expected=expected) from error
+        raise _no_picture(path) from error
     except Image.DecompressionBombError as error:
-        raise MediaError(f"the picture is too large: {error}", where=path) from error
+        found = re.search(r"(\d+) pixels", str(error))
+        raise _too_large(path, f"{int(found[1]):,} pixels" if found else str(error)) from error
+    except MemoryError as error:
+        hint = "shrink it first, or cut it into tiles"
+        raise ResourceError("not enough memory for this picture", where=path, hint=hint) from error
     except BROKEN_FILE as error:
-        raise MediaError(f"the picture is damaged or truncated: {error}", where=path) from error
+        if isinstance(error, OSError) and error.errno:
+            raise MediaError(f"the picture cannot be read: {error.strerror}", where=path) from error
+        hint = "copy or download it again"
+        raise MediaError(f"the picture is damaged or truncated: {error}", where=path, hint=hint) from error
     bombs = Image.DecompressionBombWarning  # our own limit decides
     notes.extend(f"{path.name}: {w.message}" for w in caught if not issubclass(w.category, bombs))
+
+
+def _no_picture(path: Path) -> MediaError:
+    if kind_of(path) == "video":
+        name, frame = shlex.quote(path.name), shlex.quote(f"{path.stem}.png")
+        hint = f"take a frame of it: ffmpeg -i {name} -frames:v 1 {frame}"
+        return MediaError("a video, not a picture", where=path, hint=hint)
+    got = "an empty file" if path.stat().st_size == 0 else None
+    expected = "PNG, JPEG, WebP, TIFF, BMP or GIF"
+    return MediaError("not a picture that can be read", where=path, got=got, expected=expected)
+
+
+def _too_large(path: Path, got: str, max_pixels: int = MAX_PIXELS) -> MediaError:
+    expected, hint = f"at most {max_pixels:,} pixels", "shrink it first, or cut it into tiles"
+    return MediaError("the picture is too large", where=path, got=got, expected=expected, hint=hint)
 
 
 def _check_kind(opened: Image.Image, path: Path, max_pixels: int) -> None:
     width, height = opened.size
     if width * height > max_pixels:
-        got, expected = f"{width}x{height} = {width * height:,} pixels", f"at most {max_pixels:,} pixels"
-        raise MediaError("the picture is too large", where=path, got=got, expected=expected)
-    with _reading(path, []):
+        raise _too_large(path, f"{width}x{height} = {width * height:,} pixels", max_pixels)
+    with reading(path, []):
         frame_count = getattr(opened, "n_frames", 1)
     if opened.format in ANIMATED and frame_count > 1:
         clip = shlex.quote(f"{path.stem}.mp4")

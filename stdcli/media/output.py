@@ -20,16 +20,33 @@ from stdcli.errors import MediaError, ResourceError
 def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output that would lose data or cannot be written.
 
+    Its folder is tried by making and removing an empty file, for permissions do not tell all.
+
     Args:
         path: the file to be.
         overwrite: whether an existing file may be replaced.
         inputs: files that may not be replaced even so, whatever name leads to them.
 
     Raises:
-        MediaError: the output is an input, a folder, exists already, or has no folder to be in.
+        MediaError: the output is an input, a folder, a device, exists already, or has no folder to be in, or
+            none that can be written to.
+        ResourceError: the disk is full.
     """
+    try:
+        _check_name(path, overwrite=overwrite, inputs=inputs)
+    except OSError as error:  # a name too long, or a folder that may not be entered
+        raise MediaError(f"no file can have this name: {error.strerror}", where=path) from error
+    trial = temporary_path(path)
+    with write_errors(path.parent, what="the output's folder"):
+        trial.touch(exist_ok=False)
+        trial.unlink()
+
+
+def _check_name(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     if path.is_dir():
         raise MediaError("the output is a folder", where=path, expected="a file name")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise MediaError("the output's folder is a file", where=path.parent, hint="choose another folder")
     if not path.parent.is_dir():
         hint = f"mkdir -p {shlex.quote(str(path.parent))}"
         raise MediaError("the output's folder does not exist", where=path.parent, hint=hint)
@@ -37,6 +54,8 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         return
     if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
         raise MediaError("the output is the input itself", where=path, hint="choose another name")
+    if path.exists() and not path.is_file():
+        raise MediaError("the output is a device, not a file", where=path, hint="choose another name")
     if not overwrite:
         hint = "add --overwrite, or choose another name"
         raise MediaError("the output exists already", where=path, hint=hint)
@@ -56,7 +75,7 @@ def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     """
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
-    check_output(path, overwrite=overwrite)
+    _check_name(path, overwrite=overwrite)
     temporary.replace(path)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -67,8 +86,12 @@ def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path, *, what: str | None = None) -> Iterator[None]:
     """Say in the user's words why the disk refused `path`.
+
+    Args:
+        path: file or folder.
+        what: what `path` is, to begin the message with.
 
     Raises:
         ResourceError: the disk is full.
@@ -77,7 +100,8 @@ def write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"cannot be written: {reason}", where=path) from error
-        raise MediaError(f"cannot be written: {reason}", where=path) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        told = f"{what} cannot be written to" if what else "cannot be written"
+        hint = "free some space, or choose another folder" if full else "choose another folder"
+        kind = ResourceError if full else MediaError
+        raise kind(f"{told}: {error.strerror or error}", where=path, hint=hint) from error

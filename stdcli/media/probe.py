@@ -1,22 +1,21 @@
 """What a clip is, exactly: displayed size, frame rate as a fraction, number of frames, streams.
 
 There is no ffprobe: the first frame is decoded for the size as displayed, and the timestamps of all packets
-    are
-listed (a copy, not a decode) for rate and count. Where packets may not be frames one for one, the clip is
-    decoded.
-Knows nothing of pixels.
+are listed (a copy, not a decode) for rate and count. Where packets may not be frames one for one, the clip is
+decoded. Knows nothing of pixels.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stdcli.errors import MediaError
+from stdcli.media.codecs import has_alpha
 from stdcli.media.ffmpeg import Finished, input_file, last_lines, run_ffmpeg
 from stdcli.media.rates import constant_rate
 
@@ -49,7 +48,7 @@ class VideoInfo:
     Attributes:
         width, height: in pixels as displayed, rotation applied.
         fps: frames per second, exact.
-        frames: number of frames; None if not known (frames are resampled).
+        frames: number of frames; None if not known.
         duration_s: how long the pictures last; None if not known.
         start_s: how much later than the rest (sound) the pictures start.
         pixel_aspect: width of a pixel over its height.
@@ -57,6 +56,11 @@ class VideoInfo:
         assumed_matrix: YUV matrix to read with where the file names none; None where it does.
         audio, subtitles: codec of each stream.
         resample: whether `fps` was asked for and differs from the clip's own.
+        alpha: whether it has transparency.
+        first: index of the first frame that counts; `frames` counts from there.
+        is_cut: whether only a part was asked for.
+        seekable: whether decoding may begin in the middle and meet the very same frames.
+        decoder: ffmpeg's input options for reading it whole.
         path: the file; None if there is none.
         notes: what the user should know.
     """
@@ -73,6 +77,11 @@ class VideoInfo:
     audio: tuple[str, ...] = ()
     subtitles: tuple[str, ...] = ()
     resample: bool = False
+    alpha: bool = False
+    first: int = 0
+    is_cut: bool = False
+    seekable: bool = False
+    decoder: tuple[str, ...] = ()
     path: Path | None = None
     notes: tuple[str, ...] = ()
 
@@ -127,8 +136,7 @@ def probe(path: Path, *, fps: Fraction | None = None) -> VideoInfo:
     rate = fps or own_rate
     if rate is None:
         raise _variable_rate(path, times, stated)
-    count = len(times.ticks)
-    span_s = (times.ticks[-1] - times.ticks[0]) * times.tick_s
+    count = len(times.ticks) if rate == own_rate else _count_resampled(path, rate)
     width, height = int(size[1]), int(size[2])
     start = START.search(first.log)
     rotation = ROTATION.search(video.description)
@@ -136,8 +144,8 @@ def probe(path: Path, *, fps: Fraction | None = None) -> VideoInfo:
         width=width,
         height=height,
         fps=rate,
-        frames=count if rate == own_rate else None,
-        duration_s=float(count / rate if rate == own_rate else span_s * count / max(count - 1, 1)),
+        frames=count,
+        duration_s=float(count / rate),
         start_s=max(Fraction(0), times.ticks[0] * times.tick_s - Fraction(start[1] if start else 0)),
         pixel_aspect=Fraction(int(aspect[1]), int(aspect[2])) if aspect and int(aspect[1]) else Fraction(1),
         rotation=float(rotation[1]) if rotation else 0.0,
@@ -145,9 +153,41 @@ def probe(path: Path, *, fps: Fraction | None = None) -> VideoInfo:
         audio=tuple(stream.codec for stream in streams if stream.kind == "Audio"),
         subtitles=tuple(stream.codec for stream in streams if stream.kind == "Subtitle"),
         resample=rate != own_rate,
+        alpha=_has_alpha(video),
+        seekable=_is_indexed(first.log, video),
+        decoder=_decoder(video),
         path=path,
         notes=_hdr_note(path, video),
     )
+
+
+def cut(info: VideoInfo, *, start_s: Fraction | None, duration_s: Fraction | None) -> VideoInfo:
+    """A part of a clip.
+
+    Args:
+        info: of the whole clip.
+        start_s: from the first frame; the nearest frame is the first of the part.
+        duration_s: of the part, at most what is there; None for up to the end.
+
+    Returns:
+        The same facts, with `first`, `frames`, `duration_s` and `is_cut` of the part.
+
+    Raises:
+        MediaError: nothing of the clip lies there.
+    """
+    if start_s is None and duration_s is None:
+        return info
+    first = round((start_s or 0) * info.fps)
+    rest = info.frames - first
+    frames = rest if duration_s is None else min(rest, max(1, round(duration_s * info.fps)))
+    if rest < 1:
+        raise MediaError(
+            "the clip ends before --start",
+            where=info.path,
+            got=f"{float(start_s):g} s",
+            expected=f"less than {info.duration_s:.6g} s",
+        )
+    return replace(info, first=first, frames=frames, duration_s=float(frames / info.fps), is_cut=True)
 
 
 def list_streams(path: Path, kind: Kind) -> list[str]:
@@ -198,14 +238,36 @@ def _timing(
     path: Path, log: str, video: Stream, stated: list[Fraction]
 ) -> tuple[Timestamps, Fraction | None]:
     """Timestamps of all frames, and the constant rate they have, if any."""
-    containers, codecs = PACKETS_ARE_FRAMES
-    if any(f"Input #0, {name}" in log for name in containers) and video.codec in codecs:
+    if _is_indexed(log, video):
         times = _packet_times(path)
         rate = constant_rate(times.ticks, times.tick_s, stated) if times else None
         if times and rate:
             return times, rate
     times = _decoded_times(path)
     return times, constant_rate(times.ticks, times.tick_s, stated)
+
+
+def _is_indexed(log: str, video: Stream) -> bool:
+    """Whether every packet is a frame and has its time, so that counting and seeking need no decoding."""
+    containers, codecs = PACKETS_ARE_FRAMES
+    return any(f"Input #0, {name}" in log for name in containers) and video.codec in codecs
+
+
+def _has_alpha(video: Stream) -> bool:
+    named = re.match(r"[^,]*, (\w+)", video.description)
+    in_side_data = re.search(r"alpha_mode *: 1", video.description, re.IGNORECASE)
+    return bool(in_side_data) or bool(named and has_alpha(named[1]))
+
+
+def _decoder(video: Stream) -> tuple[str, ...]:
+    """ffmpeg's own VP8 and VP9 decoders skip transparency; libvpx reads it."""
+    if video.codec in ("vp8", "vp9") and _has_alpha(video):
+        return ("-c:v", "libvpx-vp9" if video.codec == "vp9" else "libvpx")
+    return ()
+
+
+def _count_resampled(path: Path, fps: Fraction) -> int:
+    return len(_listing(path, "-vf", f"fps={fps}", "-fps_mode", "passthrough")[1])
 
 
 def _packet_times(path: Path) -> Timestamps | None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stdcli.errors import MediaError
 from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
-from stdcli.media.image import EXIF_IFD, IMAGE_DESCRIPTION, READABLE, USER_COMMENT, USER_COMMENT_CODE
+from stdcli.media.image import EXIF_IFD, IMAGE_DESCRIPTION, READABLE, USER_COMMENT, USER_COMMENT_CODE, reading
 from stdcli.media.sources import kind_of
 
 KEY = "stdcli"
@@ -37,14 +37,11 @@ def read_recipe(path: Path) -> dict[str, Any] | None:
 
 
 def _image_text(path: Path) -> str | None:
-    try:
-        with Image.open(path, formats=READABLE) as image:
-            if KEY in image.info:
-                return str(image.info[KEY])
-            exif = image.getexif()
-            packed = exif.get(IMAGE_DESCRIPTION) or exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise MediaError("not a picture that can be read", where=path) from error
+    with reading(path, []), Image.open(path, formats=READABLE) as image:
+        if KEY in image.info:
+            return str(image.info[KEY])
+        exif = image.getexif()
+        packed = exif.get(IMAGE_DESCRIPTION) or exif.get_ifd(EXIF_IFD).get(USER_COMMENT)
     if isinstance(packed, bytes):
         packed = packed.removeprefix(USER_COMMENT_CODE).decode("ascii", errors="replace")
     texts = _json_object(packed)

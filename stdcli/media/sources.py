@@ -1,6 +1,7 @@
 """What the user names as input: one file, a folder or a glob, as a list of pictures and clips.
 
-Files are told apart by suffix; nothing is opened.
+Files are told apart by suffix; nothing is opened. A name with `%05d` or `%d` in it stands for numbered
+pictures and is a clip.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from stdcli.config.names import did_you_mean
 from stdcli.errors import MediaError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -18,7 +20,7 @@ VIDEO_SUFFIXES = frozenset({
     ".ogv",
 })  # fmt: skip
 
-Kind = Literal["image", "video"]
+Kind = Literal["image", "video", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,29 @@ def kind_of(path: Path) -> Kind | None:
     return "video" if suffix in VIDEO_SUFFIXES else None
 
 
+NUMBER = re.compile(r"%(?:0(\d+))?d")
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a name stands for numbered pictures."""
+    return NUMBER.search(path.name) is not None
+
+
+def near_files(path: Path) -> str | None:
+    """A question that names the files beside `path` whose names look like its own; None if there are none."""
+    try:
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+    except OSError:
+        return None
+
+
 def resolve_input(name: str | Path) -> list[Source]:
     """Find the inputs behind a name.
 
     Args:
-        name: a file; a folder, meaning the pictures and clips right inside it; or a pattern with `*`, `?`,
-            `[...]` or `**`. A name that exists is never taken for a pattern. Hidden files are left out unless
-            the pattern's last part starts with a dot.
+        name: a file; a folder, meaning the pictures and clips right inside it; numbered pictures, as in
+            `frames/%05d.png`; or a pattern with `*`, `?`, `[...]` or `**`. A name that exists is never taken
+            for a pattern. Hidden files are left out unless the pattern's last part starts with a dot.
 
     Returns:
         At least one source, numbers in names in counting order (`f2.png` before `f10.png`).
@@ -51,7 +69,14 @@ def resolve_input(name: str | Path) -> list[Source]:
     Raises:
         MediaError: nothing of that name, a file of another kind, or no picture and no clip among the files.
     """
-    path = Path(name).expanduser()
+    try:
+        return _resolve(Path(name).expanduser())
+    except (OSError, RuntimeError) as error:  # a name too long, a closed folder, no such ~user
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"cannot be read: {reason}", where=name) from error
+
+
+def _resolve(path: Path) -> list[Source]:
     if path.is_file():
         kind = kind_of(path)
         if kind is None:
@@ -60,10 +85,14 @@ def resolve_input(name: str | Path) -> list[Source]:
         return [Source(path, kind)]
     if path.is_dir():
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
-    elif set(str(name)) & set("*?["):
+    elif is_pattern(path):
+        return [Source(path, "sequence")]
+    elif set(str(path)) & set("*?["):
         files = _match(path)
+    elif path.exists():
+        raise MediaError("a device, not a file", where=path)
     else:
-        raise MediaError("no such file or folder", where=path)
+        raise MediaError("no such file or folder", where=path, hint=near_files(path))
     sources = [Source(file, kind) for file in files if file.is_file() and (kind := kind_of(file))]
     if not sources:
         raise MediaError("no picture or clip here", where=path, expected=_known_suffixes())

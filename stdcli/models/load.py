@@ -26,9 +26,10 @@ from stdcli.models.families.family import Family
 from stdcli.models.fetch import RECIPE_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, check_folder, read_folder, weight_files
 from stdcli.models.locate import EMBEDDED, Source, locate_model
-from stdcli.models.lora import AppliedLora, apply_lora
+from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint
 from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter
+from stdcli.models.upstream import FAULTS, first_line
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 
@@ -78,6 +79,8 @@ def load_model(
     if name == EMBEDDED and not source.path.is_dir():
         hint = "pip install --force-reinstall stdcli"
         raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
+    for text in loras:
+        check_lora(text, offline=offline)
     if source.path.is_file():
         opened = _open_file(source, base=base, choice=choice, offline=offline)
     else:
@@ -128,9 +131,10 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
             feature_extractor=None,  # the style adapter brings one that does not depend on torchvision
             **skipped,
         )
-    except (OSError, ValueError, RuntimeError, TypeError, LookupError) as e:  # upstream's, for bad configs
-        got = str(e).strip().splitlines()[0]
-        raise ModelError("this model's files do not fit together", where=folder.path, got=got) from e
+    except FAULTS as e:
+        raise ModelError(
+            "this model's files do not fit together", where=folder.path, got=first_line(e)
+        ) from e
     _check_complete(pipe, files)
     adapter = _own_adapter(folder) or family.adapter
     return _Opened(pipe, family, files, adapter, read_recipe(folder.path) or family.recipe)
@@ -183,6 +187,8 @@ def read_recipe(place: Path) -> Recipe | None:
         return None
     try:
         return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise ModelError("cannot read this recipe", where=path, got=str(e), expected="UTF-8 text") from e
     except ValidationError as e:
         first = e.errors()[0]
         where = f"{path} {'.'.join(map(str, first['loc']))}"
@@ -194,8 +200,11 @@ def read_recipe(place: Path) -> Recipe | None:
 def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:
     """Upstream only logs when a file lacks tensors, and leaves random numbers in their place."""
     for part, paths in files.items():
-        needs = sum(p.numel() for p in getattr(pipe, part).parameters())
-        has = count_values(paths)
+        parameters = dict(getattr(pipe, part).named_parameters())
+        needs, has = sum(p.numel() for p in parameters.values()), count_values(paths)
+        empty = [name for name, p in parameters.items() if p.is_meta]
+        if empty:
+            raise ModelError("this weights file lacks tensors", where=paths[0], expected=", ".join(empty[:3]))
         if has < needs:
             raise ModelError(
                 "this weights file lacks tensors", where=paths[0], got=f"{has} values", expected=needs

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from stdcli.config.names import did_you_mean
 from stdcli.errors import HubError, ModelError
 from stdcli.models import fetch
 
@@ -49,7 +50,7 @@ def locate_model(name: str, *, offline: bool, half: bool = False, weights: bool 
     """
     if name == EMBEDDED:
         return Source(name, EMBEDDED_FOLDER)
-    path = Path(name).expanduser()
+    path = _local(name)
     if path.exists():
         if path.is_file():
             refuse_unsafe(path)
@@ -74,7 +75,7 @@ def locate_lora(name: str, *, offline: bool) -> Source:
         ModelError: nothing there, a pickle file, or several files and none with diffusers' default name.
         HubError: as for `locate_model`.
     """
-    path = Path(name).expanduser()
+    path = _local(name)
     if path.is_file():
         refuse_unsafe(path)
         return Source(name, path)
@@ -95,6 +96,16 @@ def locate_lora(name: str, *, offline: bool) -> Source:
             f"no file {chosen} in {repo}", where=name, hint=f"https://huggingface.co/{repo}/tree/main"
         )
     return Source(name, folder / chosen, revision=folder.name)
+
+
+def _local(name: str) -> Path:
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as e:  # a name too long, a closed folder, no such ~user
+        reason = getattr(e, "strerror", None) or e
+        raise ModelError("this name cannot be looked up", where=name, got=reason) from e
+    return path
 
 
 def refuse_unsafe(path: Path) -> None:
@@ -128,9 +139,10 @@ def _hub_id(name: str) -> re.Match[str] | None:
 
 def _not_found(name: str, *, what: str, expected: str) -> ModelError:
     near = _neighbours(Path(name).expanduser())
-    hint = (
-        f"in that folder: {', '.join(near)}" if near else "check the spelling, or give a Hub id as OWNER/NAME"
-    )
+    known = [*near, EMBEDDED] if what == "model" else near
+    hint = did_you_mean(Path(name).name, known) or "check the spelling, or give a Hub id as OWNER/NAME"
+    if near and Path(name).parent != Path():
+        hint = f"in that folder: {', '.join(near[:5])}"
     return ModelError(
         f"no such {what}",
         where=name,
@@ -141,9 +153,9 @@ def _not_found(name: str, *, what: str, expected: str) -> ModelError:
 
 
 def _neighbours(path: Path) -> list[str]:
-    if not path.parent.is_dir() or path.parent == Path():
+    if not path.parent.is_dir():
         return []
-    return sorted(p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".safetensors")[:5]
+    return sorted(p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".safetensors")
 
 
 def _only_lora(name: str, files: list[str]) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from stdcli.errors import ModelError
 from stdcli.models.locate import locate_lora
-from stdcli.models.upstream import BaseTunerLayer
+from stdcli.models.upstream import FAULTS, BaseTunerLayer, first_line
 from stdcli.models.weights import read_metadata, read_shapes
 
 DOWN = re.compile(r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.default)?\.weight$")
@@ -71,6 +71,16 @@ def parse_lora(text: str) -> tuple[str, float]:
     return name, scale
 
 
+def check_lora(text: str, *, offline: bool) -> None:
+    """Refuse what no model could take, before one is loaded: `apply_lora`'s checks but for the fit.
+
+    Raises:
+        ModelError, HubError: as `apply_lora`.
+    """
+    path = locate_lora(parse_lora(text)[0], offline=offline).path
+    _stems(path, read_shapes(path))
+
+
 def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLora:
     """Load one LoRA, check that all of it arrived, and fuse it into the weights.
 
@@ -102,14 +112,14 @@ def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLo
             use_safetensors=True,
             local_files_only=True,
         )
-    except (ValueError, RuntimeError, LookupError) as e:  # upstream's ways to say that it does not fit
-        raise _misfit(path, family, shapes, lost=stems, total=len(stems), cause=str(e)) from e
+    except FAULTS as e:
+        raise _misfit(path, family, shapes, lost=stems, total=len(stems), cause=first_line(e)) from e
     _check_arrival(pipe, adapter, path, family=family, shapes=shapes)
     parts = [c for c in COMPONENTS if getattr(pipe, c, None) is not None]
     try:
         pipe.fuse_lora(components=parts, lora_scale=scale, safe_fusing=True, adapter_names=[adapter])
     except ValueError as e:
-        raise ModelError("fusing this LoRA gives NaN weights", where=path, got=str(e).splitlines()[0]) from e
+        raise ModelError("fusing this LoRA gives NaN weights", where=path, got=first_line(e)) from e
     pipe.unload_lora_weights()
     return AppliedLora(name, scale, path, len(stems))
 
@@ -118,7 +128,7 @@ def _stems(path: Path, shapes: Mapping[str, Sequence[int]]) -> set[str]:
     """Layer names of the file, as the file spells them; every key must belong to a down, up, alpha triple."""
     stems = {DOWN.sub("", k) for k in shapes if DOWN.search(k)}
     ups = {UP.sub("", k) for k in shapes if UP.search(k)}
-    strange = [k for k in shapes if not (DOWN.search(k) or UP.search(k) or ALPHA.search(k))]
+    strange = [k for k, shape in shapes.items() if not _belongs(k, shape)]
     strange += sorted(stems ^ ups)
     if strange or not stems:
         raise ModelError(
@@ -128,6 +138,12 @@ def _stems(path: Path, shapes: Mapping[str, Sequence[int]]) -> set[str]:
             hint=None if stems else "a full model goes to --model",
         )
     return stems
+
+
+def _belongs(key: str, shape: Sequence[int]) -> bool:
+    if DOWN.search(key) or UP.search(key):
+        return len(shape) >= 2 and min(shape) > 0
+    return bool(ALPHA.search(key)) and math.prod(shape) == 1
 
 
 def _check_arrival(
@@ -244,7 +260,7 @@ def _misfit(
     guess = _guess_base(shapes)
     detail = f"{total - len(lost)} of {total} layers match; first that do not: {', '.join(sorted(lost)[:3])}"
     if cause is not None:
-        detail += f" ({cause.splitlines()[0][:120]})"
+        detail += f" ({cause[:120]})"
     made_for = f"this LoRA was made for {guess}, not for {family}" if guess not in (None, family) else None
     return ModelError(
         made_for or "this LoRA does not fit the model", where=path, got=detail, expected=f"all {total}"

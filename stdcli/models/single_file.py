@@ -16,14 +16,17 @@ import torch
 from stdcli.errors import ModelError
 from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
 from stdcli.models.upstream import (
+    FAULTS,
     AutoencoderKL,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     SingleFileComponentError,
+    first_line,
 )
 from stdcli.models.weights import read_metadata, read_shapes
 
 UNET_MARK = "model.diffusion_model.input_blocks.0.0.weight"
+OUT_MARK = "model.diffusion_model.out.2.weight"
 SDXL_MARK = "model.diffusion_model.label_emb.0.0.weight"
 CROSS_MARK = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 PARTS = {
@@ -45,22 +48,22 @@ def family_name(path: Path) -> str:
         ModelError: damaged, not a full checkpoint, or of a family that is not supported.
     """
     shapes = read_shapes(path)
-    if UNET_MARK not in shapes:
+    if len(shapes.get(UNET_MARK, ())) != 4 or len(shapes.get(OUT_MARK, ())) != 4:
         lora = any("lora" in k for k in shapes)
         raise ModelError(
             "not a Stable Diffusion checkpoint",
             where=path,
             got=f"tensors such as {', '.join(sorted(shapes)[:2])}",
-            expected=UNET_MARK,
+            expected=f"{UNET_MARK} and {OUT_MARK}, of four dimensions",
             hint=f"this is a LoRA: --lora {path}" if lora else None,
         )
-    if shapes[UNET_MARK][1] != shapes["model.diffusion_model.out.2.weight"][0]:
+    if shapes[UNET_MARK][1] != shapes[OUT_MARK][0]:
         raise ModelError(
             "this is an inpainting or edit checkpoint", where=path, got=f"{shapes[UNET_MARK][1]} channels"
         )
     if SDXL_MARK in shapes:
         return "sdxl"
-    if shapes.get(CROSS_MARK, (0, 0))[1] == SD2_WIDTH:
+    if shapes.get(CROSS_MARK, ())[1:2] == (SD2_WIDTH,):
         raise ModelError(
             "Stable Diffusion 2 is not a supported family", where=path, expected=" or ".join(BASES)
         )
@@ -94,8 +97,8 @@ def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torc
     shapes = read_shapes(path)
     config = {"config": str(base.path), "local_files_only": True}
     absent = [part for part in PARTS if part in base.components and not _has(shapes, part)]
-    parts = {part: _from_base(path, base, part, dtype) for part in absent}
     try:
+        parts = {part: _from_base(path, base, part, dtype) for part in absent}
         if "vae" not in parts:
             # upstream would cast it to `dtype`, and what float16 loses does not come back
             parts["vae"] = AutoencoderKL.from_single_file(
@@ -104,8 +107,8 @@ def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torc
         pipe = pipeline.from_single_file(
             str(path), torch_dtype=dtype, feature_extractor=None, image_encoder=None, **config, **parts
         )
-    except (OSError, ValueError, RuntimeError, LookupError, SingleFileComponentError) as e:
-        raise _misfit(path, base, str(e)) from e
+    except (*FAULTS, SingleFileComponentError) as e:
+        raise _misfit(path, base, first_line(e)) from e
     for part in ("unet", *PARTS):
         module = getattr(pipe, part, None)
         if module is not None and any(p.is_meta for p in module.parameters()):
@@ -140,7 +143,7 @@ def _misfit(path: Path, base: ModelFolder, cause: str) -> ModelError:
     return ModelError(
         "this checkpoint and this base folder do not make a model",
         where=path,
-        got=cause.strip().splitlines()[0],
+        got=cause,
         expected=f"a base folder of the same family, not {base.path}",
     )
 

@@ -9,7 +9,8 @@ Legend: N style pictures after averaging (1), S width of an embedding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,13 @@ from torch import Tensor
 
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models import fetch
-from stdcli.models.upstream import CLIPImageProcessorPil, CLIPVisionModelWithProjection, ImageProjection
+from stdcli.models.upstream import (
+    FAULTS,
+    CLIPImageProcessorPil,
+    CLIPVisionModelWithProjection,
+    ImageProjection,
+    first_line,
+)
 from stdcli.models.weights import read_shapes
 
 ADAPTER_FOLDER = "ip_adapter"
@@ -92,9 +99,10 @@ class StyleAdapter:
         self._check_fit(weights, encoder)
         pipe = self._pipe
         if encoder is not None:
-            model = CLIPVisionModelWithProjection.from_pretrained(
-                encoder, dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
-            )
+            with _damage(encoder):
+                model = CLIPVisionModelWithProjection.from_pretrained(
+                    encoder, dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
+                )
             pipe.register_modules(image_encoder=model.to(pipe.unet.device).requires_grad_(False))
         pipe.register_modules(feature_extractor=self._make_processor())
         others = {id(p) for p in pipe.unet.parameters()}
@@ -106,8 +114,8 @@ class StyleAdapter:
                 image_encoder_folder=None,
                 local_files_only=True,
             )
-        except (ValueError, RuntimeError, LookupError) as e:  # upstream's ways to say that it does not fit
-            got = str(e).strip().splitlines()[0]
+        except FAULTS as e:
+            got = first_line(e)
             raise ModelError("this style adapter does not fit the model", where=weights, got=got) from e
         pipe.set_ip_adapter_scale(self._scale)
         for parameter in pipe.unet.parameters():
@@ -150,7 +158,8 @@ class StyleAdapter:
     def _make_processor(self) -> CLIPImageProcessorPil:
         place = self._files.processor
         if place is not None:
-            return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
+            with _damage(place):
+                return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
         pixels = self._pipe.image_encoder.config.image_size
         return CLIPImageProcessorPil(size=pixels, crop_size=pixels)
 
@@ -209,12 +218,24 @@ class StyleAdapter:
 
     def _encoder_config(self, encoder: Path | None) -> Any:
         if encoder is not None:
-            return CLIPVisionModelWithProjection.config_class.from_pretrained(encoder, local_files_only=True)
+            with _damage(encoder):
+                kind = CLIPVisionModelWithProjection.config_class
+                return kind.from_pretrained(encoder, local_files_only=True)
         if self._pipe.image_encoder is None:
             raise ModelError(
                 "this model has an ip_adapter folder but no image encoder", expected="image_encoder/"
             )
         return self._pipe.image_encoder.config
+
+
+@contextmanager
+def _damage(place: Path | str) -> Iterator[None]:
+    """Say where it is that upstream cannot read."""
+    try:
+        yield
+    except FAULTS as e:
+        what = "this part of the style adapter is damaged, or its files do not fit together"
+        raise ModelError(what, where=place, got=first_line(e)) from e
 
 
 def _embedding_width(shapes: Mapping[str, Sequence[int]]) -> int:

@@ -26,6 +26,7 @@ from diffusers import (
 )
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.models import ImageProjection
+from huggingface_hub.errors import StrictDataclassError
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import (
     CLIPImageProcessorPil,  # the plain name wants torchvision, and warns where it is missing
@@ -39,7 +40,21 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 diffusers_logging.disable_progress_bar()
 transformers_logging.disable_progress_bar()
 
+FAULTS = (
+    OSError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    StrictDataclassError,
+)  # upstream's ways to say that files are wrong or do not fit together
+
 __all__ = [
+    "FAULTS",
     "OPENAI_CLIP_MEAN",
     "OPENAI_CLIP_STD",
     "AutoencoderKL",
@@ -55,4 +70,10 @@ __all__ = [
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "UNet2DConditionModel",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

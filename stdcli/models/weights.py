@@ -50,6 +50,6 @@ def _opened(path: Path):
         raise ModelError(
             "cannot read this weights file: damaged, cut short or not safetensors",
             where=path,
-            got=str(e).splitlines()[0],
+            got=next(iter(str(e).splitlines()), type(e).__name__),
             hint="download it again; compare its size with the original",
         ) from e

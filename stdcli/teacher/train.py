@@ -38,6 +38,7 @@ from stdcli.models.scratch import (
     save_folder,
 )
 from stdcli.runtime.devices import DeviceChoice, choose
+from stdcli.runtime.interrupt import deferred_interrupt
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.data import TrainingData, find_folders, load_data
@@ -47,7 +48,6 @@ from stdcli.teacher.pictures import PictureSet
 from stdcli.teacher.run import CODEC, MODEL, check_pictures, check_run, open_run
 from stdcli.teacher.samples import SampleSheet
 from stdcli.training.checkpoint import load_checkpoint, save_checkpoint
-from stdcli.training.interrupt import deferred_interrupt
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
 MEASURED_CROPS = 64

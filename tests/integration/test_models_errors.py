@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from stdcli.errors import ModelError
 from stdcli.models import load, locate
 from stdcli.models.load import load_model
-from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
+from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +163,58 @@ def test_bad_recipe(model: Path) -> None:
     error = error_of(model)
     assert error.what == "cannot read this recipe"
     assert error.where.endswith("recipe.json steps")
+
+
+def test_recipe_that_is_not_text(model: Path) -> None:
+    (model / "recipe.json").write_bytes(b"{\xff}")
+    assert error_of(model).what == "cannot read this recipe"
+
+
+def test_a_tensor_under_another_name_is_missed(model: Path) -> None:
+    """The number of values is right, and upstream would leave the parameter without data."""
+    path = model / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_in.wait"] = tensors.pop("conv_in.weight")
+    save_file(tensors, path, {"format": "pt"})
+    error = error_of(model)
+    assert (error.what, error.where) == ("this weights file lacks tensors", str(path))
+    assert error.expected == "conv_in.weight"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("image_encoder/config.json", '{"model_type": "clip_vision_model", "patch_size": "x"}'),
+        ("image_encoder/config.json", '{"model_type": "clip_vision_model", "num_attention_heads": 0}'),
+        ("image_encoder/config.json", "{"),
+        ("feature_extractor/preprocessor_config.json", "{"),
+        ("feature_extractor/preprocessor_config.json", '{"size": "x"}'),
+    ],
+)
+def test_damaged_configs_of_the_embedded_kind(tmp_path: Path, file: str, content: str) -> None:
+    model = save_tiny_embedded(tmp_path / "m")
+    (model / file).write_text(content)
+    error = error_of(model)
+    assert "fit together" in error.what
+    assert error.where in (str(model), str(model / file.partition("/")[0]))
+
+
+def test_damaged_loras_are_refused_before_the_model_is_opened(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_open_folder", lambda *_: pytest.fail("the model was opened"))
+    save_file(
+        {"unet.x.lora_A.weight": torch.ones(2), "unet.x.lora_B.weight": torch.ones(2, 2)}, tmp_path / "a"
+    )
+    save_file({"unet.x.weight": torch.ones(2, 2)}, tmp_path / "b")
+    (tmp_path / "c").write_bytes((tmp_path / "b").read_bytes()[:-1])
+    for name, message in (("a", "not a LoRA"), ("b", "not a LoRA"), ("c", "damaged"), ("d", "no such LoRA")):
+        path = tmp_path / f"{name}.safetensors"
+        if name != "d":
+            (tmp_path / name).rename(path)
+        error = error_of(model, loras=[f"{path}:0.5"])
+        assert message in error.what
+        assert error.where == str(path)
 
 
 def test_embedded_model_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from stdcli.errors import MediaError, ResourceError
+from stdcli.media.encode import PictureWriter
 from stdcli.media.ffmpeg import ffmpeg_command, run_ffmpeg
 from stdcli.media.recipe import read_recipe
 from stdcli.media.video import VideoInfo, VideoWriter, iter_frames, probe
@@ -188,7 +189,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, error):
         writer.write(np.zeros((48, 64, 3), np.uint8))
         raise error
     assert list(tmp_path.iterdir()) == []
-    assert writer._process.poll() is not None
+    assert writer._pictures._process.poll() is not None
 
 
 def test_a_dying_ffmpeg_is_an_error_and_leaves_nothing(tmp_path):
@@ -198,7 +199,7 @@ def test_a_dying_ffmpeg_is_an_error_and_leaves_nothing(tmp_path):
         VideoWriter(tmp_path / "out.mp4", info) as writer,
     ):
         writer.write(np.zeros((480, 640, 3), np.uint8))
-        writer._process.kill()
+        writer._pictures._process.kill()
         for _ in range(20):
             writer.write(np.zeros((480, 640, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
@@ -217,9 +218,13 @@ def test_what_ffmpeg_says_reaches_the_user(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
 def test_a_full_disk_is_a_resource_error(tmp_path, monkeypatch):
-    part = tmp_path / "part"
-    part.symlink_to("/dev/full")
-    monkeypatch.setattr("stdcli.media.video.temporary_path", lambda _path: part)
+    original = PictureWriter.__init__
+
+    def to_a_full_disk(self, path, *arguments):
+        path.symlink_to("/dev/full")
+        original(self, path, *arguments)
+
+    monkeypatch.setattr(PictureWriter, "__init__", to_a_full_disk)
     with (
         pytest.raises(ResourceError, match="cannot be written"),
         VideoWriter(tmp_path / "out.mp4", INFO) as writer,
@@ -264,7 +269,10 @@ def test_unreadable_sound_is_refused_at_once(tmp_path):
 
 
 def test_frames_of_another_size_are_programming_errors(tmp_path):
-    with pytest.raises(ValueError, match="expected 48x64"), VideoWriter(tmp_path / "a.mp4", INFO) as writer:
+    with (
+        pytest.raises(ValueError, match="expected uint8 \\[48, 64, 3\\]"),
+        VideoWriter(tmp_path / "a.mp4", INFO) as writer,
+    ):
         writer.write(np.zeros((64, 48, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
 

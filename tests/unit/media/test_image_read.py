@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from stdcli.errors import MediaError
-from stdcli.media.image import read_image
+from stdcli.errors import MediaError, ResourceError
+from stdcli.media.ffmpeg import run_ffmpeg
+from stdcli.media.image import check_image, read_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 CORNERS = np.array([[RED, GREEN, WHITE], [BLUE, WHITE, WHITE]], np.uint8).repeat(16, 0).repeat(16, 1)  # 32x48
@@ -136,6 +137,51 @@ def test_cmyk(tmp_path):
         assert np.abs(read_image(path).rgb.astype(int) - rgb).max() <= 2
 
 
+def png(header, *chunks):
+    """A PNG from its header fields (width, height, depth, colour type) and further chunks."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), *chunks, (b"IEND", b"")]
+    packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_colours_are_scaled_not_clipped(tmp_path, channels):
+    """Pillow keeps the high byte, floor(v / 256), which differs from v / 257 by less than one level."""
+    values = np.random.default_rng(4).integers(0, 65536, (12, 10, channels)).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)  # filter 0: as it is
+    data = png((10, 12, 16, {3: 2, 4: 6}[channels]), (b"IDAT", zlib.compress(rows)))
+    (tmp_path / "a.png").write_bytes(data)
+    picture = read_image(tmp_path / "a.png")
+    read = picture.rgb if channels == 3 else np.dstack([picture.rgb, picture.alpha])
+    assert np.abs(read - values / 257).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options", "tolerance"),
+    [
+        ("png", "P", {}, 0),
+        ("png", "L", {}, 0),
+        ("png", "1", {}, 0),
+        ("gif", "P", {}, 0),
+        ("bmp", "P", {}, 0),
+        ("tif", "P", {}, 0),
+        ("tif", "RGB", {"compression": "tiff_lzw"}, 0),
+        ("webp", "RGB", {"lossless": True}, 0),
+        ("jpg", "CMYK", {"quality": 100, "subsampling": 0}, 3),
+        ("jpg", "L", {}, 2),
+        ("jpg", "RGB", {"subsampling": 0, "progressive": True}, 3),
+    ],
+)
+def test_pixels_are_those_of_another_decoder(tmp_path, suffix, mode, options, tolerance):
+    image = Image.fromarray(smooth())
+    image = image.quantize(16) if mode == "P" else image.convert(mode)
+    path = save(tmp_path / f"a.{suffix}", image, **options)
+    arguments = ["-i", f"file:{path}", "-sws_flags", "accurate_rnd+full_chroma_int", "-pix_fmt", "rgb24"]
+    run_ffmpeg(*arguments, "-frames:v", "1", "-f", "rawvideo", f"file:{tmp_path}/raw")
+    theirs = np.fromfile(tmp_path / "raw", np.uint8).reshape(smooth().shape)
+    assert np.abs(read_image(path).rgb.astype(int) - theirs).max() <= tolerance
+
+
 def s15(value):
     return struct.pack(">i", round(value * 65536))
 
@@ -247,6 +293,53 @@ def test_a_truncated_file_is_an_error_never_a_partial_picture(tmp_path, options)
         assert np.array_equal(picture.rgb, rgb)
 
 
+def refuses(read, path):
+    try:
+        read(path)
+    except MediaError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+def test_checking_refuses_what_reading_refuses(tmp_path, image_format):
+    save(tmp_path / "whole", Image.fromarray(smooth()), format=image_format)
+    data = (tmp_path / "whole").read_bytes()
+    for length in range(0, len(data) + 1, max(1, len(data) // 40)):
+        (tmp_path / "cut").write_bytes(data[:length])
+        assert refuses(check_image, tmp_path / "cut") == refuses(read_image, tmp_path / "cut")
+    check_image(tmp_path / "whole")
+    with pytest.raises(MediaError, match="too large"):
+        check_image(tmp_path / "whole", max_pixels=1999)
+
+
+def test_a_picture_beyond_the_memory_is_a_resource_error(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", Image.fromarray(smooth()))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", _exhaust)
+    with pytest.raises(ResourceError, match="not enough memory for this picture"):
+        read_image(path)
+
+
+def _exhaust(_image):
+    raise MemoryError
+
+
+def test_a_clip_is_told_apart_and_a_frame_is_offered(tmp_path):
+    (tmp_path / "my clip.mp4").write_bytes(b"anything")
+    with pytest.raises(MediaError, match="a video, not a picture") as caught:
+        read_image(tmp_path / "my clip.mp4")
+    assert caught.value.hint == "take a frame of it: ffmpeg -i 'my clip.mp4' -frames:v 1 'my clip.png'"
+
+
+def test_near_misses_of_a_missing_file_are_named(tmp_path):
+    save(tmp_path / "photo.png", Image.fromarray(smooth()))
+    with pytest.raises(MediaError, match="no such picture") as caught:
+        read_image(tmp_path / "photo.jpg")
+    assert caught.value.hint == "did you mean photo.png?"
+    with pytest.raises(MediaError, match="cannot be read: File name too long"):
+        read_image(tmp_path / f"{'a' * 300}.png")
+
+
 def test_missing_folder_empty_and_text_files(tmp_path):
     (tmp_path / "empty.png").touch()
     (tmp_path / "text.png").write_text("no picture")
@@ -283,13 +376,7 @@ def test_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
 @pytest.mark.parametrize("side", [13_000, 60_000])
 def test_a_decompression_bomb_says_how_large_it_is(tmp_path, side):
     """A PNG of a few bytes that claims side x side pixels, below and above Pillow's own limit."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + body)
+    (tmp_path / "bomb.png").write_bytes(png((side, side, 8, 2), (b"IDAT", zlib.compress(b"\0" * 100))))
     with pytest.raises(MediaError, match="too large") as caught:
         read_image(tmp_path / "bomb.png")
     assert f"{side**2}" in caught.value.render().replace(",", "")

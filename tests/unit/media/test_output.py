@@ -2,12 +2,14 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.image import Picture, read_image, write_image
+from stdcli.media.output import check_output
 
 PICTURE = Picture(np.full((8, 9, 3), 77, np.uint8))
 
@@ -45,6 +47,47 @@ def test_a_folder_or_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(MediaError, match="does not exist") as caught:
         write_image(tmp_path / "no" / "a.png", PICTURE)
     assert caught.value.hint.startswith("mkdir -p ")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_bytes(b"precious")
+    with pytest.raises(MediaError, match="folder is a file") as caught:
+        check_output(tmp_path / "file" / "a.png", overwrite=True)
+    assert caught.value.where == str(tmp_path / "file")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_device_is_never_replaced(tmp_path, overwrite):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(MediaError, match="a device, not a file"):
+        check_output(tmp_path / "a.png", overwrite=overwrite)
+
+
+def test_a_name_too_long_is_refused(tmp_path):
+    with pytest.raises(MediaError, match="no file can have this name: File name too long"):
+        check_output(tmp_path / f"{'a' * 300}.png", overwrite=False)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder where even root may not write")
+def test_a_folder_that_takes_no_file_is_refused():
+    with pytest.raises(MediaError, match="folder cannot be written to") as caught:
+        check_output(Path("/proc/a.png"), overwrite=False)
+    assert (caught.value.where, caught.value.hint) == ("/proc", "choose another folder")
+
+
+def test_a_full_disk_is_noticed_before_any_work(tmp_path, monkeypatch):
+    def fail(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.touch", fail)
+    with pytest.raises(ResourceError, match="No space left") as caught:
+        check_output(tmp_path / "a.png", overwrite=False)
+    assert caught.value.hint.startswith("free some space")
+
+
+def test_trying_the_folder_leaves_nothing(tmp_path):
+    check_output(tmp_path / "a.png", overwrite=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("step", ["write", "fsync", "rename"])

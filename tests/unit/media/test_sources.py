@@ -1,5 +1,7 @@
 """From the name of an input to files."""
 
+import os
+
 import pytest
 
 from stdcli.errors import MediaError
@@ -48,9 +50,24 @@ def test_a_name_that_exists_is_no_pattern(tmp_path):
         ("notes.txt", "suffix"),
         ("*.mov", "no picture or clip"),
         ("empty", "no picture"),
+        ("x" * 300, "cannot be read: File name too long"),
+        ("f2.PNG/inside.png", "no such file"),
+        ("pipe.png", "a device, not a file"),
     ],
 )
 def test_nothing_to_read_is_an_error(folder, name, message):
     (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe.png")
     with pytest.raises(MediaError, match=message):
         resolve_input(folder / name)
+
+
+def test_near_misses_are_named(folder):
+    with pytest.raises(MediaError, match="no such file") as caught:
+        resolve_input(folder / "clip.pm4")
+    assert caught.value.hint == "did you mean clip.mp4?"
+
+
+def test_the_folder_of_nobody_is_an_error():
+    with pytest.raises(MediaError, match="cannot be read"):
+        resolve_input("~no-such-user/a.png")

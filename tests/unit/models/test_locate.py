@@ -66,6 +66,25 @@ def test_missing_file_names_its_neighbours(tmp_path: Path) -> None:
     assert caught.value.hint == "in that folder: sdxl.safetensors"
 
 
+def test_near_misses_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "night.safetensors").touch()
+    for name, meant in (("embeded", "embedded"), ("nigth.safetensors", "night.safetensors")):
+        with pytest.raises(ModelError, match="no such model") as caught:
+            locate_model(name, offline=True)
+        assert caught.value.hint == f"did you mean {meant}?"
+    with pytest.raises(ModelError, match="no such LoRA") as caught:
+        locate_lora("embeded", offline=True)
+    assert caught.value.hint.startswith("check the spelling")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~no-such-user/model"])
+def test_names_that_cannot_be_looked_up(name: str) -> None:
+    for locate in (locate_model, locate_lora):
+        with pytest.raises(ModelError, match="cannot be looked up"):
+            locate(name, offline=True)
+
+
 @pytest.mark.parametrize(
     "name", ["owner/name", "owner/name@main", "stabilityai/stable-diffusion-xl-base-1.0@abc"]
 )

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from stdcli.training.interrupt import deferred_interrupt
+from stdcli.runtime.interrupt import deferred_interrupt
 
 
 def test_the_first_is_noted_and_the_second_interrupts() -> None:

@@ -1,0 +1,185 @@
+"""An unfinished clip on disk: which segments are done, how they were made, who is working on it.
+
+The folder `OUT.job` beside the output holds the segments, `job.json` and what the next segment needs to know
+of the one before. A run that was killed is continued by the same command; whatever decides the pictures must
+be the same, and a segment counts only once it is whole and on disk. Nothing here knows of models or codecs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from stdcli.errors import ConfigError, MediaError
+from stdcli.media.output import write_errors
+
+SEGMENT_FRAMES = 128
+"""Frames that a killed run may lose; a multiple of every usual batch."""
+FORMAT = 1
+
+
+def job_folder(output: Path) -> Path:
+    """`clip.mp4` -> `clip.mp4.job`."""
+    return output.with_name(output.name + ".job")
+
+
+class Job:
+    """A clip in the making, as a context manager that holds its lock.
+
+    Leaving it removes the folder if no segment is done, and keeps it otherwise.
+
+    Args:
+        output: the result.
+        facts: whatever decides the pictures and their coding, JSON-ready, by name.
+        discard: whether an unfinished job with other facts may be thrown away.
+
+    Attributes:
+        folder: where everything is.
+        frames: number of frames in each finished segment.
+
+    Raises:
+        ConfigError: on entering: there is an unfinished job with other facts, and `discard` is off.
+        MediaError: on entering: another run is working on it, or the folder cannot be made.
+    """
+
+    def __init__(self, output: Path, facts: Mapping[str, Any], *, discard: bool) -> None:
+        self.output, self.folder = output, job_folder(output)
+        self.frames: list[int] = []
+        self._facts = json.loads(json.dumps(dict(facts)))
+        self._discard = discard
+        self._lock = FileLock(self.folder / "lock", timeout=0)
+
+    def __enter__(self) -> Job:
+        with write_errors(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            try:
+                self._lock.acquire()
+            except Timeout as error:
+                hint = "wait for it, or choose another -o"
+                raise MediaError("another run is making this output", where=self.output, hint=hint) from error
+        try:
+            self._take_up()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def _take_up(self) -> None:
+        try:
+            stored = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            stored = {}
+        differences = _differences(stored.get("facts", {}), self._facts)
+        if stored.get("format") != FORMAT:
+            differences = [("format", f"{stored.get('format')} there, {FORMAT} here")]
+        if not differences:
+            if all(self._size(k) == segment["bytes"] for k, segment in enumerate(stored["segments"])):
+                self.frames = [segment["frames"] for segment in stored["segments"]]
+            return
+        if not self._discard:
+            raise ConfigError(
+                "an unfinished clip was being made otherwise",
+                differences,
+                where=self.folder,
+                hint="repeat that command to continue it, or add --overwrite to start anew",
+            )
+        self._clear()
+
+    @property
+    def count(self) -> int:
+        """Frames in finished segments."""
+        return sum(self.frames)
+
+    @property
+    def segments(self) -> list[Path]:
+        """Files of finished segments, in order."""
+        return [self.segment(index) for index in range(len(self.frames))]
+
+    def segment(self, index: int) -> Path:
+        """Where segment `index` is written."""
+        return self.folder / f"{index:05d}"
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """What the last finished segment left for the next."""
+        path = self._memory(len(self.frames) - 1)
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def commit(self, frames: int, memory: Mapping[str, np.ndarray]) -> None:
+        """Count the segment that has just been written as finished.
+
+        Args:
+            frames: in it.
+            memory: what the next segment needs; kept exactly.
+
+        Raises:
+            ResourceError: the disk is full.
+        """
+        index = len(self.frames)
+        with write_errors(self.folder):
+            if self.segment(index).exists():
+                _sync(self.segment(index))
+            if memory:
+                with self._memory(index).open("wb") as file:
+                    np.savez(file, **memory)
+                _sync(self._memory(index))
+            counts = [*self.frames, frames]
+            segments = [{"frames": count, "bytes": self._size(k)} for k, count in enumerate(counts)]
+            data = {"format": FORMAT, "facts": self._facts, "segments": segments}
+            fresh = self.folder / "job.json.new"
+            fresh.write_text(json.dumps(data, indent=1), encoding="utf-8")
+            _sync(fresh)
+            fresh.replace(self.folder / "job.json")
+        self.frames.append(frames)
+        self._memory(index - 1).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Throw everything away: the result is in its place."""
+        self.frames = []
+
+    def _size(self, index: int) -> int | None:
+        path = self.segment(index)
+        return path.stat().st_size if path.exists() else None
+
+    def _memory(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.npz"
+
+    def _clear(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
+    def __exit__(self, *_: object) -> None:
+        if not self.frames:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = sorted({*there, *here})
+    return [
+        (name, f"{_short(there.get(name))} there, {_short(here.get(name))} here")
+        for name in names
+        if there.get(name) != here.get(name)
+    ]
+
+
+def _short(value: object) -> str:
+    text = "not set" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

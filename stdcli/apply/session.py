@@ -1,0 +1,176 @@
+"""A loaded model with a style: uint8 frames of any size in, the same restyled out.
+
+Conditions and style statistics are worked out once per size. For clips, the colours of the content are
+measured once over the whole clip, and frames may remember the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stdcli.apply.memory import Memory
+from stdcli.apply.pictures import compute_size, stylize_frames
+from stdcli.apply.settings import Settings
+from stdcli.apply.stylizer import Stylizer
+from stdcli.config.schema import StylizeConfig
+from stdcli.diffusion.colours import ColourStatistics, colour_statistics, mix_colours, pool_colours
+from stdcli.diffusion.statistics import Statistics, channel_statistics, mix_statistics, pool_statistics
+from stdcli.errors import ResourceError
+from stdcli.media.arrays import fit_max_size, resize
+from stdcli.media.image import Picture
+from stdcli.media.tensors import pad_to_multiple, to_tensor, to_uint8
+from stdcli.models.bundle import Bundle, Condition
+
+BATCH_PX = {"cuda": 16 * 512 * 512, "mps": 8 * 512 * 512, "cpu": 4 * 256 * 256}
+"""Pixels per forward that fill a device, roughly."""
+
+
+@dataclass
+class Session:
+    """A loaded model, the style, and what was worked out from them once.
+
+    Attributes:
+        bundle: the model.
+        config: the user's values.
+        settings: the values in force.
+        styles: style pictures.
+        content: statistics of the whole clip that frames belong to; None for single pictures.
+        memory: what a frame hands to the next; None where frames are on their own.
+        notes: what came up while stylizing and the user should know; emptied by whoever tells it.
+        fitting: how many frames at once have turned out to fit into memory; None while all did.
+    """
+
+    bundle: Bundle
+    config: StylizeConfig
+    settings: Settings
+    styles: Sequence[Picture]
+    content: Statistics | ColourStatistics | None = None
+    memory: Memory | None = None
+    notes: list[str] = field(default_factory=list)
+    fitting: int | None = None
+    _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
+    _statistics: dict[int, Statistics | ColourStatistics] = field(default_factory=dict)
+
+    def for_clip(self, samples: Sequence[np.ndarray]) -> Session:
+        """A session for the frames of one clip.
+
+        Args:
+            samples: uint8 [H, W, 3] frames from all over it, for colours or statistics that fit them all.
+        """
+        mode = self.config.temporal
+        memory = None if mode == "off" else Memory(mode)
+        return replace(self, content=self._pool(samples), memory=memory)
+
+    def batch_for(self, size_px: tuple[int, int]) -> int:
+        """How many frames of `size_px` (H, W) fill the device, or as many as the user said."""
+        if self.memory is not None:
+            return 1
+        height, width = self._size(size_px)
+        fitting = max(1, BATCH_PX[self.bundle.device.type] // (height * width))
+        return self.config.batch or 2 ** min(4, fitting.bit_length() - 1)
+
+    def stylize(self, frames: np.ndarray) -> np.ndarray:
+        """Restyle frames of one size: uint8 [B, H, W, 3] -> the same.
+
+        Raises:
+            ResourceError: a single frame does not fit into the device's memory.
+        """
+        if self.fitting is not None and len(frames) > self.fitting:
+            parts = np.split(frames, range(self.fitting, len(frames), self.fitting))
+            return np.concatenate([self.stylize(part) for part in parts])
+        try:
+            return self._stylize(frames)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            if len(frames) == 1:
+                hint = f"add --max-size {max(256, max(frames.shape[1:3]) // 2)}, or --device cpu"
+                raise ResourceError("one frame needs more memory than the device has", hint=hint) from error
+        self.fitting = len(frames) // 2
+        self.notes.append(f"{len(frames)} frames at once do not fit into memory: {self.fitting} from here on")
+        return self.stylize(frames)
+
+    def _stylize(self, frames: np.ndarray) -> np.ndarray:
+        size = self._size(frames.shape[1:3])
+        if size not in self._conditions:
+            self._conditions[size] = self._make_condition(size)
+            self.notes += self._conditions[size][0].notes
+        condition, unconditional = self._conditions[size]
+        stylizer = Stylizer(
+            self.bundle,
+            self.settings,
+            condition,
+            unconditional,
+            self._style_statistics(size),
+            self.config.seed,
+            self.content,
+        )
+        run = stylizer if self.memory is None else _Remembering(stylizer, self.memory)
+        sizes = {"max_size": self.config.max_size, "multiple_px": self.bundle.multiple_px}
+        return stylize_frames(frames, run, **sizes)
+
+    def _size(self, size_px: tuple[int, int]) -> tuple[int, int]:
+        return compute_size(size_px, max_size=self.config.max_size, multiple_px=self.bundle.multiple_px)
+
+    def _make_condition(self, size_px: tuple[int, int]) -> tuple[Condition, Condition | None]:
+        return self.bundle.condition(
+            prompt=self.config.prompt,
+            negative_prompt=self.config.negative_prompt,
+            styles=[Image.fromarray(style.rgb) for style in self.styles],
+            style_weights=self.config.style_weights,
+            size_px=size_px,
+            guidance=self.settings.recipe.guidance,
+        )
+
+    def _style_statistics(self, size_px: tuple[int, int]) -> Statistics | ColourStatistics | None:
+        """Of the style pictures at about the area of `size_px`; None unless they are to be matched."""
+        transform, area_px = self.settings.recipe.start.transform, size_px[0] * size_px[1]
+        if transform == "none" or not self.styles:
+            return None
+        if area_px not in self._statistics:
+            measured = [self._measure(_resized(style.rgb, area_px=area_px)) for style in self.styles]
+            mix = mix_colours if transform == "colours" else mix_statistics
+            self._statistics[area_px] = mix(measured, self.config.style_weights or (1.0,) * len(measured))
+        return self._statistics[area_px]
+
+    def _pool(self, samples: Sequence[np.ndarray]) -> Statistics | ColourStatistics | None:
+        transform = self.settings.recipe.start.transform
+        if transform == "none" or not self.styles:
+            return None
+        size = self.config.max_size
+        measured = [self._measure(fit_max_size(frame, size) if size else frame) for frame in samples]
+        return (pool_colours if transform == "colours" else pool_statistics)(measured)
+
+    def _measure(self, rgb: np.ndarray) -> Statistics | ColourStatistics:
+        if self.settings.recipe.start.transform == "colours":
+            return colour_statistics(to_tensor(rgb) / 2 + 0.5)
+        return channel_statistics(self._encode(rgb))
+
+    @torch.inference_mode()
+    def _encode(self, rgb: np.ndarray) -> torch.Tensor:
+        padded, _ = pad_to_multiple(to_tensor(rgb), self.bundle.multiple_px)
+        return self.bundle.codec.encode(padded.to(self.bundle.device))
+
+
+@dataclass(frozen=True)
+class _Remembering:
+    """A stylizer whose frames, one at a time, remember the one before."""
+
+    stylizer: Stylizer
+    memory: Memory
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        source = to_uint8(pixels)[0]
+        result = self.stylizer(pixels, self.memory.carry(source))
+        self.memory.keep(source, to_uint8(result)[0])
+        return result
+
+
+def _resized(rgb: np.ndarray, *, area_px: int) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    scale = (area_px / (height * width)) ** 0.5
+    return resize(rgb, max(1, round(height * scale)), max(1, round(width * scale)))

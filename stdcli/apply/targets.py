@@ -1,0 +1,161 @@
+"""What is to be made of each input, and whether it can be: settled before any model is loaded."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+from stdcli.apply.job import Job, job_folder
+from stdcli.apply.outputs import find_inputs, output_paths
+from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
+from stdcli.config.schema import StylizeConfig
+from stdcli.errors import ConfigError, MediaError, ResourceError
+from stdcli.media.codecs import Encoding
+from stdcli.media.containers import encoding_for
+from stdcli.media.image import read_image
+from stdcli.media.mux import Companions, find_companions
+from stdcli.media.probe import VideoInfo, cut, probe
+from stdcli.media.recipe import KEY
+from stdcli.media.sequence import Numbered, check_pattern, probe_sequence
+from stdcli.media.sources import Source, is_pattern
+from stdcli.media.video import encoding_notes
+
+PNG_BYTES_PER_PIXEL = 1.5
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip on its way: what comes in, what goes out.
+
+    Attributes:
+        info: of the frames; without `alpha` where the result cannot keep it.
+        encoding: of the result's pictures; None for numbered pictures.
+        companions: sound and the rest.
+        numbered: names of the results; None for a video file.
+        notes: what the user should know.
+    """
+
+    info: VideoInfo
+    encoding: Encoding | None
+    companions: Companions
+    numbered: Numbered | None
+    notes: tuple[str, ...]
+
+    def open_sink(self, output: Path, job: Job, *, recipe: str | None) -> Sink:
+        """Where the frames go; `recipe` is JSON to be stored inside."""
+        if self.numbered is not None:
+            return FramesSink(self.numbered, job, text={} if recipe is None else {KEY: recipe})
+        return VideoSink(
+            output,
+            job,
+            info=self.info,
+            encoding=self.encoding,
+            companions=self.companions,
+            comment=recipe,
+        )
+
+
+@dataclass(frozen=True)
+class Target:
+    """One input and where its result goes; `clip` is None for pictures."""
+
+    source: Source
+    path: Path
+    clip: Clip | None
+
+
+def plan_targets(
+    config: StylizeConfig, names: Sequence[str], *, output: Path | None, overwrite: bool
+) -> list[Target]:
+    """Find all inputs and settle what becomes of each.
+
+    Args:
+        config: the user's values.
+        names: files, folders, globs, numbered pictures.
+        output: what the user asked for; see `output_paths`.
+        overwrite: whether results may replace files.
+
+    Returns:
+        One target per input, in order.
+
+    Raises:
+        ConfigError: values that do not fit the inputs.
+        MediaError: an input cannot be read, or a result not be written.
+        ResourceError: not enough disk space.
+    """
+    sources = [source for name in names for source in find_inputs(name)]
+    paths = output_paths(sources, output, overwrite=overwrite)
+    if len(sources) == 1 and sources[0].kind == "image":
+        read_image(sources[0].path)  # of many, each is tried at its turn
+    return [
+        Target(source, path, None if source.kind == "image" else _plan_clip(config, source, path, overwrite))
+        for source, path in zip(sources, paths, strict=True)
+    ]
+
+
+def _plan_clip(config: StylizeConfig, source: Source, path: Path, overwrite: bool) -> Clip:
+    info = _measure(config, source)
+    if is_pattern(path):
+        return _plan_frames(config, source, path, info, overwrite)
+    encoding = encoding_for(
+        path,
+        (info.height, info.width),
+        alpha=info.alpha,
+        codec=config.codec,
+        crf=config.crf,
+        pixels=config.pix_fmt,
+    )
+    companions = find_companions(source.path if source.kind == "video" else None, path, audio=config.audio)
+    _check_space(path, info, encoding.codec.bytes_per_pixel)
+    notes = (*info.notes, *companions.notes, *encoding_notes(info, encoding))
+    return Clip(replace(info, alpha=encoding.alpha), encoding, companions, None, notes)
+
+
+def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoInfo, overwrite: bool) -> Clip:
+    check_pattern(path)
+    given = [
+        (f"--{name}", "belongs to video files")
+        for name in ("codec", "crf")
+        if getattr(config, name) is not None
+    ]
+    if given:
+        raise ConfigError("numbered pictures are not coded as a video", given)
+    numbered = Numbered(path)
+    if source.kind == "sequence":
+        if path.parent.resolve() == source.path.parent.resolve() and path.name == source.path.name:
+            raise MediaError("the output is the input itself", where=path, hint="choose another name")
+        numbered = Numbered(path, Numbered.starting_at(source.path).first + info.first)
+    if not job_folder(path.parent).exists():
+        check_frames(numbered, info.frames, overwrite=overwrite)
+    _check_space(path, info, PNG_BYTES_PER_PIXEL)
+    sound = ("numbered pictures hold no sound: it is left out",) if info.has_audio and config.audio else ()
+    return Clip(info, None, Companions(), numbered, (*info.notes, *sound))
+
+
+def _measure(config: StylizeConfig, source: Source) -> VideoInfo:
+    fps = None if config.fps is None else Fraction(config.fps)
+    info = (probe_sequence if source.kind == "sequence" else probe)(source.path, fps=fps)
+    start, duration = (
+        None if value is None else Fraction(str(value)) for value in (config.start, config.duration)
+    )
+    return cut(info, start_s=start, duration_s=duration)
+
+
+def _check_space(path: Path, info: VideoInfo, bytes_per_pixel: float) -> None:
+    """Refuse what the disk surely cannot hold: a clip is there twice, as segments and joined."""
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    needed = 2 * info.frames * info.width * info.height * bytes_per_pixel
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ResourceError(
+            "the disk is too small for the result",
+            where=folder,
+            got=f"{free / 1e9:.2f} GB free",
+            expected=f"about {needed / 1e9:.2f} GB",
+            hint="free some space, or write elsewhere with -o",
+        )

@@ -1,0 +1,91 @@
+"""The state of an unfinished clip: what counts as done, whose it is, when it may be thrown away."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from stdcli.apply.job import Job, job_folder
+from stdcli.errors import ConfigError, MediaError
+
+FACTS = {"seed": 3, "settings": {"timesteps": [399, 199]}}
+
+
+def write_segment(job: Job, frames: int, **memory) -> None:
+    job.segment(len(job.frames)).write_bytes(bytes(frames))
+    job.commit(frames, memory)
+
+
+def test_finished_segments_are_found_again(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128, result=picture * 0)
+        write_segment(job, 128, result=picture)
+        job.segment(2).write_bytes(b"half")
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert (job.frames, job.count) == ([128, 128], 256)
+        assert [path.name for path in job.segments] == ["00000", "00001"]
+        assert np.array_equal(job.memory()["result"], picture)
+
+
+def test_nothing_done_leaves_nothing(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        job.segment(0).write_bytes(b"half")
+    with pytest.raises(KeyboardInterrupt), Job(tmp_path / "out.mp4", FACTS, discard=False):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_job_leaves_nothing(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 7)
+        job.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_facts_are_named_and_nothing_is_lost(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+    other = {"seed": 4, "settings": FACTS["settings"], "crf": 20}
+    with pytest.raises(ConfigError) as caught, Job(tmp_path / "out.mp4", other, discard=False):
+        pass
+    assert caught.value.problems == [("crf", "not set there, 20 here"), ("seed", "3 there, 4 here")]
+    assert "--overwrite" in caught.value.hint
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == 128
+    with Job(tmp_path / "out.mp4", other, discard=True) as job:
+        assert (job.count, job.segment(0).exists()) == (0, False)
+
+
+def test_a_segment_that_changed_on_disk_counts_for_nothing(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+        write_segment(job, 128)
+        job.segment(0).write_bytes(b"cut short")
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == 0
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+        with pytest.raises(MediaError, match="another run"), Job(tmp_path / "out.mp4", FACTS, discard=True):
+            pass
+        assert job.segment(0).exists()
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == 128
+
+
+def test_the_file_on_disk_does_not_change_its_form(tmp_path):
+    """Unfinished jobs outlive an upgrade or are refused by name."""
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+    path = job_folder(tmp_path / "out.mp4") / "job.json"
+    data = json.loads(path.read_text())
+    assert data == {"format": 1, "facts": FACTS, "segments": [{"frames": 128, "bytes": 128}]}
+    path.write_text(json.dumps(data | {"format": 2}))
+    with pytest.raises(ConfigError) as caught, Job(tmp_path / "out.mp4", FACTS, discard=False):
+        pass
+    assert caught.value.problems == [("format", "2 there, 1 here")]
