@@ -1,11 +1,14 @@
 """What one frame of a clip hands on to the next, so that paint stays where it was put.
 
-The last result is mixed into the next frame before the noise, as far as it still fits: where the source has
-not changed ("blend"), or moved along with the source ("flow"). Beside it goes the source that it shows, mixed
-with the same shares, so slow changes add up and are seen. Nothing is handed on across a cut.
+The last result is mixed into the next one as far as it still fits: where the source has not changed
+("blend"), or moved along with the source ("flow"). Beside it goes the source that it shows, mixed with the
+same shares, so that slow changes add up and are seen. Nothing is handed on across a cut.
 
-Legend: H W pixels at computing size. Source: after Ruder 2016, "Artistic style transfer for videos", which
-starts each frame from the last one warped.
+Results are mixed, not what they are made from: a result that is restyled frame after frame gathers ever more
+texture, and is less steady than frames restyled each on their own (`tests/benchmarks/test_steadiness.py`).
+
+Legend: H W pixels. Source: after Ruder 2016, "Artistic style transfer for videos", whose temporal loss ties
+each result to the last one warped, wherever the flow can be followed.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from stdcli.apply.stylizer import Carried
+from stdcli.media.arrays import check_rgb
 from stdcli.media.cuts import is_cut
 from stdcli.media.flow import can_follow, dense_flow, warp
 
 Mode = Literal["blend", "flow"]
 
-LARGEST_WEIGHT = 0.6
-"""Share of the last result where nothing changed; below 1, so that what it shows wears off."""
+LARGEST_WEIGHT = 0.5
+"""Share of the last result where it fits; more is steadier, and wipes grain off what moves."""
 
 _SAME, _OTHER = 4.0, 20.0
 """Differences of sources (0..255, local mean): up to the first it is noise, from the second on a change."""
@@ -32,70 +35,64 @@ _REACH_PX = 7  # side of the local mean, and of a change's soft edge
 
 
 class Memory:
-    """The last frame of a clip and its result.
+    """The last frame of a clip, its result, and what that shows.
 
-    For each frame: `carry`, stylize, `keep`.
+    Args:
+        mode: how the last result is brought to a new frame: as it is, or along the optical flow.
     """
 
     def __init__(self, mode: Mode) -> None:
         self.mode = mode
-        self._kept: dict[str, np.ndarray] = {}
-        self._mixed: tuple[np.ndarray, np.ndarray] | None = None
+        self._last: dict[str, np.ndarray] = {}
 
-    def carry(self, source: np.ndarray) -> Carried | None:
-        """What to mix into a frame.
+    def steady(self, source: np.ndarray, result: np.ndarray) -> np.ndarray:
+        """A frame's result with the last one mixed in; remembered for the next frame.
 
         Args:
             source: uint8 [H, W, 3], the frame.
+            result: the same, the frame restyled.
 
         Returns:
-            The last result with its weights, of batch 1; None for the first frame and at a cut.
+            uint8 [H, W, 3]; for the first frame and at a cut `result` as it is.
 
         Raises:
             ResourceError: mode "flow" without OpenCV.
-            ValueError: the frame has another size than the last.
+            ValueError: other shapes or dtypes, or the frame has another size than the last.
         """
-        self._mixed = None
-        if not self._kept or is_cut(self._kept["source"], source):
-            return None
-        shown, result = self._kept["shown"], self._kept["result"].astype(np.float32)
-        if self.mode == "blend":
-            weight = _agreement(source, shown)
-        else:
-            flow = dense_flow(source, self._kept["source"])
-            back = dense_flow(self._kept["source"], source)
-            shown, result = np.split(warp(np.concatenate([shown, result], 2), flow), 2, 2)
-            weight = _agreement(source, shown) * can_follow(flow, back)
-        weight *= np.float32(LARGEST_WEIGHT)
-        self._mixed = shown, weight[..., None]
-        pixels = torch.from_numpy(result).permute(2, 0, 1)[None] / 127.5 - 1
-        return Carried(pixels, torch.from_numpy(weight)[None, None])
+        check_rgb(source)
+        check_rgb(result)
+        both = np.concatenate([source, result], 2).astype(np.float32)
+        if self._last and not is_cut(self._last["source"], source):
+            last, weight = self._carry(source)
+            both += weight * (last - both)
+        shown, mixed = np.split(both, 2, 2)
+        self._last = {"source": source.copy(), "shown": shown, "result": mixed}
+        return np.rint(mixed).astype(np.uint8)
 
-    def keep(self, source: np.ndarray, result: np.ndarray) -> None:
-        """Remember a frame and its result, both uint8 [H, W, 3]; the frame is the one last asked for."""
-        shown = source.astype(np.float32)
-        if self._mixed is not None:
-            old, weight = self._mixed
-            shown += weight * (old - shown)
-        self._kept = {"source": source.copy(), "shown": shown, "result": result.copy()}
-        self._mixed = None
+    def _carry(self, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What was shown and its result, float32 [H, W, 6], at a frame's places, and weights [H, W, 1]."""
+        last = np.concatenate([self._last["shown"], self._last["result"]], 2)
+        if self.mode == "blend":
+            return last, LARGEST_WEIGHT * _agreement(source, last[..., :3])
+        flow, back = dense_flow(source, self._last["source"]), dense_flow(self._last["source"], source)
+        last = warp(last, flow, kind="bicubic").clip(0, 255)
+        return last, LARGEST_WEIGHT * _agreement(source, last[..., :3]) * can_follow(flow, back)[..., None]
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that is remembered, as it is between `keep` and `carry`; empty before the first frame."""
-        return {name: values.copy() for name, values in self._kept.items()}
+        """All that is remembered, by name; empty before the first frame."""
+        return {name: values.copy() for name, values in self._last.items()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, to the same bytes."""
-        self._kept = {name: np.array(values) for name, values in state.items()}
-        self._mixed = None
+        self._last = {name: np.array(values) for name, values in state.items()}
 
 
 def _agreement(source: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Float32 [H, W] in [0, 1]: 1 where a frame is what the last result shows, 0 where it is not at all."""
+    """Float32 [H, W, 1] in [0, 1]: 1 where a frame is what the last result shows, 0 where it is not."""
     difference = torch.from_numpy(np.abs(source - shown).mean(2))[None]
     change = ((_local_mean(difference) - _SAME) / (_OTHER - _SAME)).clamp(0, 1)
     widened = max_pool2d(change, _REACH_PX, 1, _REACH_PX // 2)  # so that the soft edge lies outside it
-    return (1 - _local_mean(widened))[0].numpy()
+    return (1 - _local_mean(widened)).permute(1, 2, 0).numpy()
 
 
 def _local_mean(values: torch.Tensor) -> torch.Tensor:

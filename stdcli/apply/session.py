@@ -76,8 +76,6 @@ class Session:
 
     def batch_for(self, size_px: tuple[int, int]) -> int:
         """How many frames of `size_px` (H, W) fill the device, or as many as the user said."""
-        if self.memory is not None:
-            return 1
         height, width = self._size(size_px)
         fitting = max(1, BATCH_PX[self.bundle.device.type] // (height * width))
         return self.config.batch or 2 ** min(4, fitting.bit_length() - 1)
@@ -168,16 +166,15 @@ class Session:
 
 @dataclass(frozen=True)
 class _Remembering:
-    """A stylizer whose frames, one at a time, remember the one before."""
+    """A stylizer whose frames, in their order, remember the one before."""
 
     stylizer: Stylizer
     memory: Memory
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        source = to_uint8(pixels)[0]
-        result = self.stylizer(pixels, self.memory.carry(source))
-        self.memory.keep(source, to_uint8(result)[0])
-        return result
+        results = to_uint8(self.stylizer(pixels))
+        steady = [self.memory.steady(*pair) for pair in zip(to_uint8(pixels), results, strict=True)]
+        return torch.cat([to_tensor(frame) for frame in steady])
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

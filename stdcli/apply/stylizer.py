@@ -1,7 +1,7 @@
 """The stylizing loop of one model in one style: a batch of pictures in, the same pictures restyled out.
 
-Encode, with the style's colours or statistics, add one fixed noise, walk the planned levels, decode. In a
-clip, some of an earlier result may be mixed in before the noise. It knows nothing of files, sizes or alpha.
+Encode, with the style's colours or statistics, add one fixed noise, walk the planned levels, decode. It
+knows nothing of files, sizes or alpha.
 
 Legend: B batch, C latent channels, H W pixels (multiples of the model's), h w latent cells.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import adaptive_avg_pool2d
 
 from stdcli.apply.settings import Settings
 from stdcli.diffusion.colours import ColourStatistics, match_colours
@@ -25,19 +24,6 @@ from stdcli.diffusion.statistics import Statistics, match_statistics
 from stdcli.models.bundle import Bundle, Condition
 
 FRAME_ID = 0  # every picture and frame starts from the same noise: steady video, and batching changes nothing
-
-
-@dataclass(frozen=True)
-class Carried:
-    """An earlier result, to be mixed into the picture that the noise is added to.
-
-    Attributes:
-        pixels: [B, 3, H, W] in [-1, 1], in the style already.
-        weight: [B, 1, H, W] in [0, 1], its share at each pixel.
-    """
-
-    pixels: torch.Tensor
-    weight: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -64,12 +50,11 @@ class Stylizer:
     content_statistics: Statistics | ColourStatistics | None = None
 
     @torch.inference_mode()
-    def __call__(self, pixels: torch.Tensor, carried: Carried | None = None) -> torch.Tensor:
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Restyle a batch.
 
         Args:
             pixels: [B, 3, H, W] in [-1, 1], on the CPU, H and W multiples of `bundle.multiple_px`.
-            carried: of the same size, on the CPU; mixed in after matching the style's colours or statistics.
 
         Returns:
             [B, 3, H, W] float32 on the CPU, about [-1, 1].
@@ -78,7 +63,7 @@ class Stylizer:
             NumericsError: a state became NaN or infinite.
         """
         bundle, settings = self.bundle, self.settings
-        latents = self._encode(pixels, carried)
+        latents = self._encode(pixels)
         noise = self._noise(latents)
         state = sample(
             self._denoise,
@@ -91,23 +76,13 @@ class Stylizer:
         )
         return bundle.codec.decode(state).float().cpu()
 
-    def _encode(self, pixels: torch.Tensor, carried: Carried | None) -> torch.Tensor:
-        """Clean latents, moved towards the style as the recipe says, with what is carried."""
-        style, content = self.style_statistics, self.content_statistics
-        if isinstance(style, Statistics):
-            latents = match_statistics(self._latents(pixels), style, content=content)
-            if carried is None:
-                return latents
-            weight = adaptive_avg_pool2d(carried.weight.to(latents), latents.shape[2:])
-            return torch.lerp(latents, self._latents(carried.pixels), weight)
-        if style is not None:
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Clean latents, moved towards the style as the recipe says."""
+        bundle, style, content = self.bundle, self.style_statistics, self.content_statistics
+        if isinstance(style, ColourStatistics):
             pixels = match_colours(pixels / 2 + 0.5, style, content=content) * 2 - 1
-        if carried is not None:
-            pixels = torch.lerp(pixels, carried.pixels, carried.weight)
-        return self._latents(pixels)
-
-    def _latents(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.bundle.codec.encode(pixels.to(self.bundle.device))
+        latents = bundle.codec.encode(pixels.to(bundle.device))
+        return match_statistics(latents, style, content=content) if isinstance(style, Statistics) else latents
 
     def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)

@@ -6,8 +6,11 @@ Knows nothing of clips or models. OpenCV is needed for `dense_flow` alone, and i
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
+from torch.nn.functional import grid_sample
 
 from stdcli.errors import ResourceError
 from stdcli.media.arrays import check_rgb
@@ -58,12 +61,15 @@ def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(solver.calc(*grey, None)[:height, :width])
 
 
-def warp(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Values fetched along a flow: at p those of p + flow(p), bilinear, continued by the edges.
+def warp(
+    values: np.ndarray, flow: np.ndarray, *, kind: Literal["bilinear", "bicubic"] = "bilinear"
+) -> np.ndarray:
+    """Values fetched along a flow: at p those of p + flow(p), continued by the edges.
 
     Args:
         values: float32 [H, W, C] of the frame that the flow leads to.
         flow: float32 [H, W, 2], pixels.
+        kind: bicubic stays sharper when warped again and again, and overshoots at edges.
 
     Returns:
         float32 [H, W, C].
@@ -72,7 +78,7 @@ def warp(values: np.ndarray, flow: np.ndarray) -> np.ndarray:
     scale = 2 / np.array([max(width - 1, 1), max(height - 1, 1)], np.float32)  # grid_sample: corners at +-1
     places = torch.from_numpy(_places(flow) * scale - 1)[None]
     pixels = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)[None]
-    moved = torch.nn.functional.grid_sample(pixels, places, padding_mode="border", align_corners=True)
+    moved = grid_sample(pixels, places, kind, padding_mode="border", align_corners=True)
     return moved[0].permute(1, 2, 0).contiguous().numpy()
 
 

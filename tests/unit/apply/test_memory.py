@@ -1,4 +1,4 @@
-"""What a clip hands on from frame to frame: weights, warping, cuts, and going on from a state."""
+"""What a clip hands on from frame to frame: shares, warping, cuts, and going on from a state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from stdcli.apply.memory import LARGEST_WEIGHT, Memory
-from stdcli.media.tensors import to_tensor
+
+WHITE = np.full((64, 80, 3), 255, np.uint8)
+BLACK = np.zeros_like(WHITE)
 
 
 def scene(seed: int, height: int = 80, width: int = 110) -> np.ndarray:
@@ -22,127 +24,125 @@ def view(picture: np.ndarray, x: int, y: int = 0) -> np.ndarray:
     return np.ascontiguousarray(picture[8 + y : 72 + y, 15 + x : 95 + x])
 
 
-SOURCE, RESULT = view(scene(0), 0), view(scene(1), 0)
+SOURCE = view(scene(0), 0)
 
 
-def weights(memory: Memory, source: np.ndarray) -> np.ndarray:
-    return memory.carry(source).weight[0, 0].numpy()
+def share(memory: Memory, source: np.ndarray) -> np.ndarray:
+    """[64, 80] in [0, 1]: how much of an all white last result is in an all black new one."""
+    return memory.steady(source, BLACK)[..., 0] / 255
+
+
+def after(mode: str, source: np.ndarray) -> Memory:
+    """A memory that has seen one frame, whose result was white."""
+    memory = Memory(mode)
+    assert np.array_equal(memory.steady(source, WHITE), WHITE)
+    return memory
 
 
 @pytest.mark.parametrize("mode", ["blend", "flow"])
-def test_the_first_frame_has_nothing_to_go_on(mode):
-    memory = Memory(mode)
-    assert memory.carry(SOURCE) is None
-    assert memory.state() == {}
-
-
-def test_a_still_picture_carries_the_result_as_it_is():
-    memory = Memory("blend")
-    memory.keep(SOURCE, RESULT)
-    carried = memory.carry(SOURCE)
-    assert carried.pixels.equal(to_tensor(RESULT))
-    np.testing.assert_allclose(carried.weight[0, 0].numpy(), LARGEST_WEIGHT, rtol=1e-6)
+def test_results_in_a_still_picture_are_a_moving_average(mode):
+    pytest.importorskip("cv2")
+    memory, expected = Memory(mode), np.zeros(SOURCE.shape)
+    rng = np.random.default_rng(1)
+    for weight in (0, *[LARGEST_WEIGHT] * 5):
+        result = rng.integers(0, 256, SOURCE.shape, dtype=np.uint8)
+        mixed = memory.steady(SOURCE, result)
+        expected = weight * expected + (1 - weight) * result
+        np.testing.assert_allclose(mixed, expected, atol=0.51)
     assert 0 < LARGEST_WEIGHT < 1
+
+
+def test_a_result_that_stays_comes_through_whole():
+    """No rounding accumulates: a new level is reached, not approached to within a level or two."""
+    memory = after("blend", SOURCE)
+    for _ in range(40):
+        mixed = memory.steady(SOURCE, BLACK)
+    assert (mixed == 0).all()
 
 
 def test_noise_is_no_change_and_a_moved_thing_is_one():
     rng = np.random.default_rng(3)
-    before, after = (np.clip(SOURCE + rng.normal(0, 2, SOURCE.shape), 0, 255) for _ in range(2))
-    after[20:40, 30:50] /= 3
-    memory = Memory("blend")
-    memory.keep(before.astype(np.uint8), RESULT)
-    weight = weights(memory, after.astype(np.uint8))
-    assert (weight[20:40, 30:50] == 0).all()
-    far = np.ones(weight.shape, bool)
-    far[8:52, 18:62] = False
-    np.testing.assert_allclose(weight[far], LARGEST_WEIGHT, rtol=1e-6)
-    assert np.abs(np.diff(weight, axis=0)).max() < 0.2 * LARGEST_WEIGHT, "the edge of the weights is hard"
+    before, now = (np.clip(SOURCE + rng.normal(0, 2, SOURCE.shape), 0, 255) for _ in range(2))
+    now[20:40, 30:50] /= 3
+    found = share(after("blend", before.astype(np.uint8)), now.astype(np.uint8))
+    assert (found[20:40, 30:50] == 0).all()
+    far = np.ones(found.shape, bool)
+    far[10:50, 20:60] = False
+    np.testing.assert_allclose(found[far], LARGEST_WEIGHT, atol=0.003)
+    assert np.abs(np.diff(found, axis=0)).max() < 0.2 * LARGEST_WEIGHT, "the edge is hard"
 
 
 def test_slow_changes_add_up():
     """A step of 3 of 255 is noise, however often; a fade in such steps is no noise."""
-    memory = Memory("blend")
-    memory.keep(SOURCE, RESULT)
-    seen = []
+    memory, shares = after("blend", SOURCE), []
     for step in range(1, 15):
-        frame = SOURCE + np.uint8(3 * step)
-        seen.append(weights(memory, frame).mean())
-        memory.keep(frame, RESULT)
-    assert seen[0] == pytest.approx(LARGEST_WEIGHT)
-    assert seen[-1] < 0.95 * LARGEST_WEIGHT
+        before = memory.state()["result"].mean()
+        mixed = memory.steady(SOURCE + np.uint8(3 * step), BLACK).mean()
+        shares.append(mixed / before if before > 1 else 0)
+        memory.restore(memory.state() | {"result": WHITE.astype(np.float32)})
+    assert shares[0] == pytest.approx(LARGEST_WEIGHT, abs=0.01)
+    assert shares[-1] < 0.95 * LARGEST_WEIGHT
 
 
 def test_the_source_shown_is_mixed_as_the_results_are():
-    memory = Memory("blend")
-    memory.keep(SOURCE, RESULT)
-    frame = SOURCE + np.uint8(2)
-    memory.carry(frame)
-    memory.keep(frame, RESULT)
-    shown = memory.state()["shown"]
-    np.testing.assert_allclose(shown, SOURCE + 2 * (1 - LARGEST_WEIGHT), atol=1e-4)
+    memory = after("blend", SOURCE)
+    memory.steady(SOURCE + np.uint8(2), BLACK)
+    np.testing.assert_allclose(memory.state()["shown"], SOURCE + 2 * (1 - LARGEST_WEIGHT), atol=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["blend", "flow"])
 def test_nothing_is_carried_over_a_cut(mode):
     pytest.importorskip("cv2")
-    memory = Memory(mode)
-    memory.keep(SOURCE, RESULT)
-    other = 255 - SOURCE // 4
-    assert memory.carry(other) is None
-    memory.keep(other, RESULT)
+    memory, other = after(mode, SOURCE), 255 - SOURCE // 4
+    assert (memory.steady(other, BLACK) == 0).all()
     np.testing.assert_array_equal(memory.state()["shown"], other)
-    assert memory.carry(other) is not None
+    assert memory.steady(other, WHITE).mean() < 200, "the scene after the cut goes on"
 
 
 def test_flow_moves_the_result_along():
-    """The camera pans by 4 pixels: what it sees twice is carried in place, the new edge is not."""
+    """The camera pans: what it sees twice is carried in place, what comes in at the edges is new."""
     pytest.importorskip("cv2")
+    paint = scene(1)
     memory = Memory("flow")
-    memory.keep(view(scene(0), 0), view(scene(1), 0))
-    carried = memory.carry(view(scene(0), 4, 2))
-    wanted = to_tensor(view(scene(1), 4, 2))
-    assert (carried.pixels - wanted)[..., 8:-8, 8:-8].abs().mean() < 0.03
-    weight = carried.weight[0, 0].numpy()
-    assert weight[8:-8, 8:-8].mean() > 0.9 * LARGEST_WEIGHT
-    assert (weight[:, -3:] == 0).all() and (weight[-1:] == 0).all()
-    blend = Memory("blend")
-    blend.keep(view(scene(0), 0), view(scene(1), 0))
-    assert weights(blend, view(scene(0), 4, 2)).mean() < 0.1 * LARGEST_WEIGHT
-
-
-def paint(memory: Memory, frames: list[np.ndarray]) -> list[np.ndarray]:
-    """A stylizer of the plainest kind: half source, half a texture on the screen, and what is carried."""
-    results = []
-    for frame in frames:
-        new = 0.5 * to_tensor(frame) + 0.5 * to_tensor(RESULT)
-        carried = memory.carry(frame)
-        if carried is not None:
-            new = new + carried.weight * (carried.pixels - new)
-        result = ((new[0].permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)
-        memory.keep(frame, result)
-        results.append(result)
-    return results
+    memory.steady(view(scene(0), 0), view(paint, 0))
+    mixed = memory.steady(view(scene(0), 4, 2), view(paint, 4, 2))
+    assert np.abs(mixed.astype(int) - view(paint, 4, 2))[8:-8, 8:-8].mean() < 3
+    found = share(after("flow", view(scene(0), 0)), view(scene(0), 4, 2))
+    assert found[8:-8, 8:-8].mean() > 0.9 * LARGEST_WEIGHT
+    assert (found[:, -3:] == 0).all() and (found[-1:] == 0).all()
+    assert share(after("blend", view(scene(0), 0)), view(scene(0), 4, 2)).mean() < 0.1 * LARGEST_WEIGHT
 
 
 @pytest.mark.parametrize("mode", ["blend", "flow"])
 def test_a_clip_goes_on_from_a_state_to_the_same_bytes(mode):
     pytest.importorskip("cv2")
     frames = [view(scene(0), x) for x in (0, 1, 1, 3, 3, 4)]
-    whole = paint(Memory(mode), frames)
+    results = list(np.random.default_rng(2).integers(0, 256, (6, *SOURCE.shape), dtype=np.uint8))
+    whole = Memory(mode)
+    expected = [whole.steady(*pair) for pair in zip(frames, results, strict=True)]
     first = Memory(mode)
-    paint(first, frames[:3])
+    for pair in zip(frames[:3], results[:3], strict=True):
+        first.steady(*pair)
     state = first.state()
-    paint(first, frames[3:])  # what happens to the memory later does not reach its state
-    resumed = Memory(mode)
+    first.steady(frames[3], WHITE)  # what the memory does later does not reach its state
+    resumed, fresh = Memory(mode), Memory(mode)
     resumed.restore(state)
-    for got, expected in zip(paint(resumed, frames[3:]), whole[3:], strict=True):
-        np.testing.assert_array_equal(got, expected)
-    assert any((a != b).any() for a, b in zip(paint(Memory(mode), frames[3:]), whole[3:], strict=True))
+    for index in range(3, 6):
+        np.testing.assert_array_equal(resumed.steady(frames[index], results[index]), expected[index])
+    assert (fresh.steady(frames[3], results[3]) != expected[3]).any()
+    assert Memory(mode).state() == {}
 
 
 def test_frames_are_remembered_by_value():
-    memory = Memory("blend")
-    frame, result = SOURCE.copy(), RESULT.copy()
-    memory.keep(frame, result)
+    memory, frame, result = Memory("blend"), SOURCE.copy(), WHITE.copy()
+    memory.steady(frame, result)
     frame[:], result[:] = 0, 0
-    assert memory.carry(SOURCE).pixels.equal(to_tensor(RESULT))
+    np.testing.assert_allclose(share(memory, SOURCE), LARGEST_WEIGHT, atol=0.003)
+
+
+def test_frames_of_another_kind_are_refused():
+    memory = after("blend", SOURCE)
+    with pytest.raises(ValueError, match="uint8"):
+        memory.steady(SOURCE / 255, BLACK)
+    with pytest.raises(ValueError, match="different sizes"):
+        memory.steady(SOURCE[:-1], BLACK[:-1])

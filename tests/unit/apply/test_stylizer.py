@@ -1,4 +1,4 @@
-"""What a stylizer starts from: one colour map for a clip, and an earlier result mixed in."""
+"""What a stylizer starts from: one map of colours or statistics for all frames of a clip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from stdcli.apply.settings import settle
-from stdcli.apply.stylizer import FRAME_ID, Carried, Stylizer
+from stdcli.apply.stylizer import FRAME_ID, Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
 from stdcli.diffusion.noise import make_noise
@@ -18,7 +18,6 @@ from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded
 
 PIXELS = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 1.4 - 0.9
-EARLIER = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(2)) * 2 - 1
 STYLE = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(3))
 STYLE *= torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1)
 
@@ -30,7 +29,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def start(bundle, monkeypatch):
-    """(statistics of style and content, what is carried) -> the clean latents of the first call."""
+    """(statistics of style and content) -> the clean latents of the first call."""
     states = []
     original = Denoiser.__call__
 
@@ -44,9 +43,9 @@ def start(bundle, monkeypatch):
     picture = np.zeros((32, 32, 3), np.uint8)
     condition, _ = bundle.condition(styles=[Image.fromarray(picture)], size_px=(32, 48), guidance=1.0)
 
-    def run(style, content=None, carried=None, pixels=PIXELS):
+    def run(style, content=None, pixels=PIXELS):
         states.clear()
-        result = Stylizer(bundle, settings, condition, None, style, 0, content)(pixels, carried)
+        result = Stylizer(bundle, settings, condition, None, style, 0, content)(pixels)
         assert result.shape == pixels.shape
         noise = make_noise((1, *states[0].shape[1:]), 0, FRAME_ID)
         return (states[0] - level.sigma * noise) / level.alpha
@@ -80,33 +79,3 @@ def test_statistics_of_a_clip_are_moved_by_one_map(bundle, start):
     wanted = match_statistics(latents(bundle, PIXELS), style, content=content)
     torch.testing.assert_close(start(style, content), wanted, rtol=0, atol=1e-4)
     assert (start(style) - wanted).abs().max() > 0.1
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_what_is_carried_is_mixed_in_after_the_colours(bundle, start, weight):
-    style = colour_statistics(STYLE)
-    weights = torch.full((2, 1, 32, 48), weight)
-    weights[:, :, :, :24] /= 2
-    matched = match_colours(unit(PIXELS), style) * 2 - 1
-    wanted = (1 - weights) * matched + weights * EARLIER
-    found = start(style, carried=Carried(EARLIER, weights))
-    torch.testing.assert_close(found, latents(bundle, wanted), rtol=0, atol=1e-4)
-
-
-def test_what_is_carried_is_mixed_in_with_nothing_to_match(bundle, start):
-    weights = torch.full((2, 1, 32, 48), 0.5)
-    wanted = latents(bundle, (PIXELS + EARLIER) / 2)
-    torch.testing.assert_close(start(None, carried=Carried(EARLIER, weights)), wanted, rtol=0, atol=1e-4)
-
-
-def test_what_is_carried_keeps_its_own_statistics(bundle, start):
-    """It is in the style already: matched again it would be moved twice."""
-    style = channel_statistics(latents(bundle, STYLE * 2 - 1))
-    weights = torch.full((2, 1, 32, 48), 0.25)
-    weights[:, :, 16:] = 1
-    found = start(style, carried=Carried(EARLIER, weights))
-    own, earlier = match_statistics(latents(bundle, PIXELS), style), latents(bundle, EARLIER)
-    half = own.shape[2] // 2
-    torch.testing.assert_close(found[:, :, half:], earlier[:, :, half:], rtol=0, atol=1e-4)
-    mixed = 0.75 * own[:, :, :half] + 0.25 * earlier[:, :, :half]
-    torch.testing.assert_close(found[:, :, :half], mixed, rtol=0, atol=1e-4)
