@@ -96,7 +96,8 @@ class Session:
                 raise
             torch.cuda.empty_cache()
             if len(frames) == 1:
-                hint = f"add --max-size {max(256, max(frames.shape[1:3]) // 2)}, or --device cpu"
+                elsewhere = "" if self.bundle.device.type == "cpu" else ", or --device cpu"
+                hint = f"add --max-size {max(256, max(frames.shape[1:3]) // 2)}{elsewhere}"
                 raise ResourceError("one frame needs more memory than the device has", hint=hint) from error
         self.fitting = len(frames) // 2
         self.notes.append(f"{len(frames)} frames at once do not fit into memory: {self.fitting} from here on")

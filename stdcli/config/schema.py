@@ -33,8 +33,8 @@ class Section(BaseModel):
     """
 
     rivals: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Values that say the same in another way: where a layer gives one, what lower layers say of the others is
-    dropped."""
+    """Values that say the same in another way: where a layer gives one, what lower layers say of the others
+    is dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 

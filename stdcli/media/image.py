@@ -23,24 +23,9 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from stdcli.errors import MediaError, ResourceError
-from stdcli.media.arrays import check_rgb, fit_max_size, resize
+from stdcli.media.arrays import check_rgb
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
 from stdcli.media.sources import kind_of, near_files
-from stdcli.media.tensors import Crop, crop_back, pad_to_multiple, to_tensor, to_uint8
-
-__all__ = [
-    "Crop",
-    "Picture",
-    "check_image",
-    "crop_back",
-    "fit_max_size",
-    "pad_to_multiple",
-    "read_image",
-    "resize",
-    "to_tensor",
-    "to_uint8",
-    "write_image",
-]
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # JPEG includes MPO, the two-picture JPEG of phones
 ANIMATED = ("PNG", "WEBP", "GIF")  # where further frames are time, not pages or previews

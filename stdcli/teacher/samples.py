@@ -23,7 +23,7 @@ from stdcli.diffusion.predictions import Denoised, to_x0_eps
 from stdcli.diffusion.sample import sample, start_state
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.statistics import match_statistics
-from stdcli.media.image import to_uint8
+from stdcli.media.tensors import to_uint8
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.teacher.denoiser import PREDICTION

@@ -121,7 +121,7 @@ BAD_PICTURES = [
 @pytest.mark.parametrize(("name", "told"), BAD_PICTURES)
 def test_a_bad_picture(refused, name, told):
     damaged_picture(name)
-    error = refused(name, code=5, before_loading=name in ("phota.png", "folder.png", "loop.png"))
+    error = refused(name, code=5)
     for part in (*told, name):
         assert part in error
 
@@ -258,7 +258,8 @@ def test_a_folder_that_takes_no_file(refused):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_the_full_device(refused):
-    error = refused("photo.png", "-o", "/dev/full", "--overwrite", code=5)
+    Path("full.png").symlink_to("/dev/full")
+    error = refused("photo.png", "-o", "full.png", "--overwrite", code=5)
     assert "a device, not a file" in error
     assert Path("/dev/full").is_char_device()
 
@@ -357,5 +358,5 @@ def test_spaces_and_unicode_in_every_path(tmp_path, model, weights, monkeypatch)
     command += ["--lora", f"{place}/лора b.safetensors:0.5", "-o", place / "Ergebnis #1%20.png"]
     assert main(["stylize", *map(str, command)]) == 0
     assert read_image(place / "Ergebnis #1%20.png").rgb.shape == (32, 40, 3)
-    record = json.loads((place / "Ergebnis #1%20.json").read_text(encoding="utf-8"))
+    record = json.loads((place / "Ergebnis #1%20.png.json").read_text(encoding="utf-8"))
     assert (record["input"], record["config"]["style"]) == (source.name, [str(style)])

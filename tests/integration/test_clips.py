@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -425,3 +426,11 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, clip, model, style, monke
     monkeypatch.setattr(Stylizer, "__call__", no_device)
     run(clip, "--style", style, "--model", model, "-o", tmp_path / "c.mp4", code=7)
     assert "--max-size" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_too_small_is_told_before_work(tmp_path, clip, style, capsys, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    run(clip, "--style", style, "--model", "no/such/model", "-o", tmp_path / "out.mp4", code=7)
+    told = capsys.readouterr().err
+    assert "the disk is too small" in told and "0.00 GB free" in told

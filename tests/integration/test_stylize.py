@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -345,3 +347,67 @@ def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypa
     stored = np.stack(list(iter_frames(folder / "b3.mp4"))).astype(int)
     apart = np.abs(stored[:, None] - three[None]).mean((2, 3, 4))
     assert np.argmin(apart, 1).tolist() == [0, 1, 2, 3, 4, 2, 6], "frames are not in their order"
+
+
+def test_a_bad_file_among_many_is_passed_over_and_the_rest_is_not_made_twice(files, model, calls, capsys):
+    _, style, folder = files
+    inputs = folder / "in"
+    inputs.mkdir()
+    for index in range(2):
+        picture(inputs / f"p{index}.png", width=40, height=40, seed=index)
+    (inputs / "clip.mp4").write_bytes(b"no clip")
+    (inputs / "torn.jpg").write_bytes(b"no picture")
+    common = [f"{inputs}/*", "--style", style, "--model", model, "--steps", 1]
+    run(*common, code=5)
+    told = capsys.readouterr()
+    assert "clip.mp4" in told.err and "torn.jpg" in told.err
+    assert "2 of 4 inputs were passed over" in told.err
+    assert len(told.out.splitlines()) == len(calls) == 2
+
+    for name in ("clip.mp4", "torn.jpg"):
+        (inputs / name).unlink()
+    picture(inputs / "p2.png", width=40, height=40, seed=9)
+    run(*common)
+    told = capsys.readouterr()
+    assert told.err.count("already made") == 2
+    assert len(calls) == 3
+    run(*common, "--seed", 5, code=5)  # other values: nothing is replaced unasked
+    run(*common, "--overwrite")
+    assert len(calls) == 6
+
+
+def test_timesteps_on_the_command_line_win_over_steps_in_a_file(files, model, calls, tmp_path, capsys):
+    photo, style, folder = files
+    (folder / "mine.yaml").write_text("task: stylize\nsteps: 4\nstrength: 0.5\n")
+    common = [photo, "--style", style, "--model", model, "--config", folder / "mine.yaml", "--overwrite"]
+    run(*common, "--timesteps", "300,100", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert ([t for _, t in calls], told["timesteps"], told["strength"]) == ([300, 100], [300, 100], None)
+    (folder / "mine.yaml").write_text("task: stylize\ntimesteps: [300, 100]\n")
+    run(*common, "--steps", 1)
+    assert len(calls) == 3
+    run(*common, "--steps", 3, "--timesteps", "300,100", code=2)
+
+
+def test_dry_run_refuses_what_a_run_would(files, model, capsys):
+    photo, _, _ = files
+    run(photo, "--prompt", "oil", "--model", model, "--dry-run", code=4)
+    assert "style" in capsys.readouterr().err
+
+
+def test_refusals_do_not_wait_for_the_models(files, tmp_path):
+    """What files alone tell is refused before torch is imported."""
+    photo, style, folder = files
+    code = "import sys; from stdcli.cli.main import main; code = main(sys.argv[1:]); "
+    code += "print(code, sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
+    (folder / "photo.std.png").touch()
+    for arguments, expected in [
+        ([photo], 2),
+        ([photo, "--style", style], 5),
+        (["no.png", "--style", style], 5),
+        ([photo, "--style", "no.png"], 5),
+        ([photo, "--style", style, "-o", folder / "x.txt"], 5),
+    ]:
+        command = [sys.executable, "-c", code, "stylize", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split("\n")[0] == f"{expected} []", done.stderr

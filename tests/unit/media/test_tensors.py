@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from stdcli.errors import NumericsError
-from stdcli.media.image import crop_back, fit_max_size, pad_to_multiple, resize, to_tensor, to_uint8
+from stdcli.media.arrays import fit_max_size, resize
+from stdcli.media.tensors import crop_back, pad_to_multiple, to_tensor, to_uint8
 
 
 def noise(height: int, width: int) -> np.ndarray:
