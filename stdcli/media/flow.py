@@ -96,8 +96,8 @@ def can_follow(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     """
     height, width = flow.shape[:2]
     returned = warp(back, flow)
-    gap = np.square(flow + returned).sum(2)
-    length = np.square(flow).sum(2) + np.square(returned).sum(2)
+    gap = _squared(flow + returned)
+    length = _squared(flow) + _squared(returned)
     x, y = np.moveaxis(_places(flow), 2, 0)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return inside & (gap <= 0.01 * length + 0.5)
@@ -107,3 +107,8 @@ def _places(flow: np.ndarray) -> np.ndarray:
     """Where the flow leads: float32 [H, W, 2], pixels, x then y."""
     height, width = flow.shape[:2]
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), 2).astype(np.float32) + flow
+
+
+def _squared(flow: np.ndarray) -> np.ndarray:
+    """Squared lengths [H, W], square pixels."""
+    return np.square(flow[..., 0]) + np.square(flow[..., 1])
