@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from stdcli.media.arrays import check_rgb
 from stdcli.media.cuts import is_cut
-from stdcli.media.flow import can_follow, dense_flow, warp
+from stdcli.media.flow import can_follow, dense_flows, warp
 
 Mode = Literal["blend", "flow"]
 
@@ -57,7 +57,6 @@ class Memory:
             uint8 [H, W, 3]; for the first frame and at a cut `result` as it is.
 
         Raises:
-            ResourceError: mode "flow" without OpenCV.
             ValueError: other shapes or dtypes, or the frame has another size than the last.
         """
         check_rgb(source)
@@ -75,7 +74,7 @@ class Memory:
         last = np.concatenate([self._last["shown"], self._last["result"]], 2)
         if self.mode == "blend":
             return last, LARGEST_WEIGHT * _agreement(source, last[..., :3])
-        flow, back = dense_flow(source, self._last["source"]), dense_flow(self._last["source"], source)
+        flow, back = dense_flows(source, self._last["source"])
         last = warp(last, flow, kind="bicubic").clip(0, 255)
         return last, LARGEST_WEIGHT * _agreement(source, last[..., :3]) * can_follow(flow, back)[..., None]
 

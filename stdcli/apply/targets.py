@@ -101,16 +101,12 @@ def plan(
     Raises:
         ConfigError: values that do not fit the inputs, or no style.
         MediaError: the only input, or a style picture, cannot be read; a result cannot be written.
-        ResourceError: not enough disk space, or a package is missing.
+        ResourceError: not enough disk space.
     """
     if not config.style and not config.prompt:
         raise ConfigError(
             "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
         )
-    if config.temporal == "flow":
-        from stdcli.media.flow import require_opencv  # brings torch, seconds that a refusal need not wait for
-
-        require_opencv()
     sources = [source for name in names for source in find_inputs(name)]
     styles = [_read_style(Path(path)) for path in config.style]
     protected = [Path(style) for style in config.style]

@@ -209,9 +209,9 @@ class StylizeConfig(Section):
     """Where in a clip to begin, in seconds or h:m:s."""
     duration: PositiveSeconds | None = None
     """How much of a clip to restyle, in seconds or h:m:s."""
-    temporal: Temporal = "off"
-    """How frames of a clip are kept steady beyond their common noise: 'blend' carries over what stands still,
-    'flow' what moves as well."""
+    temporal: Temporal = "flow"
+    """How frames of a clip are kept steady beyond their common noise: 'blend' mixes in the last result where
+    the source stands still, 'flow' also where it moves, 'off' nowhere."""
     codec: VideoCodec | None = None
     """How pictures of a clip are coded; else as is usual in the container."""
     crf: Annotated[int, Field(ge=0, le=63)] | None = None

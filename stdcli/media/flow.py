@@ -1,7 +1,7 @@
 """Motion between two frames: dense optical flow, warping along it, and where it cannot be followed.
 
 A flow is float32 [H, W, 2], in pixels, x then y: the point p of one frame lies at p + flow(p) in the other.
-Knows nothing of clips or models. OpenCV is needed for `dense_flow` alone, and imported there.
+Knows nothing of clips or models.
 """
 
 from __future__ import annotations
@@ -10,55 +10,96 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import grid_sample
+from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad
 
-from stdcli.errors import ResourceError
 from stdcli.media.arrays import check_rgb
 
-_SMALLEST_SIDE_PX = 16
-"""OpenCV refuses frames of 8 pixels; smaller ones than this are continued by their edges."""
+_FINEST_SIDE_PX = 384
+"""Flow is smooth: it is found at half size, or at less so that the longer side is at most this."""
+_COARSEST_SIDE_PX = 12
+_ITERATIONS = 3
+_WINDOW_PX, _SMOOTH_PX = 9, 5
+_FLAT = 16.0
+"""Squared gradients (0..255) below this tell nothing; the flow there is that of the surroundings."""
 
 
-def require_opencv() -> None:
-    """Make sure that motion can be followed.
+def dense_flows(frame: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where every point of a frame lies in another frame, and the way back: dense Lucas-Kanade on a pyramid.
 
-    Raises:
-        ResourceError: OpenCV is not installed.
-    """
-    try:
-        import cv2  # noqa: F401
-    except ImportError as error:
-        raise ResourceError(
-            "following motion needs OpenCV, which is not installed", hint="pip install 'stdcli[flow]'"
-        ) from error
-
-
-def dense_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Where every point of a frame lies in another frame, by OpenCV's DIS at its medium preset.
+    At each size from coarse to fine, a few steps of Gauss-Newton on the brightness in a window, each of at
+    most a pixel, smoothed.
 
     Args:
         frame, other: uint8 [H, W, 3].
 
     Returns:
-        float32 [H, W, 2], pixels; the same for any number of threads.
+        (flow from `frame` to `other`, flow from `other` to `frame`), float32 [H, W, 2] each, pixels.
 
     Raises:
-        ResourceError: OpenCV is not installed.
         ValueError: other shapes or dtypes.
-    Source: Kroeger 2016, "Fast optical flow using dense inverse search".
+    Source: Bouguet 2000, "Pyramidal implementation of the Lucas Kanade feature tracker", at every pixel.
     """
     check_rgb(frame)
     if frame.shape != other.shape:
         raise ValueError(f"frames of different sizes: {list(frame.shape)} and {list(other.shape)}")
     check_rgb(other)
-    require_opencv()
-    import cv2
+    sizes = _pyramid(torch.from_numpy(np.stack([frame, other])).float().mean(3)[:, None])
+    flow = torch.zeros(2, 2, *sizes[-1].shape[2:])
+    for grey in reversed(sizes[min(_first(sizes), len(sizes) - 1) :]):
+        flow = _refined(_enlarged(flow, grey.shape[2:]), grey)
+    there, back = _enlarged(flow, sizes[0].shape[2:]).permute(0, 2, 3, 1).contiguous().numpy()
+    return there, back
 
-    height, width = frame.shape[:2]
-    margins = [(0, max(_SMALLEST_SIDE_PX - side, 0)) for side in (height, width)]
-    grey = [np.pad(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), margins, "edge") for rgb in (frame, other)]
-    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return np.ascontiguousarray(solver.calc(*grey, None)[:height, :width])
+
+def _pyramid(grey: torch.Tensor) -> list[torch.Tensor]:
+    sizes = [grey]
+    while min(sizes[-1].shape[2:]) >= 2 * _COARSEST_SIDE_PX:
+        sizes.append(avg_pool2d(sizes[-1], 2))
+    return sizes
+
+
+def _first(sizes: list[torch.Tensor]) -> int:
+    """Index of the finest size that is looked at."""
+    return 1 + sum(max(grey.shape[2:]) > _FINEST_SIDE_PX for grey in sizes[1:])
+
+
+def _enlarged(flow: torch.Tensor, size_px: torch.Size) -> torch.Tensor:
+    height, width = flow.shape[2:]
+    if (height, width) == tuple(size_px):
+        return flow
+    scale = torch.tensor([size_px[1] / width, size_px[0] / height]).view(1, 2, 1, 1)
+    return interpolate(flow, size=tuple(size_px), mode="bilinear", align_corners=False) * scale
+
+
+def _refined(flow: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+    """Flow [2, 2, h, w] closer to what takes each of the two pictures [2, 1, h, w] to the other."""
+    height, width = grey.shape[2:]
+    x, y = _gradient(grey)
+    xx, xy, yy = _mean(torch.cat([x * x, x * y, y * y], 1), _WINDOW_PX).split(1, 1)
+    xx, yy = xx + _FLAT, yy + _FLAT
+    determinant = xx * yy - xy * xy
+    base = torch.from_numpy(_places(np.zeros((height, width, 2), np.float32)))
+    scale = torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
+    other = grey.flip(0)
+    for _ in range(_ITERATIONS):
+        places = (base + flow.permute(0, 2, 3, 1)) * scale - 1
+        gap = grid_sample(other, places, padding_mode="border", align_corners=True) - grey
+        u, v = _mean(torch.cat([x * gap, y * gap], 1), _WINDOW_PX).split(1, 1)
+        step = torch.cat([xy * v - yy * u, xy * u - xx * v], 1) / determinant
+        flow = _mean(flow + step.clamp(-1, 1), _SMOOTH_PX)
+    return flow
+
+
+def _gradient(grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    across, down = pad(grey, (1, 1, 0, 0), "replicate"), pad(grey, (0, 0, 1, 1), "replicate")
+    return (across[..., 2:] - across[..., :-2]) / 2, (down[..., 2:, :] - down[..., :-2, :]) / 2
+
+
+def _mean(values: torch.Tensor, side_px: int) -> torch.Tensor:
+    """Mean over a square, cut off at the edges."""
+    half = side_px // 2
+    rows = avg_pool2d(values, (side_px, 1), 1, (half, 0), count_include_pad=False)
+    return avg_pool2d(rows, (1, side_px), 1, (0, half), count_include_pad=False)
 
 
 def warp(
@@ -99,7 +140,7 @@ def can_follow(flow: np.ndarray, back: np.ndarray) -> np.ndarray:
     gap = _squared(flow + returned)
     length = _squared(flow) + _squared(returned)
     x, y = np.moveaxis(_places(flow), 2, 0)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    inside = (np.abs(x - (width - 1) / 2) <= width / 2) & (np.abs(y - (height - 1) / 2) <= height / 2)
     return inside & (gap <= 0.01 * length + 0.5)
 
 

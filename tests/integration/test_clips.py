@@ -35,6 +35,7 @@ from tests.tiny_models import save_tiny_embedded
 
 FPS = Fraction(30000, 1001)
 SIZE = (34, 50)
+LOUD_FROM_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +65,14 @@ def make_frames(count: int, *, alpha: bool = False) -> list[np.ndarray]:
     ]
 
 
-def write_clip(path: Path, count: int = 11, *, alpha: bool = False, sound: bool = True) -> Path:
+def write_clip(path: Path, count: int = 11, *, alpha: bool = False, with_sound: bool = True) -> Path:
     tone = path.with_suffix(".m4a")
-    options = ["-f", "lavfi", "-i", f"sine=frequency=440:duration={float(count / FPS)}", "-c:a", "aac"]
+    sound = f"aevalsrc=0.5*sin(2*PI*440*t)*gte(t\\,{LOUD_FROM_S}):duration={float(count / FPS)}"
+    options = ["-f", "lavfi", "-i", sound, "-c:a", "aac"]
     run_ffmpeg(*options, str(tone))
     info = VideoInfo(SIZE[1], SIZE[0], FPS, count, alpha=alpha)
     crf = None if alpha or path.suffix == ".mov" else 0
-    with VideoWriter(path, info, audio_from=tone if sound else None, crf=crf) as writer:
+    with VideoWriter(path, info, audio_from=tone if with_sound else None, crf=crf) as writer:
         for frame in make_frames(count, alpha=alpha):
             writer.write(frame)
     return path
@@ -93,14 +95,15 @@ def run(*arguments: object, code: int = 0) -> None:
     assert main(["stylize", *map(str, arguments)]) == code
 
 
-def audio_s(path: Path) -> float:
-    """Length of the decoded sound."""
+def sound_of(path: Path) -> tuple[float, float]:
+    """Seconds of decoded sound, and at which of them it becomes loud."""
     log = run_ffmpeg(
         "-i", str(path), "-map", "0:a", "-c:a", "pcm_s16le", "-f", "s16le", "-ac", "1", "-y", f"{path}.raw"
     )
     assert log.code == 0
     rate = int(re.search(r"Audio: .*?, (\d+) Hz", log.log)[1])
-    return Path(f"{path}.raw").stat().st_size / 2 / rate
+    samples = np.fromfile(f"{path}.raw", "<i2").astype(int)
+    return len(samples) / rate, float(np.argmax(np.abs(samples) > 2000) / rate)
 
 
 def names(folder: Path) -> list[str]:
@@ -115,7 +118,9 @@ def test_a_part_is_the_same_part_of_pictures_and_sound(tmp_path, model, style, u
     whole, part, info = list(iter_frames(source)), list(iter_frames(out)), probe(out)
     assert (info.fps, info.frames) == (FPS, 12)
     assert np.array_equal(np.stack(part), np.stack(whole[6:18]))
-    assert audio_s(out) == pytest.approx(12 / FPS, abs=0.05)
+    length_s, loud_s = sound_of(out)
+    assert length_s == pytest.approx(12 / FPS, abs=0.05)
+    assert loud_s == pytest.approx(LOUD_FROM_S - 6 / FPS, abs=0.04)
     run(*common, "--start", 0.5, "--no-audio", "--overwrite")
     assert np.array_equal(np.stack(list(iter_frames(out))), np.stack(whole[15:]))
     assert not probe(out).has_audio
@@ -163,7 +168,7 @@ def test_broken_sequences_are_refused(tmp_path, model, style, untouched, capsys,
 
 @pytest.mark.parametrize("suffix", [".mov", ".webm", ".mkv"])
 def test_transparency_is_kept_where_it_can_be(tmp_path, model, style, untouched, suffix):
-    source = write_clip(tmp_path / f"clip{suffix}", 5, alpha=True, sound=False)
+    source = write_clip(tmp_path / f"clip{suffix}", 5, alpha=True, with_sound=False)
     assert probe(source).alpha
     run(source, "--style", style, "--model", model)
     before, after = (
@@ -175,7 +180,7 @@ def test_transparency_is_kept_where_it_can_be(tmp_path, model, style, untouched,
 
 
 def test_transparency_that_is_lost_is_told(tmp_path, model, style, untouched, capsys):
-    source = write_clip(tmp_path / "clip.mov", 5, alpha=True, sound=False)
+    source = write_clip(tmp_path / "clip.mov", 5, alpha=True, with_sound=False)
     run(source, "--style", style, "--model", model, "-o", tmp_path / "out.mp4")
     assert "transparency is lost" in capsys.readouterr().err
     assert not probe(tmp_path / "out.mp4").alpha
