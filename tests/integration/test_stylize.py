@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -371,6 +372,9 @@ def test_a_bad_file_among_many_is_passed_over_and_the_rest_is_not_made_twice(fil
     told = capsys.readouterr()
     assert told.err.count("already made") == 2
     assert len(calls) == 3
+    later_ns = (inputs / "p0.std.png").stat().st_mtime_ns + 10**9
+    os.utime(inputs / "p0.png", ns=(later_ns, later_ns))
+    run(*common, code=5)  # its input has changed since
     run(*common, "--seed", 5, code=5)  # other values: nothing is replaced unasked
     run(*common, "--overwrite")
     assert len(calls) == 6

@@ -154,14 +154,36 @@ def test_a_late_picture_stays_late(tmp_path):
     assert (after.fps, after.frames) == (25, 15)
 
 
-def test_rotation_aspect_and_tags(tmp_path):
-    source = clip(tmp_path / "in.mp4", "-pix_fmt", "yuv420p", "-vf", "setsar=4/3", "-metadata", "title=Hügel")
+def test_rotation_aspect_tags_and_chapters(tmp_path):
+    plain = clip(
+        tmp_path / "plain.mp4", "-pix_fmt", "yuv420p", "-vf", "setsar=4/3", "-metadata", "title=Hügel"
+    )
+    chapters = tmp_path / "chapters.txt"
+    chapters.write_text(";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=100\nEND=400\ntitle=middle\n")
+    source = tmp_path / "in.mp4"
+    ffmpeg(
+        "-i",
+        plain,
+        "-i",
+        chapters,
+        "-map",
+        "0",
+        "-map_metadata",
+        "0",
+        "-map_chapters",
+        "1",
+        "-c",
+        "copy",
+        source,
+    )
     turned = tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", "90", "-i", source, "-c", "copy", turned)
     before, after, writer = copy_clip(turned, tmp_path / "out.mp4")
     assert (after.width, after.height, after.rotation) == (48, 64, 0)
     assert after.pixel_aspect == before.pixel_aspect == Fraction(3, 4)
-    assert "title=Hügel" in ffmpeg("-i", writer.path, "-f", "ffmetadata", "-")
+    told = ffmpeg("-i", writer.path, "-f", "ffmetadata", "-")
+    assert "title=Hügel" in told
+    assert "START=100\nEND=400\ntitle=middle" in told
 
 
 def test_a_clip_without_a_source_is_silent(tmp_path):
@@ -278,11 +300,12 @@ def test_frames_of_another_size_are_programming_errors(tmp_path):
 
 
 WRITER_ONLY = """
-import sys, time
+import signal, sys, time
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from stdcli.media.video import VideoInfo, VideoWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started us may ignore it
 with VideoWriter(Path(sys.argv[1]), VideoInfo(320, 240, Fraction(25)), overwrite=True) as writer:
     for count in range(100_000):
         writer.write(np.full((240, 320, 3), count % 256, np.uint8))
