@@ -98,6 +98,16 @@ def test_wrong_settings_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert problem in err
 
 
+def test_a_wrong_setting_leads_to_the_help_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-o", tmp_path, "--dtype", "float16") == 2
+    err = capsys.readouterr().err
+    assert "train.dtype: float16 needs loss scaling, which is not done here" in err
+    assert "(from flag)" in err
+    assert "hint: stdcli teacher train --help" in err
+
+
 def test_a_crop_fits_the_depth_of_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("-o", tmp_path, "--set", "pairs.photo_px=112") == 2
     assert "pairs.photo_px: must be a multiple of 32, for a UNet of 3 levels" in capsys.readouterr().err
