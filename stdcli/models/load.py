@@ -27,9 +27,10 @@ from stdcli.models.fetch import RECIPE_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, check_folder, read_folder, weight_files
 from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
+from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint
 from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter, find_adapter
-from stdcli.models.upstream import FAULTS, first_line
+from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 
@@ -132,9 +133,11 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
         for part in WITH_WEIGHTS
         if part in folder.components and (folder.path / part).is_dir()
     }
-    variant = "fp16" if any(".fp16" in p.name for paths in files.values() for p in paths) else None
+    fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
+    variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
     skipped = {"safety_checker": None, "requires_safety_checker": False} if family is sd15.FAMILY else {}
     try:
+        apart = {} if variant else {part: _load_part(folder, part, files[part]) for part in fp16}
         pipe = family.pipeline.from_pretrained(
             str(folder.path),
             dtype={"default": choice.dtype, "vae": torch.float32},
@@ -143,6 +146,7 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
             local_files_only=True,
             feature_extractor=None,  # the style adapter brings one that does not depend on torchvision
             **skipped,
+            **apart,
         )
     except FAULTS as e:
         raise ModelError(
@@ -150,6 +154,13 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
         ) from e
     _check_complete(pipe, files)
     return _Opened(pipe, family, files, read_recipe(folder.path) or family.recipe)
+
+
+def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
+    """A part of which only fp16 files are there, in float32: upstream would take those of all other parts too."""
+    name = folder.components[part]
+    kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
+    return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
 
 
 def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelFolder, Family]:
@@ -169,8 +180,7 @@ def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelF
 
 
 def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
-    pipe = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
-    files = {part: [source.path] for part in WITH_WEIGHTS if getattr(pipe, part, None) is not None}
+    pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
     return _Opened(pipe, family, files, family.recipe)
 
 

@@ -67,6 +67,24 @@ def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: flo
     assert (".fp16" in file.name) == (read == 2.0)
 
 
+def test_one_part_with_only_fp16_files_leaves_the_others_plain(tmp_path: Path) -> None:
+    model = save_tiny_sd15(tmp_path / "m")
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    torch.nn.init.constant_(unet.conv_in.bias, 1.0)
+    unet.save_pretrained(model / "unet")
+    torch.nn.init.constant_(unet.conv_in.bias, 2.0)
+    unet.half().save_pretrained(model / "unet", variant="fp16")
+    vae = AutoencoderKL.from_pretrained(model / "vae")
+    (model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    vae.half().save_pretrained(model / "vae", variant="fp16")
+    bundle = load_model(str(model), device="cpu", dtype="float32")
+    assert (bundle.denoiser.unet.conv_in.bias == 1.0).all()
+    assert bundle.codec.vae.dtype == torch.float32
+    names = {part: file.name for part, (file,) in bundle.weight_files.items()}
+    assert names["unet"] == "diffusion_pytorch_model.safetensors"
+    assert names["vae"] == "diffusion_pytorch_model.fp16.safetensors"
+
+
 def test_folder_with_only_fp16_files_loads_in_float32(tmp_path: Path) -> None:
     model = save_tiny_sd15(tmp_path / "m")
     for part, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
