@@ -157,7 +157,7 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
 
 
 def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
-    """A part of which only fp16 files are there, in float32: upstream would take those of all other parts too."""
+    """A part with fp16 files only, in float32: upstream would take such files for all other parts too."""
     name = folder.components[part]
     kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
     return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
