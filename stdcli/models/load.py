@@ -300,7 +300,6 @@ def _bundle(
         dtype=choice.dtype,
         dtype_reason=choice.reason,
         multiple_px=multiple_of(pipe.unet, factor=factor),
-        latent_channels=pipe.unet.config.in_channels,
         notes=notes,
         revision=source.revision,
         weight_files=opened.weight_files,
