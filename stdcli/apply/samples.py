@@ -15,15 +15,52 @@ import numpy as np
 from PIL import Image
 
 from stdcli.apply.sample_art import STYLES
-from stdcli.errors import ResourceError
+from stdcli.errors import MediaError, ResourceError
+from stdcli.media.output import write_errors
 from stdcli.media.video import VideoInfo, VideoWriter
 
+MARKER = ".stdcli-demo"  # says that a folder was made for samples
 PHOTOS = ("astronaut", "cat", "coffee", "rocket")
 PHOTO_SHORT_SIDE_PX = 256
 CLIP_SIZE_PX = 256
 CLIP_FPS = Fraction(24000, 1001)
 TONE_HZ = 330.0
 SAMPLE_RATE_HZ = 44100
+
+
+def claim_folder(folder: Path, *, overwrite: bool) -> None:
+    """Make the folder that samples go to, or take one that was made for samples before.
+
+    Args:
+        folder: made if missing; an empty file in it says what it is for.
+        overwrite: take any folder; files of the samples' names are replaced in it.
+
+    Raises:
+        MediaError: no folder, one that holds other things, or one that cannot be written to.
+        ResourceError: the disk is full.
+    """
+    with write_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise MediaError("the output is not a folder", where=folder, hint="-o FOLDER")
+        its_own = (folder / MARKER).is_file()
+        if folder.is_dir() and any(folder.iterdir()) and not (its_own or overwrite):
+            hint = "another folder with -o, or --overwrite to replace files of the samples' names in this one"
+            raise MediaError("the folder is not empty and not of an earlier demo", where=folder, hint=hint)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).touch()
+
+
+def write_samples(folder: Path, *, frames: int) -> tuple[list[Path], Path]:
+    """Write photos, styles and a clip of `frames` frames into a folder; returns the photos and the clip.
+
+    Raises:
+        MediaError: they cannot be written.
+        ResourceError: scikit-image is not installed, or the disk is full.
+    """
+    with write_errors(folder):
+        photos = write_photos(folder / "photos")
+        write_styles(folder / "styles")
+        return photos, write_clip(folder / "clip.mp4", frames=frames)
 
 
 def write_photos(folder: Path) -> list[Path]:

@@ -8,8 +8,19 @@ from typing import Annotated
 
 import typer
 
-from stdcli.cli.options import Debug, Device, Dtype, Json, Quiet, Seed, Verbose, make_console
-from stdcli.errors import StdcliError
+from stdcli.cli.options import (
+    Debug,
+    Device,
+    Dtype,
+    Json,
+    Offline,
+    Overwrite,
+    Quiet,
+    Seed,
+    Verbose,
+    make_console,
+)
+from stdcli.config.load import resolve
 
 Folder = Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")]
 Frames = Annotated[int, typer.Option("--frames", metavar="N", min=1, help="Length of the sample clip.")]
@@ -21,6 +32,8 @@ def demo(
     seed: Seed = None,
     device: Device = None,
     dtype: Dtype = None,
+    offline: Offline = None,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -28,7 +41,8 @@ def demo(
 ) -> None:
     """Restyle sample photos and a sample clip with the embedded model.
 
-    Makes the inputs on the spot, needs no network, and prints each command before running it.
+    Makes the inputs on the spot, needs no network, and prints each command before running it. The folder is a
+    new one, an empty one or that of an earlier demo; any other only with --overwrite.
 
     \b
     Examples:
@@ -36,17 +50,20 @@ def demo(
       stdcli demo -o try/ --frames 120
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    from stdcli.apply.samples import write_clip, write_photos, write_styles
+    given = {"seed": seed, "device": device, "dtype": dtype}
+    config = resolve("stylize", flags=given).config
+    from stdcli.apply.samples import claim_folder, write_samples
+    from stdcli.runtime.devices import choose
 
+    choose(config.device, config.dtype)  # before any work
+    claim_folder(output, overwrite=overwrite)
     console.note(f"making sample photos, styles and a clip in {output}/")
-    photos = write_photos(output / "photos")
-    write_styles(output / "styles")
-    clip = write_clip(output / "clip.mp4", frames=frames)
+    photos, clip = write_samples(output, frames=frames)
     shared = ["--overwrite"]
-    for name, value in (("--seed", seed), ("--device", device), ("--dtype", dtype)):
-        shared += [name, str(value)] if value is not None else []
-    for name, on in (("--json", as_json), ("--quiet", quiet), ("--verbose", verbose), ("--debug", debug)):
-        shared += [name] if on else []
+    for name, value in given.items():
+        shared += [f"--{name}", str(value)] if value is not None else []
+    switches = {"offline": offline, "json": as_json, "quiet": quiet, "verbose": verbose, "debug": debug}
+    shared += [f"--{name}" for name, on in switches.items() if on]
     runs = [
         [str(photos[1]), "--style", str(output / "styles/night.png"), "-o", str(output / "cat-night.png")],
         [str(photos[0]), "--style", str(output / "styles/ink.png"), "-o", str(output / "astronaut-ink.png")],
@@ -63,10 +80,10 @@ def _run(command: list[str]) -> None:
     """Run a command line of stdcli in this process.
 
     Raises:
-        StdcliError: the command failed; it has said why.
+        StdcliError: the command failed.
     """
-    from stdcli.cli.main import main
+    from stdcli.cli.main import run
 
-    code = main(command)
-    if code != 0:
-        raise StdcliError(f"stdcli {command[0]} ended with exit code {code}", hint="see the message above")
+    code = run(command)
+    if code != 0:  # whoever read our output has gone away
+        raise typer.Exit(code)

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console("json" if "--json" in options else "human")
     debug = "--debug" in options or os.environ.get("STDCLI_DEBUG", "0") not in ("", "0")
     try:
-        return _run(args)
+        return run(args)
     except Exception as error:
         if debug:
             sys.stderr.write(traceback.format_exc())
@@ -73,7 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return told.exit_code
 
 
-def _run(args: list[str]) -> int:
+def run(args: list[str]) -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        args: arguments after the program's name.
+
+    Raises:
+        StdcliError: the command failed; nothing has been printed of it yet.
+    """
     try:
         code = typer.main.get_command(app).main(args, prog_name="stdcli", standalone_mode=False)
     except UsageError as error:

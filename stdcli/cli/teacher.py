@@ -12,6 +12,7 @@ from stdcli.cli.options import (
     Debug,
     Device,
     DryRun,
+    Dtype,
     Json,
     Overwrite,
     PresetName,
@@ -50,6 +51,7 @@ def train(
     steps: Steps = None,
     seed: Seed = None,
     device: Device = None,
+    dtype: Dtype = None,
     preset: PresetName = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -71,7 +73,14 @@ def train(
       stdcli teacher train --config runs/teacher/run.json --seed 1 -o runs/another
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    flags = {"data": data, "style_data": style_data, "train.steps": steps, "seed": seed, "device": device}
+    flags = {
+        "data": data,
+        "style_data": style_data,
+        "train.steps": steps,
+        "seed": seed,
+        "device": device,
+        "train.dtype": dtype,
+    }
     resolved = resolve("teacher", preset=preset, config_file=config, sets=sets or (), flags=flags)
     if dry_run:
         _show_plan(resolved, out=out, overwrite=overwrite, console=console)

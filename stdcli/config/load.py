@@ -19,6 +19,7 @@ from stdcli.errors import ConfigError
 if TYPE_CHECKING:
     from stdcli.config.schema import Section
 
+COMMANDS = {"teacher": "teacher train"}  # where a task is not the command's own name
 Layer = tuple[str, dict[str, Any]]
 Problem = tuple[str, str]
 
@@ -88,7 +89,8 @@ def resolve(
             (path, _with_layer(message, path, written)) for path, message in problems_of(schema, error)
         ]
     if problems:
-        raise ConfigError(f"wrong configuration for {task}", problems, hint=f"stdcli {task} --help")
+        hint = f"stdcli {COMMANDS.get(task, task)} --help"
+        raise ConfigError(f"wrong configuration for {task}", problems, hint=hint)
     origins = {name: _nearest(written, name) or "default" for name in dotted_names(schema)}
     return Resolved(config, origins)
 

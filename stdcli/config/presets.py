@@ -7,6 +7,8 @@ explains it.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,16 +114,22 @@ def copy_preset(name: str, destination: Path, *, overwrite: bool = False) -> Pat
     """Copy a preset to a file, or into a folder, and return the new file.
 
     Raises:
-        ConfigError: no such preset, no such folder, or the file exists and `overwrite` is False.
+        ConfigError: no such preset, no such folder, the preset itself, or the file exists and `overwrite` is
+            False.
     """
     preset = find_preset(name)
     target = destination / preset.path.name if destination.is_dir() else destination
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with target.open("wb" if overwrite else "xb") as file:
-            file.write(preset.path.read_bytes())
-    except FileExistsError as error:
-        raise ConfigError("the file exists already", where=target, hint="--overwrite replaces it") from error
+        if target.exists() and target.samefile(preset.path):
+            raise ConfigError("that is the preset itself", where=target, hint="choose another name")
+        if os.path.lexists(target) and not overwrite:
+            raise ConfigError("the file exists already", where=target, hint="--overwrite replaces it")
+        temporary.write_bytes(preset.path.read_bytes())
+        temporary.replace(target)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise ConfigError(f"cannot be written: {error.strerror}", where=target) from error
     return target
 

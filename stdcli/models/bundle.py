@@ -177,7 +177,6 @@ class Bundle:
         dtype: dtype of the denoiser's weights.
         dtype_reason: why this device and dtype.
         multiple_px: picture sides must be multiples of this.
-        latent_channels: C.
         notes: what the user should know about how the model was loaded.
         revision: commit on the Hub; None for local models.
         weight_files: files of each component.
@@ -197,7 +196,6 @@ class Bundle:
     dtype: torch.dtype
     dtype_reason: str
     multiple_px: int
-    latent_channels: int
     notes: list[str]
     revision: str | None
     weight_files: Mapping[str, Sequence[Path]]

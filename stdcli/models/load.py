@@ -27,9 +27,10 @@ from stdcli.models.fetch import RECIPE_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, check_folder, read_folder, weight_files
 from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
+from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint
-from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter
-from stdcli.models.upstream import FAULTS, first_line
+from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter, find_adapter
+from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 
@@ -43,7 +44,6 @@ class _Opened:
     pipe: Any
     family: Family
     weight_files: dict[str, list[Path]]
-    adapter: AdapterFiles | None
     recipe: Recipe
 
 
@@ -56,6 +56,7 @@ def load_model(
     offline: bool = False,
     loras: Sequence[str] = (),
     style_scale: float | None = None,
+    styles: bool = False,
 ) -> Bundle:
     """Load a model.
 
@@ -64,14 +65,18 @@ def load_model(
         base: folder (or Hub id) with configs and tokenizers for a single-file checkpoint.
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".
         dtype: "auto", "float32", "float16" or "bfloat16".
-        offline: never reach the network; local names never do.
+        offline: never reach the network. Else it is reached for Hub ids, and for the published style adapter
+            where a model, a local one too, has none of its own.
         loras: `path[:scale]` or Hub ids, fused in this order; a recipe beside the last one that has one is
             taken.
         style_scale: strength of the style picture; None is 1.
+        styles: whether there will be style pictures: the style adapter's files are then found, or refused,
+            before any weights are read.
 
     Raises:
-        ModelError: not found, damaged, unsafe, incomplete, unknown, or a LoRA that does not fit.
-        HubError: the Hub refuses or cannot be reached.
+        ModelError: not found, damaged, unsafe, incomplete, unknown, a LoRA that does not fit, or no style
+            adapter for `styles`.
+        HubError: the Hub refuses or cannot be reached, or offline and not in its cache.
         ResourceError: no such device, or not enough memory on it.
     """
     choice = choose(device, dtype)
@@ -81,20 +86,29 @@ def load_model(
         raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
     for text in loras:
         check_lora(text, offline=offline)
+    notes: list[str] = []
     if source.path.is_file():
-        opened = _open_file(source, base=base, choice=choice, offline=offline)
+        folder, family = _base_of(source, base, offline=offline)
     else:
         folder = read_folder(source.path)
         family = _family_of(folder)
         choice = choose(device, dtype, float16_ok=family.float16_ok)
+        if base is not None:
+            notes.append(f"--base {base} is not used: {name} has configs of its own")
+    adapter = _own_adapter(folder) or family.adapter
+    if styles:
+        adapter = find_adapter(adapter, offline=offline)
+    if source.path.is_file():
+        opened = _open_file(source, folder, family, choice)
+    else:
         opened = _open_folder(folder, family, choice)
     _move(opened.pipe, choice.device)
     applied = [apply_lora(opened.pipe, text, family=opened.family.name, offline=offline) for text in loras]
     scale = opened.family.style_scale(1.0 if style_scale is None else style_scale)
-    style = StyleAdapter(opened.pipe, files=opened.adapter, scale=scale, offline=offline)
+    style = StyleAdapter(opened.pipe, files=adapter, scale=scale, offline=offline)
     if opened.family is embedded.FAMILY:
         style.load()  # the network was trained with it: without it, nothing works
-    return _bundle(source, opened, choice=choice, style=style, applied=applied)
+    return _bundle(source, opened, choice=choice, style=style, applied=applied, notes=notes)
 
 
 def _family_of(folder: ModelFolder) -> Family:
@@ -119,9 +133,11 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
         for part in WITH_WEIGHTS
         if part in folder.components and (folder.path / part).is_dir()
     }
-    variant = "fp16" if any(".fp16" in p.name for paths in files.values() for p in paths) else None
+    fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
+    variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
     skipped = {"safety_checker": None, "requires_safety_checker": False} if family is sd15.FAMILY else {}
     try:
+        apart = {} if variant else {part: _load_part(folder, part, files[part]) for part in fp16}
         pipe = family.pipeline.from_pretrained(
             str(folder.path),
             dtype={"default": choice.dtype, "vae": torch.float32},
@@ -130,17 +146,25 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
             local_files_only=True,
             feature_extractor=None,  # the style adapter brings one that does not depend on torchvision
             **skipped,
+            **apart,
         )
     except FAULTS as e:
         raise ModelError(
             "this model's files do not fit together", where=folder.path, got=first_line(e)
         ) from e
     _check_complete(pipe, files)
-    adapter = _own_adapter(folder) or family.adapter
-    return _Opened(pipe, family, files, adapter, read_recipe(folder.path) or family.recipe)
+    return _Opened(pipe, family, files, read_recipe(folder.path) or family.recipe)
 
 
-def _open_file(source: Source, *, base: str | None, choice: DeviceChoice, offline: bool) -> _Opened:
+def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
+    """A part with fp16 files only, in float32: upstream would take such files for all other parts too."""
+    name = folder.components[part]
+    kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
+    return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
+
+
+def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelFolder, Family]:
+    """The base folder of a single-file checkpoint, and the family of both."""
     family = FAMILIES[family_name(source.path)]
     if base is None:
         raise base_needed(source.path, family.name)
@@ -152,9 +176,12 @@ def _open_file(source: Source, *, base: str | None, choice: DeviceChoice, offlin
             got=f"{family.name} with a base of class {folder.class_name}",
             expected=f"--base with an {family.name} folder",
         )
-    pipe = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
-    files = {part: [source.path] for part in WITH_WEIGHTS if getattr(pipe, part, None) is not None}
-    return _Opened(pipe, family, files, _own_adapter(folder) or family.adapter, family.recipe)
+    return folder, family
+
+
+def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
+    pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
+    return _Opened(pipe, family, files, family.recipe)
 
 
 def _own_adapter(folder: ModelFolder) -> AdapterFiles | None:
@@ -241,6 +268,7 @@ def _bundle(
     choice: DeviceChoice,
     style: StyleAdapter,
     applied: Sequence[AppliedLora],
+    notes: list[str],
 ) -> Bundle:
     pipe, family = opened.pipe, opened.family
     scheduler = dict(pipe.scheduler.config)
@@ -251,7 +279,6 @@ def _bundle(
         raise ModelError("this model's noise schedule is not supported", where=source.path, got=str(e)) from e
     num_parameters = sum(p.numel() for p in pipe.vae.parameters())
     pipe.vae.to(codec_dtype(choice.dtype, num_parameters=num_parameters))
-    notes: list[str] = []
     recipe = opened.recipe
     for lora in applied:
         own = read_recipe(lora.path.parent)
@@ -273,7 +300,6 @@ def _bundle(
         dtype=choice.dtype,
         dtype_reason=choice.reason,
         multiple_px=multiple_of(pipe.unet, factor=factor),
-        latent_channels=pipe.unet.config.in_channels,
         notes=notes,
         revision=source.revision,
         weight_files=opened.weight_files,

@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from stdcli.config.quantities import split_scale
 from stdcli.errors import ModelError
 from stdcli.models.locate import locate_lora
 from stdcli.models.upstream import FAULTS, BaseTunerLayer, first_line
@@ -42,13 +43,11 @@ class AppliedLora:
         name: as the user gave it, without the scale.
         scale: factor on its weights.
         path: its file.
-        pairs: number of layers it changed.
     """
 
     name: str
     scale: float
     path: Path
-    pairs: int
 
 
 def parse_lora(text: str) -> tuple[str, float]:
@@ -57,18 +56,11 @@ def parse_lora(text: str) -> tuple[str, float]:
     Raises:
         ModelError: the scale is not finite, or there is no path.
     """
-    name, colon, tail = text.rpartition(":")
     try:
-        scale = float(tail) if colon else math.nan
-    except ValueError:
-        return text, 1.0  # the colon belongs to the path
-    if not colon:
-        return text, 1.0
-    if not name or not math.isfinite(scale):
-        raise ModelError(
-            "cannot read this LoRA", got=text, expected="PATH or PATH:SCALE, as in style.safetensors:0.8"
-        )
-    return name, scale
+        return split_scale(text)
+    except ValueError as e:
+        expected = "PATH or PATH:SCALE, as in style.safetensors:0.8"
+        raise ModelError("cannot read this LoRA", got=text, expected=expected) from e
 
 
 def check_lora(text: str, *, offline: bool) -> None:
@@ -121,7 +113,7 @@ def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLo
     except ValueError as e:
         raise ModelError("fusing this LoRA gives NaN weights", where=path, got=first_line(e)) from e
     pipe.unload_lora_weights()
-    return AppliedLora(name, scale, path, len(stems))
+    return AppliedLora(name, scale, path)
 
 
 def _stems(path: Path, shapes: Mapping[str, Sequence[int]]) -> set[str]:

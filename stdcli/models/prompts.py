@@ -1,23 +1,30 @@
-"""What the user should know about prompts: CLIP reads 77 tokens and drops the rest."""
+"""What the user should know about prompts: CLIP reads 77 tokens, and a negative prompt needs guidance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+UNUSED_NEGATIVE = "a negative prompt does nothing without guidance: --guidance over 1"
 
-def truncation_notes(tokenizers: Sequence[Any], *prompts: str | None) -> tuple[str, ...]:
-    """One note per prompt that is longer than the text encoders read.
+
+def prompt_notes(
+    tokenizers: Sequence[Any], prompt: str | None, negative_prompt: str | None, *, guided: bool
+) -> tuple[str, ...]:
+    """A note on each prompt that is longer than the text encoders read, and on one that is not used at all.
 
     Args:
         tokenizers: the model's tokenizers; the first one that truncates speaks.
-        prompts: as the user gave them.
+        prompt: as the user gave it.
+        negative_prompt: as the user gave it.
+        guided: whether there is an unconditional branch, which the negative prompt is for.
     """
-    notes = []
-    for prompt in filter(None, prompts):
+    notes = [UNUSED_NEGATIVE] if negative_prompt and not guided else []
+    used = (prompt, negative_prompt if guided else None)
+    for text in filter(None, used):
         for tokenizer in tokenizers:
             kept = tokenizer.model_max_length - 1  # the end mark takes the last place
-            ids = tokenizer(prompt, truncation=False).input_ids
+            ids = tokenizer(text, truncation=False).input_ids
             if len(ids) > tokenizer.model_max_length:
                 lost = tokenizer.decode(ids[kept:-1]).strip()
                 notes.append(

@@ -18,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
+from stdcli.models.folder import check_folder, read_folder, weight_files
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.upstream import (
+    FAULTS,
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
     CLIPImageProcessorPil,
@@ -31,8 +34,11 @@ from stdcli.models.upstream import (
     CLIPVisionModelWithProjection,
     DDIMScheduler,
     UNet2DConditionModel,
+    first_line,
 )
 
+ADAPTER_FILE = "ip_adapter/ip_adapter.safetensors"
+STARTABLE = "a folder that `stdcli teacher train` wrote"
 IP_TOKENS = 4  # a plain IP-Adapter always has four; diffusers infers it from the key names
 TIME_ID_DIM = 8  # width of each of the six time ids' embeddings
 NUM_TIME_IDS = 6
@@ -263,7 +269,7 @@ def save_folder(
     scheduler.save_pretrained(folder / "scheduler")
     (folder / "ip_adapter").mkdir(exist_ok=True)
     halves = {k: v.to("cpu", dtype).contiguous() for k, v in adapter.items()}
-    save_file(halves, folder / "ip_adapter/ip_adapter.safetensors")
+    save_file(halves, folder / ADAPTER_FILE)
     null = [None, None]
     index = {
         "_class_name": "StableDiffusionXLImg2ImgPipeline",
@@ -283,6 +289,22 @@ def save_folder(
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
 
 
+def check_start(folder: Path) -> None:
+    """Whether a folder is laid out as `save_folder` does it, before any of it is read.
+
+    Raises:
+        ModelError: it is no such model, holds only pickles, or names foreign code.
+    """
+    found = read_folder(folder)
+    check_folder(found, needed=("unet", "vae", "image_encoder"))
+    for part in ("unet", "vae", "image_encoder"):
+        weight_files(found, part, half=False)
+    codec = found.components["vae"]
+    got = f"no {ADAPTER_FILE}" if codec == PatchAutoencoder.__name__ else f"vae of class {codec}"
+    if codec != PatchAutoencoder.__name__ or not (folder / ADAPTER_FILE).is_file():
+        raise ModelError("cannot start from this model", where=folder, got=got, expected=STARTABLE)
+
+
 def load_weights(folder: Path, *, networks: StylizerNetworks, codec: PatchAutoencoder) -> None:
     """Give networks and codec the weights of a folder that `save_folder` wrote.
 
@@ -294,24 +316,26 @@ def load_weights(folder: Path, *, networks: StylizerNetworks, codec: PatchAutoen
     Raises:
         ModelError: the folder is no such model, or its sizes differ.
     """
+    check_start(folder)
+    here = {"use_safetensors": True, "local_files_only": True}  # never a pickle, never the Hub
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-        flat = load_file(folder / "ip_adapter/ip_adapter.safetensors")
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", **here)
+        flat = load_file(folder / ADAPTER_FILE)
         adapter = {part: {} for part in ("image_proj", "ip_adapter")}
         for key, value in flat.items():
             part, _, name = key.partition(".")
             adapter[part][name] = value.float()
         unet._load_ip_adapter_weights([adapter], low_cpu_mem_usage=False)
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder")
+        encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **here)
         networks.unet.load_state_dict(unet.state_dict())
         networks.style_encoder.load_state_dict(encoder.state_dict())
-        codec.load_state_dict(PatchAutoencoder.from_pretrained(folder / "vae").state_dict())
-    except (OSError, RuntimeError, KeyError) as error:
+        codec.load_state_dict(PatchAutoencoder.from_pretrained(folder / "vae", **here).state_dict())
+    except (*FAULTS, SafetensorError) as error:
         raise ModelError(
             "cannot start from this model",
             where=folder,
-            got=str(error).splitlines()[0],
-            expected="a folder that `stdcli teacher train` wrote, with networks of the same sizes",
+            got=first_line(error),
+            expected=f"{STARTABLE}, with networks of the same sizes",
         ) from error
 
 

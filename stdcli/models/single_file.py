@@ -22,6 +22,7 @@ from stdcli.models.upstream import (
     CLIPTextModelWithProjection,
     SingleFileComponentError,
     first_line,
+    load_part,
 )
 from stdcli.models.weights import read_metadata, read_shapes
 
@@ -82,7 +83,9 @@ def base_needed(path: Path, family: str) -> ModelError:
     )
 
 
-def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torch.dtype) -> Any:
+def open_checkpoint(
+    path: Path, base: ModelFolder, *, pipeline: Any, dtype: torch.dtype
+) -> tuple[Any, dict[str, list[Path]]]:
     """Build a pipeline from a checkpoint and a base folder.
 
     Args:
@@ -91,6 +94,9 @@ def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torc
         pipeline: diffusers pipeline class.
         dtype: of all weights but the autoencoder's, which stay in float32.
 
+    Returns:
+        The pipeline, and the files that each part's weights came from.
+
     Raises:
         ModelError: a part is in neither place, or the configs are for another network.
     """
@@ -98,7 +104,16 @@ def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torc
     config = {"config": str(base.path), "local_files_only": True}
     absent = [part for part in PARTS if part in base.components and not _has(shapes, part)]
     try:
-        parts = {part: _from_base(path, base, part, dtype) for part in absent}
+        files = {part: _base_files(path, base, part, dtype) for part in absent}
+        parts = {
+            part: load_part(
+                CLASSES[part],
+                base.path / part,
+                files=files[part],
+                dtype=torch.float32 if part == "vae" else dtype,
+            )
+            for part in absent
+        }
         if "vae" not in parts:
             # upstream would cast it to `dtype`, and what float16 loses does not come back
             parts["vae"] = AutoencoderKL.from_single_file(
@@ -116,27 +131,22 @@ def open_checkpoint(path: Path, base: ModelFolder, *, pipeline: Any, dtype: torc
     overrides = _schedule_overrides(shapes, read_metadata(path))
     if overrides:
         pipe.scheduler.register_to_config(**overrides)
-    return pipe
+    present = [part for part in ("unet", *PARTS) if getattr(pipe, part, None) is not None]
+    return pipe, {part: files.get(part, [path]) for part in present}
 
 
 def _has(shapes: Mapping[str, Sequence[int]], part: str) -> bool:
     return any(key.startswith(PARTS[part]) for key in shapes)
 
 
-def _from_base(path: Path, base: ModelFolder, part: str, dtype: torch.dtype) -> Any:
+def _base_files(path: Path, base: ModelFolder, part: str, dtype: torch.dtype) -> list[Path]:
     try:
-        weight_files(base, part, half=dtype != torch.float32)
+        return weight_files(base, part, half=dtype != torch.float32)
     except ModelError as e:
         hint = f"--base with a complete {base.path.name}, weights included"
         raise ModelError(
             f"no {part} in this checkpoint, nor in its base folder", where=path, hint=hint
         ) from e
-    return CLASSES[part].from_pretrained(
-        str(base.path / part),
-        dtype=torch.float32 if part == "vae" else dtype,
-        use_safetensors=True,
-        local_files_only=True,
-    )
 
 
 def _misfit(path: Path, base: ModelFolder, cause: str) -> ModelError:

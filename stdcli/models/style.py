@@ -66,6 +66,31 @@ class StyleEmbeds:
     uncond: Tensor
 
 
+def find_adapter(files: AdapterFiles | None, *, offline: bool) -> AdapterFiles:
+    """The same adapter with local paths, fetched if it is on the Hub and not here yet.
+
+    Raises:
+        ModelError: no adapter for this model, or not all of it is in the local Hub cache.
+        HubError: it is not here and cannot be fetched.
+    """
+    if files is None:
+        raise ModelError("this model takes no style picture", hint="describe the style with --prompt")
+    if files.repo is None:
+        return files
+    names = [files.weights, f"{files.encoder}/config.json", f"{files.encoder}/model.safetensors"]
+    folder = fetch.files(files.repo, None, names, offline=offline)
+    for name in names:
+        if not (folder / name).is_file():
+            raise ModelError(
+                "the style adapter is not complete in the local Hub cache",
+                where=folder,
+                got=f"no {name}",
+                hint=fetch.download_command(files.repo, None, names),
+            )
+    weights, encoder = folder / files.weights, folder / str(files.encoder)
+    return AdapterFiles(str(weights), str(encoder), files.processor)
+
+
 class StyleAdapter:
     """The IP-Adapter of a pipeline, loaded when it is first needed.
 
@@ -95,7 +120,8 @@ class StyleAdapter:
         """
         if self.loaded:
             return
-        weights, encoder = self._local_files()
+        files = find_adapter(self._files, offline=self._offline)
+        weights, encoder = Path(files.weights), None if files.encoder is None else Path(files.encoder)
         self._check_fit(weights, encoder)
         pipe = self._pipe
         if encoder is not None:
@@ -162,24 +188,6 @@ class StyleAdapter:
                 return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
         pixels = self._pipe.image_encoder.config.image_size
         return CLIPImageProcessorPil(size=pixels, crop_size=pixels)
-
-    def _local_files(self) -> tuple[Path, Path | None]:
-        files = self._files
-        if files is None:
-            raise ModelError("this model takes no style picture", hint="describe the style with --prompt")
-        if files.repo is None:
-            return Path(files.weights), None if files.encoder is None else Path(files.encoder)
-        encoder_files = [f"{files.encoder}/config.json", f"{files.encoder}/model.safetensors"]
-        folder = fetch.files(files.repo, None, [files.weights, *encoder_files], offline=self._offline)
-        for name in (files.weights, *encoder_files):
-            if not (folder / name).is_file():
-                raise ModelError(
-                    "the style adapter is not complete in the local Hub cache",
-                    where=folder,
-                    got=f"no {name}",
-                    hint=fetch.download_command(files.repo, None, [files.weights, *encoder_files]),
-                )
-        return folder / files.weights, folder / str(files.encoder)
 
     def _check_fit(self, weights: Path, encoder: Path | None) -> None:
         """Compare the adapter's shapes with the UNet's and the image encoder's before anything is built."""

@@ -8,7 +8,12 @@ user's own `TRANSFORMERS_VERBOSITY` and `DIFFUSERS_VERBOSITY` win. Import the up
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
+import diffusers
+import torch
+import transformers
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -70,8 +75,34 @@ __all__ = [
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "UNet2DConditionModel",
+    "class_named",
     "first_line",
+    "load_part",
 ]
+
+
+def class_named(name: str) -> type:
+    """A class of diffusers or transformers.
+
+    Raises:
+        AttributeError: neither has it.
+    """
+    return getattr(diffusers, name, None) or getattr(transformers, name)
+
+
+def load_part(kind: type, folder: Path, *, files: Sequence[Path], dtype: torch.dtype) -> torch.nn.Module:
+    """One network of a diffusers folder, from the very kind of safetensors files that is given.
+
+    Args:
+        kind: class of the network.
+        folder: of the part, such as `.../unet`.
+        files: the part's weights, fp16 files or plain ones.
+        dtype: that the weights are to have.
+    """
+    variant = "fp16" if any(".fp16" in path.name for path in files) else None
+    return kind.from_pretrained(
+        str(folder), dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -1,1 +1,1 @@
-"""Where and how a command runs: devices, seeds, the run record."""
+"""Where and how a command runs: devices, seeds, Ctrl-C."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError
-from stdcli.teacher.pictures import PictureSet, list_pictures, load_pictures
+from stdcli.teacher.pictures import PictureSet, is_held_out, list_pictures, load_pictures
 
 MIN_PICTURES = 8  # of each kind; with fewer a network learns them by heart
 SHOWN_UNREADABLE = 10
@@ -33,7 +33,7 @@ class TrainingData:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the names that are trained on: two runs with one digest see the same pictures."""
+        """SHA-256 over the names that are trained on; what is in the files is not looked at."""
         names = "\n".join((*self.content.names, "", *self.art.names))
         return hashlib.sha256(names.encode()).hexdigest()
 
@@ -96,20 +96,39 @@ def load_data(photos: Path, artworks: Path, *, console: Console) -> TrainingData
     return TrainingData(content, art, held_content, held_art)
 
 
+def count_pictures(photos: Path, artworks: Path) -> tuple[int, int]:
+    """How many picture files the two folders hold, going by names and opening none.
+
+    Raises:
+        MediaError: no pictures, or fewer than `MIN_PICTURES` files to train on.
+    """
+    counts = []
+    for folder in (photos, artworks):
+        files = list_pictures(folder)
+        held = sum(is_held_out(path.name) for path in files)
+        _check_count(folder, len(files) - held, held)
+        counts.append(len(files))
+    return counts[0], counts[1]
+
+
 def _check(train: PictureSet, held: PictureSet, folder: Path, console: Console) -> None:
     skipped = (*train.skipped, *held.skipped)
     listed = "; ".join(f"{name}: {reason}" for name, reason in skipped[:SHOWN_UNREADABLE])
     more = f"; and {len(skipped) - SHOWN_UNREADABLE} more" if len(skipped) > SHOWN_UNREADABLE else ""
     unreadable = f"{len(skipped)} unreadable ({listed}{more})" if skipped else ""
-    if len(train) < MIN_PICTURES:
+    _check_count(folder, len(train), len(held), unreadable)
+    if skipped:
+        console.warning(f"{folder}: {unreadable}")
+
+
+def _check_count(folder: Path, train: int, held: int, unreadable: str = "") -> None:
+    if train < MIN_PICTURES:
         raise MediaError(
             "too few pictures to train on",
             where=folder,
-            got=", ".join(filter(None, (f"{len(train)}, {len(held)} held out", unreadable))),
+            got=", ".join(filter(None, (f"{train}, {held} held out", unreadable))),
             expected=f"at least {MIN_PICTURES}",
         )
-    if skipped:
-        console.warning(f"{folder}: {unreadable}")
 
 
 def _facts(train: PictureSet, held: PictureSet) -> dict[str, Any]:

@@ -168,6 +168,8 @@ class DenoiserTrainer:
     ) -> tuple[torch.Tensor, Level]:
         """States of which the first half has jumped down the network's own path, and where they are."""
         half = len(x) // 2
+        if half == 0:
+            return x, start
         high = self._level(start.t[:half])
         low = self._level((torch.rand(half, generator=generator) * high.t).long())
         moved = jump(x[:half], self._denoise(x[:half], high, vectors[:half]), from_level=high, to_level=low)

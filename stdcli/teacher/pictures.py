@@ -18,8 +18,8 @@ from PIL import Image
 from stdcli.console import Progress
 from stdcli.errors import MediaError
 from stdcli.media.image import read_image
+from stdcli.media.sources import IMAGE_SUFFIXES
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 SHORT_SIDES_PX = (192, 256, 352)
 MAX_ASPECT = 3  # longer pictures are cropped, so that one panorama does not fill the memory
 HELD_OUT_ONE_IN = 10
@@ -35,7 +35,7 @@ class PictureSet:
     """Pictures at each of `SHORT_SIDES_PX`.
 
     Attributes:
-        names: file names, sorted.
+        names: file names, in the order of their paths.
         sizes: per picture, one uint8 tensor [3, H, W] per short side.
         skipped: (file name, reason) of what could not be read.
     """
@@ -75,16 +75,15 @@ class PictureSet:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Picture files under a folder, recursively, sorted by name.
+    """Picture files under a folder, recursively, in the order of their paths.
 
     Raises:
-        MediaError: no such folder, or no picture in it.
+        MediaError: no picture in it.
     """
-    if not folder.is_dir():
-        raise MediaError("no such folder of pictures", where=str(folder), hint="give a folder with --data")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise MediaError("no picture in this folder", where=str(folder), expected=", ".join(sorted(SUFFIXES)))
+        expected = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise MediaError("no picture in this folder", where=str(folder), expected=expected)
     return files
 
 

@@ -1,4 +1,4 @@
-"""Whether a folder holds this very run: settings and pictures that decide the outcome must be the same.
+"""Whether a folder holds this very run: what decides the outcome must be the same, pictures going by name.
 
 Settings that cannot change the outcome (device, cadence of reports) may differ from one start to the next.
 The number of steps may change as long as the learning rate has not begun to fall: the run is then the same as
@@ -14,16 +14,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from stdcli.config.teacher import TeacherConfig, TrainSection
+from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
-from stdcli.teacher.data import TrainingData, find_folders
-from stdcli.teacher.pictures import list_pictures
+from stdcli.models.locate import locate_model
+from stdcli.models.scratch import check_start, make_scheduler
+from stdcli.runtime.devices import choose
+from stdcli.teacher.data import TrainingData, count_pictures, find_folders
+from stdcli.teacher.samples import plan_samples
 from stdcli.training.run_folder import RunFolder, changes
 
 TASK = "teacher"
 CODEC = "codec.safetensors"
 MODEL = "model"
 FREE = {
-    "data",  # the pictures themselves are compared, wherever they are
+    "data",  # the names of the pictures are compared, wherever they are
     "style_data",
     "device",
     "train.threads",
@@ -94,11 +98,18 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
 
     Raises:
         ConfigError: see `open_run`.
-        MediaError: no such folder of pictures, or no picture in it.
+            The recipe fits no path of noise levels.
+        MediaError: no such folder of pictures, or too few pictures in it.
+        ModelError: `config.init` is no model to start from.
+        ResourceError: no such device.
     """
     run = RunFolder(out)
     check_run(run, config, overwrite=overwrite)
-    photos, artworks = (len(list_pictures(folder)) for folder in find_folders(config.data, config.style_data))
+    plan_samples(config.recipe, NoiseSchedule.from_config(make_scheduler().config))
+    choose(config.device, config.train.dtype, float16_ok=False)
+    if config.init is not None:
+        check_start(locate_model(config.init, offline=True).path)
+    photos, artworks = count_pictures(*find_folders(config.data, config.style_data))
     steps = 0 if overwrite else max((step for step, _ in run.checkpoints()), default=0)
     left = config.train.steps - steps
     stages = (

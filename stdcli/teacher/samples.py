@@ -17,18 +17,38 @@ from torch import Tensor
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.colours import match_colours
 from stdcli.diffusion.guidance import guide
-from stdcli.diffusion.levels import Level, Plan
+from stdcli.diffusion.levels import Level, LevelError, Plan, make_plan
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised, to_x0_eps
 from stdcli.diffusion.sample import sample, start_state
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.statistics import match_statistics
+from stdcli.errors import ConfigError
 from stdcli.media.tensors import to_uint8
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.teacher.denoiser import PREDICTION
 
 NOISE_ID = 0  # one noise for every picture, as in stylize
+
+
+def plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> Plan:
+    """The levels that a recipe visits.
+
+    Raises:
+        ConfigError: it fits no path of levels.
+    """
+    try:
+        return make_plan(
+            schedule,
+            steps=recipe.steps,
+            strength=recipe.strength,
+            num_solver_steps=recipe.num_solver_steps,
+            timesteps=recipe.timesteps,
+            final=recipe.final,
+        )
+    except LevelError as error:
+        raise ConfigError("the recipe fits no path", [("recipe", str(error))]) from error
 
 
 @dataclass(frozen=True)

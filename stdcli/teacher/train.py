@@ -20,12 +20,10 @@ from typing import Any
 
 import torch
 
-from stdcli.config.recipe import Recipe
 from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
-from stdcli.diffusion.levels import LevelError, Plan, make_plan
+from stdcli.diffusion.levels import Plan
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.errors import ConfigError
 from stdcli.media.image import Picture, write_image
 from stdcli.models.locate import locate_model
 from stdcli.models.patch_autoencoder import PatchAutoencoder
@@ -46,7 +44,7 @@ from stdcli.teacher.denoiser import DenoiserTrainer
 from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import PictureSet
 from stdcli.teacher.run import CODEC, MODEL, check_pictures, check_run, open_run
-from stdcli.teacher.samples import SampleSheet
+from stdcli.teacher.samples import SampleSheet, plan_samples
 from stdcli.training.checkpoint import load_checkpoint, save_checkpoint
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
@@ -99,15 +97,15 @@ def train_teacher(
         return TrainedTeacher(model, was_finished=True, facts=run.read_facts())
     scheduler = make_scheduler()
     schedule = NoiseSchedule.from_config(scheduler.config)
-    plan = _plan_samples(config.recipe, schedule)
+    plan = plan_samples(config.recipe, schedule)
     choice = choose(config.device, config.train.dtype, float16_ok=False)
     networks, codec = _build(config)
-    folders = find_folders(config.data, config.style_data)
-    facts = open_run(run, config, overwrite=overwrite)
+    data = load_data(*find_folders(config.data, config.style_data), console=console)
+    if run.exists() and not overwrite:
+        check_pictures(run.read_facts(), data)
+    facts = open_run(run, config, overwrite=overwrite)  # from here on the folder holds this run
     console.note(f"training on {choice.reason}")
     try:
-        data = load_data(*folders, console=console)
-        check_pictures(facts, data)
         facts |= {"versions": versions(), "device": choice.reason, "pictures": data.facts()}
         run.write_facts(facts)
         codec.to(choice.device)
@@ -127,21 +125,6 @@ def train_teacher(
     facts["state"] = "complete"
     run.write_facts(facts)
     return TrainedTeacher(model, was_finished=False, facts=facts)
-
-
-def _plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> Plan:
-    """The levels that the model's recipe visits."""
-    try:
-        return make_plan(
-            schedule,
-            steps=recipe.steps,
-            strength=recipe.strength,
-            num_solver_steps=recipe.num_solver_steps,
-            timesteps=recipe.timesteps,
-            final=recipe.final,
-        )
-    except LevelError as error:
-        raise ConfigError("the recipe fits no path", [("recipe", str(error))]) from error
 
 
 def _build(config: TeacherConfig) -> tuple[StylizerNetworks, PatchAutoencoder]:

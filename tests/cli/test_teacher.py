@@ -57,14 +57,27 @@ def test_too_few_pictures(pictures: Path, tmp_path: Path, capsys: pytest.Capture
     err = capsys.readouterr().err
     assert "too few pictures to train on" in err
     assert "got 3, 1 held out, expected at least 8" in err
+    assert not (tmp_path / "out").exists()  # so that the same folder serves for the next try
+    assert train("--data", pictures, "-o", tmp_path / "out", "--dry-run") == 5
+    assert "got 3, 1 held out, expected at least 8" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_recipe_that_fits_no_path(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...]
 ) -> None:
     sets = ["--set", "recipe.steps=900", "--set", "recipe.strength=0.1"]
-    assert train("--data", pictures, "-o", tmp_path / "out", *sets) == 2
+    assert train("--data", pictures, "-o", tmp_path / "out", *sets, *more) == 2
     assert "recipe: 900 steps do not fit" in capsys.readouterr().err
+
+
+def test_a_dry_run_refuses_devices_and_models_that_are_not_there(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = ("--data", pictures, "-o", tmp_path / "out", "--dry-run")
+    assert train(*usual, "--device", "cuda:99") == 7
+    assert train(*usual, "--set", f"init={pictures}") == 4
+    assert "not a diffusers folder" in capsys.readouterr().err
 
 
 def test_wrong_settings_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +96,16 @@ def test_wrong_settings_are_all_told(tmp_path: Path, capsys: pytest.CaptureFixtu
         "network.channels.0: must be a multiple of 32",
     ):
         assert problem in err
+
+
+def test_a_wrong_setting_leads_to_the_help_of_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("-o", tmp_path, "--dtype", "float16") == 2
+    err = capsys.readouterr().err
+    assert "train.dtype: float16 needs loss scaling, which is not done here" in err
+    assert "(from flag)" in err
+    assert "hint: stdcli teacher train --help" in err
 
 
 def test_a_crop_fits_the_depth_of_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

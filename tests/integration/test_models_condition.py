@@ -12,8 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stdcli.errors import ConfigError, HubError, ModelError
+from stdcli.models import load
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
+from stdcli.models.prompts import UNUSED_NEGATIVE
 from tests.tiny_models import (
     CROSS,
     POOLED,
@@ -222,6 +224,38 @@ def test_sdxl_without_an_adapter_names_the_command(bundles: dict[str, Bundle]) -
     with pytest.raises(HubError) as caught:
         bundles["sd15"].condition(styles=[RED], size_px=SIZE)
     assert "models/ip-adapter_sd15.safetensors" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_a_missing_adapter_is_noticed_before_any_weights(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(load, "_open_folder", lambda *_: pytest.fail("the model was opened"))
+    with pytest.raises(HubError, match="not in the local Hub cache, and offline") as caught:
+        load_model(str(folders[name]), device="cpu", dtype="float32", offline=True, styles=True)
+    assert caught.value.hint.startswith("hf download h94/IP-Adapter --include ")
+
+
+@pytest.mark.parametrize("name", ["sdxl-style", "embedded"])
+def test_an_adapter_of_the_models_own_is_found(folders: dict[str, Path], name: str) -> None:
+    bundle = load_model(str(folders[name]), device="cpu", dtype="float32", offline=True, styles=True)
+    cond, _ = bundle.condition(styles=[RED], size_px=SIZE)
+    assert cond.added["image_embeds"].any()
+
+
+def test_a_negative_prompt_without_guidance_is_noted(bundles: dict[str, Bundle]) -> None:
+    for name in ("sd15", "sdxl"):
+        for guidance, count in ((1.0, 1), (5.0, 0)):
+            cond, _ = bundles[name].condition(negative_prompt="x", size_px=SIZE, guidance=guidance)
+            assert [note for note in cond.notes if "negative prompt does nothing" in note] == [
+                UNUSED_NEGATIVE
+            ] * count
+
+
+def test_a_base_beside_a_folder_is_noted(folders: dict[str, Path]) -> None:
+    name, base = str(folders["sd15"]), str(folders["sdxl"])
+    bundle = load_model(name, base=base, device="cpu", dtype="float32")
+    assert bundle.notes == [f"--base {base} is not used: {name} has configs of its own"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stdcli.models import codec
 from stdcli.models.load import load_model
 from stdcli.models.upstream import AutoencoderKL, UNet2DConditionModel
 from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
@@ -67,6 +68,24 @@ def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: flo
     assert (".fp16" in file.name) == (read == 2.0)
 
 
+def test_one_part_with_only_fp16_files_leaves_the_others_plain(tmp_path: Path) -> None:
+    model = save_tiny_sd15(tmp_path / "m")
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    torch.nn.init.constant_(unet.conv_in.bias, 1.0)
+    unet.save_pretrained(model / "unet")
+    torch.nn.init.constant_(unet.conv_in.bias, 2.0)
+    unet.half().save_pretrained(model / "unet", variant="fp16")
+    vae = AutoencoderKL.from_pretrained(model / "vae")
+    (model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    vae.half().save_pretrained(model / "vae", variant="fp16")
+    bundle = load_model(str(model), device="cpu", dtype="float32")
+    assert (bundle.denoiser.unet.conv_in.bias == 1.0).all()
+    assert bundle.codec.vae.dtype == torch.float32
+    names = {part: file.name for part, (file,) in bundle.weight_files.items()}
+    assert names["unet"] == "diffusion_pytorch_model.safetensors"
+    assert names["vae"] == "diffusion_pytorch_model.fp16.safetensors"
+
+
 def test_folder_with_only_fp16_files_loads_in_float32(tmp_path: Path) -> None:
     model = save_tiny_sd15(tmp_path / "m")
     for part, cls in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
@@ -77,28 +96,37 @@ def test_folder_with_only_fp16_files_loads_in_float32(tmp_path: Path) -> None:
     assert bundle.denoiser.unet.dtype == bundle.codec.vae.dtype == torch.float32
 
 
-def test_tiling_is_switched_on_and_off(tmp_path: Path) -> None:
-    codec = load_model(str(save_tiny_sd15(tmp_path / "m")), device="cpu", dtype="float32").codec
+def test_large_pictures_are_coded_in_tiles_by_large_codecs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(save_tiny_sd15(tmp_path / "m"))
     pixels = torch.rand(2, 3, 128, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    small = pixels[..., :64, :]
+    plain = load_model(model, device="cpu", dtype="float32")
+    monkeypatch.setattr(codec, "UNTILED_PX", 64 * 64)
     with torch.no_grad():
-        whole = codec.decode(codec.encode(pixels))
-        codec.tile()
-        assert codec.vae.use_tiling
-        assert codec.vae.use_slicing
-        tiled = codec.decode(codec.encode(pixels))
-        codec.tile(False)
-        assert torch.equal(codec.decode(codec.encode(pixels)), whole)
+        whole, part = (plain.codec.decode(plain.codec.encode(x)) for x in (pixels, small))
+        assert plain.notes == []  # this codec is a small one
+        monkeypatch.setattr(codec, "SMALL_CODEC", 0)
+        bundle = load_model(model, device="cpu", dtype="float32")
+        tiled = bundle.codec.decode(bundle.codec.encode(pixels))
+        assert bundle.codec.vae.use_tiling and bundle.codec.vae.use_slicing
+        assert len(bundle.notes) == 1 and "in tiles" in bundle.notes[0]
+        again = bundle.codec.decode(bundle.codec.encode(small))
+        assert not bundle.codec.vae.use_tiling and not bundle.codec.vae.use_slicing
+    assert torch.equal(again, part)
     assert tiled.shape == whole.shape
     assert not torch.equal(tiled, whole), (
         "random weights make seams; equal pictures would mean that nothing was tiled"
     )
 
 
-def test_tiling_a_small_codec_changes_nothing(embedded: Path) -> None:
-    codec = load_model(str(embedded), device="cpu", dtype="float32").codec
-    before = codec.decode(torch.ones(1, 8, 4, 4))
-    codec.tile()
-    assert torch.equal(codec.decode(torch.ones(1, 8, 4, 4)), before)
+def test_codecs_without_tiling_do_without(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "UNTILED_PX", 0)
+    monkeypatch.setattr(codec, "SMALL_CODEC", 0)
+    bundle = load_model(str(embedded), device="cpu", dtype="float32")
+    bundle.codec.decode(torch.ones(1, 8, 4, 4))
+    assert bundle.notes == []
 
 
 def test_gradients_are_off_until_asked_for(embedded: Path) -> None:

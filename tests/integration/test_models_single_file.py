@@ -90,6 +90,17 @@ def test_identity_is_of_the_file(tmp_path: Path, models: dict[str, Path]) -> Non
     assert identity["unet_sha256"] == identity["vae_sha256"] == identity["text_encoder_sha256"]
 
 
+def test_identity_names_the_base_for_what_came_from_it(tmp_path: Path, models: dict[str, Path]) -> None:
+    file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"], parts=("unet", "text_encoder"))
+    bundle = load_model(str(file), base=str(models["sd15"]))
+    assert bundle.weight_files == {
+        "unet": [file],
+        "vae": [models["sd15"] / "vae" / "diffusion_pytorch_model.safetensors"],
+        "text_encoder": [file],
+    }
+    assert len({bundle.identity[f"{part}_sha256"] for part in ("unet", "vae")}) == 2
+
+
 def test_lora_is_not_a_checkpoint(tmp_path: Path, models: dict[str, Path]) -> None:
     lora = save_tiny_lora(tmp_path / "l.safetensors", models["sdxl"])
     with pytest.raises(ModelError, match="not a Stable Diffusion checkpoint") as caught:

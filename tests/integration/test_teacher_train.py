@@ -310,7 +310,7 @@ def test_a_start_from_nowhere_is_refused_before_anything_is_written(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run.command("--set", f"init={tmp_path}", out=tmp_path / "out") == 4
-    assert "cannot start from this model" in capsys.readouterr().err
+    assert "not a diffusers folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from stdcli.config.recipe import Recipe
 from stdcli.models.bundle import Condition
 from stdcli.models.families.family import Family
-from stdcli.models.prompts import truncation_notes
+from stdcli.models.prompts import prompt_notes
 from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
 from stdcli.models.upstream import StableDiffusionImg2ImgPipeline
 
@@ -35,7 +35,7 @@ class SD15Text:
         cond, uncond = self._pipe.encode_prompt(
             prompt or "", self._pipe.unet.device, 1, guided, negative_prompt=negative_prompt
         )
-        notes = truncation_notes([self._pipe.tokenizer], prompt, negative_prompt if guided else None)
+        notes = prompt_notes([self._pipe.tokenizer], prompt, negative_prompt, guided=guided)
         return Condition(cond, notes=notes), Condition(uncond) if guided else None
 
 

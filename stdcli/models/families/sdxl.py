@@ -10,7 +10,7 @@ from torch import Tensor
 from stdcli.config.recipe import Recipe
 from stdcli.models.bundle import Condition
 from stdcli.models.families.family import Family
-from stdcli.models.prompts import truncation_notes
+from stdcli.models.prompts import prompt_notes
 from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
 from stdcli.models.upstream import StableDiffusionXLImg2ImgPipeline
 
@@ -62,7 +62,7 @@ class SDXLText:
         )
         ids = time_ids(size_px, device=tokens.device)
         tokenizers = [pipe.tokenizer, pipe.tokenizer_2]
-        notes = truncation_notes(tokenizers, prompt, negative_prompt if guided else None)
+        notes = prompt_notes(tokenizers, prompt, negative_prompt, guided=guided)
         cond = Condition(tokens, {"text_embeds": pooled, "time_ids": ids}, notes)
         if not guided:
             return cond, None

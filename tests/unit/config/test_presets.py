@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import stdcli
+from stdcli.config import presets
 from stdcli.config.load import resolve
 from stdcli.config.presets import (
     copy_preset,
@@ -60,6 +61,37 @@ def test_copy_replaces_nothing_unless_told(tmp_path: Path) -> None:
     assert target.read_text().startswith("# ")
     with pytest.raises(ConfigError, match="cannot be written"):
         copy_preset("stylize/sd15-lcm", tmp_path / "none" / "mine.yaml")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_preset_is_not_copied_over_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    folder = tmp_path / "stylize"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("# an a\n")
+    (tmp_path / "link.yaml").symlink_to(folder / "a.yaml")
+    monkeypatch.setattr(presets, "presets_root", lambda: tmp_path)
+    for place in (folder, folder / "a.yaml", tmp_path / "link.yaml"):
+        with pytest.raises(ConfigError, match="the preset itself"):
+            copy_preset("stylize/a", place, overwrite=overwrite)
+    assert (folder / "a.yaml").read_text() == "# an a\n"
+
+
+def test_a_copy_that_fails_leaves_the_file_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "mine.yaml"
+    target.write_text("precious")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ConfigError, match="No space left"):
+        copy_preset("stylize/sd15-lcm", target, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    assert target.read_text() == "precious"
 
 
 def test_a_file_must_say_its_task_one_way_or_another(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from stdcli.config.recipe import Recipe
@@ -98,13 +99,47 @@ def test_saved_weights_can_be_started_from(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], stored), name
 
 
-@pytest.mark.parametrize("missing", ["unet", "ip_adapter", "vae"])
-def test_a_folder_without_all_parts_is_no_start(tmp_path: Path, missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("unet", "lacks unet"), ("ip_adapter", "cannot start from this model"), ("vae", "lacks vae")],
+)
+def test_a_folder_without_all_parts_is_no_start(tmp_path: Path, missing: str, message: str) -> None:
     save(tmp_path, tiny())
     shutil.rmtree(tmp_path / missing)
+    start_from(tmp_path, message=message)
+
+
+def start_from(folder: Path, *, message: str) -> None:
     codec = build_codec(latent_channels=4, hidden_channels=4)
-    with pytest.raises(ModelError, match="cannot start from this model"):
-        load_weights(tmp_path, networks=tiny(), codec=codec)
+    with pytest.raises(ModelError, match=message):
+        load_weights(folder, networks=tiny(), codec=codec)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "image_encoder"])
+def test_pickles_are_no_start(tmp_path: Path, part: str) -> None:
+    save(tmp_path, tiny())
+    (path,) = (tmp_path / part).glob("*.safetensors")
+    name = "pytorch_model.bin" if part == "image_encoder" else "diffusion_pytorch_model.bin"
+    torch.save(load_file(path), tmp_path / part / name)
+    path.unlink()
+    start_from(tmp_path, message="pickle weights here, which are never loaded")
+
+
+def test_a_folder_that_is_no_model_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers and diffusers take a path that is not there for a Hub id."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # so that conftest's guard would notice
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    start_from(Path("mine"), message="not a diffusers folder")
+
+
+def test_another_autoencoder_is_no_start(tmp_path: Path) -> None:
+    save(tmp_path, tiny())
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"vae": ["diffusers", "AutoencoderKL"]}))
+    start_from(tmp_path, message="cannot start from this model")
 
 
 def test_networks_of_other_sizes_are_no_start(tmp_path: Path) -> None:

@@ -101,6 +101,11 @@ def test_half_of_the_states_walk_down_their_own_path(monkeypatch: pytest.MonkeyP
     assert torch.allclose(states, (alpha * clean + (1 - alpha**2).sqrt() * noise).float(), atol=1e-4)
 
 
+def test_a_batch_of_one_has_no_half_to_walk() -> None:
+    facts = make_trainer(batch_size=1).train_step()
+    assert math.isfinite(facts["loss/total"])
+
+
 def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
