@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import stdcli
 from stdcli.cli.options import Debug, Json, Quiet, Verbose, make_console
@@ -27,6 +29,7 @@ CORE = (
 EXTRAS = {
     "demo": {"skimage": "scikit-image"},
     "eval": {"cv2": "opencv-python-headless", "skimage": "scikit-image"},
+    "flow": {"cv2": "opencv-python-headless"},
 }
 EMBEDDED_FILES = (
     "model_index.json",
@@ -37,12 +40,12 @@ EMBEDDED_FILES = (
     "ip_adapter/ip_adapter.safetensors",
 )
 STYLE_ADAPTER = "h94/IP-Adapter"  # style pictures for SD1.5 and SDXL
-ENTRY_FILES = (  # a Hub model counts as cached when one of these is
-    "model_index.json",
-    "pytorch_lora_weights.safetensors",
-    "models/ip-adapter_sd15.safetensors",
-    "sdxl_models/ip-adapter_sdxl.safetensors",
-)
+ADAPTER_FILES = {
+    "SD1.5": ("models/ip-adapter_sd15.safetensors", "models/image_encoder"),
+    "SDXL": ("sdxl_models/ip-adapter_sdxl.safetensors", "sdxl_models/image_encoder"),
+}
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "scheduler", "tokenizer", "tokenizer_2")
+NETWORKS = PARTS[:4]
 
 
 @dataclass(frozen=True)
@@ -175,29 +178,87 @@ def _size_bytes(folder: Path) -> int:
 
 
 def _hub_models() -> list[Finding]:
-    """The Hub models that the presets name, and the adapter of their style pictures: in the cache or not."""
-    from huggingface_hub import try_to_load_from_cache
+    """The Hub models that the presets name, and the adapters of their style pictures: in the cache or not."""
+    from stdcli.models.fetch import LORA_FILE
 
-    found = []
-    for model in (*preset_models(), STYLE_ADAPTER):
-        is_cached = any(isinstance(try_to_load_from_cache(model, name), str) for name in ENTRY_FILES)
-        value = "in the hub cache" if is_cached else "not in the hub cache"
-        found.append(Finding(model, value, ok=is_cached, fix=None if is_cached else f"hf download {model}"))
+    models, loras = preset_models()
+    found = [_hub_model(model) for model in models]
+    found += [_hub_files(lora, lora, [LORA_FILE]) for lora in loras]
+    for family, (weights, encoder) in ADAPTER_FILES.items():
+        files = [weights, f"{encoder}/config.json", f"{encoder}/model.safetensors"]
+        found.append(_hub_files(f"{STYLE_ADAPTER} for {family}", STYLE_ADAPTER, files))
     return found
 
 
-def preset_models() -> list[str]:
-    """Hub ids that the shipped presets name as model, base or LoRA, each once."""
+def _hub_model(model: str) -> Finding:
+    """Whether all parts of a diffusers repository that are loaded are in the cache."""
+    from stdcli.models.fetch import INDEX_FILE, WEIGHTS, download_command
+
+    cached = _cached(model)
+    lacking = [INDEX_FILE]
+    index = _read_index(cached.get(INDEX_FILE))
+    if index:
+        there = {name.rpartition("/")[0] for name in cached}
+        weighted = {name.rpartition("/")[0] for name in cached if WEIGHTS.fullmatch(name.rpartition("/")[2])}
+        wanted = [part for part in PARTS if (index.get(part) or [None])[0] is not None]
+        lacking = [part for part in wanted if part not in (weighted if part in NETWORKS else there)]
+    weights = [
+        f"{part}/{'model' if part.startswith('text') else 'diffusion_pytorch_model'}.safetensors"
+        for part in NETWORKS
+    ]
+    return _hub_finding(model, lacking, download_command(model, None, ["*.json", "*.txt", *weights]))
+
+
+def _read_index(path: Path | None) -> dict[str, Any]:
+    """What a model_index.json says; nothing if it is missing or damaged."""
+    try:
+        index = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError):
+        return {}
+    return index if isinstance(index, dict) else {}
+
+
+def _hub_files(title: str, repo: str, files: list[str]) -> Finding:
+    """Whether some files of a repository are in the cache."""
+    from stdcli.models.fetch import download_command
+
+    cached = _cached(repo)
+    lacking = [name for name in files if name not in cached]
+    return _hub_finding(title, lacking, download_command(repo, None, files))
+
+
+def _hub_finding(title: str, lacking: list[str], command: str) -> Finding:
+    if not lacking:
+        return Finding(title, "in the hub cache")
+    return Finding(title, f"not in the hub cache: {', '.join(lacking)}", ok=False, fix=command)
+
+
+def _cached(repo: str) -> dict[str, Path]:
+    """Names and paths of the files of a repository's main branch that are in the cache."""
+    from huggingface_hub import constants
+
+    place = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    try:
+        folder = place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return {}
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def preset_models() -> tuple[list[str], list[str]]:
+    """Hub ids that the shipped presets name, each once: models and their bases, and LoRAs."""
     from stdcli.config.load import resolve
     from stdcli.config.presets import list_presets
     from stdcli.config.quantities import split_scale
 
-    names: list[str] = []
+    models: set[str] = set()
+    loras: set[str] = set()
     for preset in list_presets():
         if preset.name.startswith("stylize/"):
             config = resolve("stylize", preset=preset.name).config
-            names += [config.model, config.base or "", *(split_scale(lora)[0] for lora in config.lora)]
-    return sorted({name for name in names if "/" in name})
+            models |= {config.model, config.base or ""}
+            loras |= {split_scale(lora)[0] for lora in config.lora}
+    return sorted(name for name in models if "/" in name), sorted(name for name in loras if "/" in name)
 
 
 def _extras() -> list[Finding]:

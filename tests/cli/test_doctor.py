@@ -28,7 +28,16 @@ def findings(capsys) -> dict[str, dict]:
 def test_a_healthy_installation_is_0(whole, capsys) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("torch", "diffusers", "device", "ffmpeg", "embedded model", "hub cache", "extra demo"):
+    for word in (
+        "torch",
+        "diffusers",
+        "device",
+        "ffmpeg",
+        "embedded model",
+        "hub cache",
+        "extra demo",
+        "extra flow",
+    ):
         assert f"\n{word} " in out
 
 
@@ -50,28 +59,56 @@ def test_models_of_presets_that_are_not_cached_come_with_the_command(whole, caps
     name = "stabilityai/stable-diffusion-xl-base-1.0"
     assert found[name] == {
         "name": name,
-        "value": "not in the hub cache",
+        "value": "not in the hub cache: model_index.json",
         "ok": False,
         "needed": False,
-        "fix": f"hf download {name}",
+        "fix": f'hf download {name} --include "*.json" --include "*.txt"'
+        ' --include "unet/diffusion_pytorch_model.safetensors"'
+        ' --include "vae/diffusion_pytorch_model.safetensors"'
+        ' --include "text_encoder/model.safetensors" --include "text_encoder_2/model.safetensors"',
     }
+    fix = found["h94/IP-Adapter for SDXL"]["fix"]
+    assert fix.startswith('hf download h94/IP-Adapter --include "sdxl_models/ip-adapter_sdxl.safetensors" ')
+    lora = "latent-consistency/lcm-lora-sdv1-5"
+    assert found[lora]["fix"] == f'hf download {lora} --include "pytorch_lora_weights.safetensors"'
 
 
-def test_a_cached_model_is_found(whole, capsys, tmp_path, monkeypatch) -> None:
+def put(cache: Path, repo: str, files: dict[str, str]) -> None:
+    """Files of a repository as a download leaves them in the cache."""
+    place = cache / f"models--{repo.replace('/', '--')}"
+    for name, text in {"refs/main": "abc", **{f"snapshots/abc/{k}": v for k, v in files.items()}}.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+
+
+@pytest.mark.parametrize("lacking", [None, "vae", "tokenizer"])
+def test_a_cached_model_is_there_with_all_its_parts(
+    whole, capsys, tmp_path, monkeypatch, lacking: str | None
+) -> None:
     from huggingface_hub import constants
 
     name = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    repository = tmp_path / f"models--{name.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("abc")
-    (repository / "snapshots" / "abc").mkdir(parents=True)
-    with (repository / "snapshots" / "abc" / "model_index.json").open("wb") as file:
-        file.truncate(2**24)
+    names = ("unet", "vae", "text_encoder", "scheduler", "tokenizer")
+    index = {part: ["x", "X"] for part in names} | {"_class_name": "Y", "safety_checker": ["x", "X"]}
+    index["image_encoder"] = index["text_encoder_2"] = [None, None]
+    weights = {
+        "unet": "diffusion_pytorch_model",
+        "vae": "diffusion_pytorch_model.fp16",
+        "text_encoder": "model",
+    }
+    files = {"model_index.json": json.dumps(index), "vae/config.json": "{}", "unet/other.bin": " " * 2**24}
+    files |= {f"{part}/{weights[part]}.safetensors": "" for part in weights if part != lacking}
+    files |= {f"{part}/config.json": "" for part in ("scheduler", "tokenizer") if part != lacking}
+    put(tmp_path, name, files)
+    put(tmp_path, "h94/IP-Adapter", {"models/ip-adapter_sd15.safetensors": ""})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(doctor, "_device", lambda: Finding("device", "cpu"))
     main(["doctor", "--json"])
     found = findings(capsys)
-    assert found[name]["ok"] is True
+    assert found[name]["ok"] is (lacking is None)
+    assert found[name]["value"] == (f"not in the hub cache: {lacking}" if lacking else "in the hub cache")
+    half = "not in the hub cache: models/image_encoder/config.json, models/image_encoder/model.safetensors"
+    assert found["h94/IP-Adapter for SD1.5"]["value"] == half
     assert found["hub cache"]["value"] == f"0.02 GiB in {tmp_path}"
 
 
@@ -128,12 +165,9 @@ def test_the_style_adapter_is_the_one_that_is_loaded() -> None:
     models = Path(stdcli.__file__).parent / "models"
     loaders = "".join(path.read_text("utf-8") for path in models.rglob("*.py"))
     assert f'"{doctor.STYLE_ADAPTER}"' in loaders
-    assert all(f'"{name}"' in loaders for name in doctor.ENTRY_FILES if "ip-adapter" in name)
+    assert all(f'"{name}"' in loaders for names in doctor.ADAPTER_FILES.values() for name in names)
 
 
 def test_models_that_presets_name_are_hub_ids() -> None:
-    assert preset_models() == [
-        "latent-consistency/lcm-lora-sdv1-5",
-        "stabilityai/stable-diffusion-xl-base-1.0",
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    ]
+    models = ["stabilityai/stable-diffusion-xl-base-1.0", "stable-diffusion-v1-5/stable-diffusion-v1-5"]
+    assert preset_models() == (models, ["latent-consistency/lcm-lora-sdv1-5"])
