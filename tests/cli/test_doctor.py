@@ -107,9 +107,12 @@ def test_a_cached_model_is_there_with_all_its_parts(
     found = findings(capsys)
     assert found[name]["ok"] is (lacking is None)
     assert found[name]["value"] == (f"not in the hub cache: {lacking}" if lacking else "in the hub cache")
+    assert found["hub cache"]["value"] == f"0.02 GiB in {tmp_path}"
     half = "not in the hub cache: models/image_encoder/config.json, models/image_encoder/model.safetensors"
     assert found["h94/IP-Adapter for SD1.5"]["value"] == half
-    assert found["hub cache"]["value"] == f"0.02 GiB in {tmp_path}"
+    put(tmp_path, name, {"model_index.json": "["})
+    main(["doctor", "--json"])
+    assert findings(capsys)[name]["value"] == "not in the hub cache: model_index.json"
 
 
 def test_something_needed_is_missing(monkeypatch, capsys) -> None:
