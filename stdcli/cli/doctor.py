@@ -29,7 +29,6 @@ CORE = (
 EXTRAS = {
     "demo": {"skimage": "scikit-image"},
     "eval": {"cv2": "opencv-python-headless", "skimage": "scikit-image"},
-    "flow": {"cv2": "opencv-python-headless"},
 }
 EMBEDDED_FILES = (
     "model_index.json",

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,6 @@ def test_a_healthy_installation_is_0(whole, capsys) -> None:
         "embedded model",
         "hub cache",
         "extra demo",
-        "extra flow",
     ):
         assert f"\n{word} " in out
 
@@ -169,6 +169,19 @@ def test_the_style_adapter_is_the_one_that_is_loaded() -> None:
     loaders = "".join(path.read_text("utf-8") for path in models.rglob("*.py"))
     assert f'"{doctor.STYLE_ADAPTER}"' in loaders
     assert all(f'"{name}"' in loaders for names in doctor.ADAPTER_FILES.values() for name in names)
+
+
+def test_the_extras_are_those_of_the_project() -> None:
+    project = tomllib.loads((Path(stdcli.__file__).parents[1] / "pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
+    named = {extra: set(modules.values()) for extra, modules in doctor.EXTRAS.items()}
+    extras = {
+        extra: {wanted.partition(">=")[0] for wanted in packages}
+        for extra, packages in project["optional-dependencies"].items()
+        if extra != "test"
+    }
+    assert named == extras
 
 
 def test_models_that_presets_name_are_hub_ids() -> None:
