@@ -13,16 +13,15 @@ each result to the last one warped, wherever the flow can be followed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import max_pool2d
 
 from stdcli.media.arrays import check_rgb
 from stdcli.media.cuts import is_cut
-from stdcli.media.flow import can_follow, dense_flows, warp
+from stdcli.media.flow import box_mean, can_follow, dense_flows, warp
 
 Mode = Literal["blend", "flow"]
 
@@ -71,12 +70,13 @@ class Memory:
 
     def _carry(self, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What was shown and its result, float32 [H, W, 6], at a frame's places, and weights [H, W, 1]."""
-        last = np.concatenate([self._last["shown"], self._last["result"]], 2)
-        if self.mode == "blend":
-            return last, LARGEST_WEIGHT * _agreement(source, last[..., :3])
-        flow, back = dense_flows(source, self._last["source"])
-        last = warp(last, flow, kind="bicubic").clip(0, 255)
-        return last, LARGEST_WEIGHT * _agreement(source, last[..., :3]) * can_follow(flow, back)[..., None]
+        shown, result = self._last["shown"], self._last["result"]
+        weight = np.float32(LARGEST_WEIGHT)
+        if self.mode == "flow":
+            flow, back = dense_flows(source, self._last["source"])
+            shown, result = warp(shown, flow), warp(result, flow, kind="bicubic").clip(0, 255)
+            weight = weight * can_follow(flow, back)[..., None]
+        return np.concatenate([shown, result], 2), weight * _agreement(source, shown)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that is remembered, by name; empty before the first frame."""
@@ -90,14 +90,13 @@ class Memory:
 def _agreement(source: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Float32 [H, W, 1] in [0, 1]: 1 where a frame is what the last result shows, 0 where it is not."""
     difference = torch.from_numpy(np.abs(source - shown)).mean(2)[None]
-    change = ((_local(avg_pool2d, difference) - _SAME) / (_OTHER - _SAME)).clamp(0, 1)
-    widened = _local(max_pool2d, change)  # so that the soft edge lies outside it
-    return (1 - _local(avg_pool2d, widened)).permute(1, 2, 0).numpy()
+    change = ((box_mean(difference, _REACH_PX) - _SAME) / (_OTHER - _SAME)).clamp(0, 1)
+    widened = _widened(change)  # so that the soft edge lies outside it
+    return (1 - box_mean(widened, _REACH_PX)).clamp(0, 1).permute(1, 2, 0).numpy()
 
 
-def _local(pool: Callable[..., torch.Tensor], values: torch.Tensor) -> torch.Tensor:
-    """Mean or maximum of [1, H, W] over a square, row by row and then column by column, for speed."""
-    options = {"count_include_pad": False} if pool is avg_pool2d else {}  # the mean ends at the frame's edges
+def _widened(values: torch.Tensor) -> torch.Tensor:
+    """Maximum of [1, H, W] over a square, row by row and then column by column, for speed."""
     for along in ((1, _REACH_PX), (_REACH_PX, 1)):
-        values = pool(values, along, 1, (along[0] // 2, along[1] // 2), **options)
+        values = max_pool2d(values, along, 1, (along[0] // 2, along[1] // 2))
     return values

@@ -72,7 +72,8 @@ class Session:
         Raises:
             ModelError: the model needs a style picture, or its style adapter does not fit.
         """
-        self._make_condition((8 * self.bundle.multiple_px, 8 * self.bundle.multiple_px))
+        side_px = 8 * self.bundle.multiple_px
+        self.notes += self._make_condition((side_px, side_px))[0].notes
 
     def batch_for(self, size_px: tuple[int, int]) -> int:
         """How many frames of `size_px` (H, W) fill the device, or as many as the user said."""

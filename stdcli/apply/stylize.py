@@ -68,6 +68,7 @@ def stylize(
         offline=config.offline,
         loras=config.lora,
         style_scale=config.style_scale,
+        styles=bool(work.styles),
     )
     settings = settle(config, bundle.recipe, bundle.schedule)
     console.note(settings.line())
@@ -75,6 +76,7 @@ def stylize(
     session = Session(bundle, config, settings, work.styles)
     if dry_run:
         session.check()
+        _tell(session, console)
         for target in work.targets:
             console.result(f"would write {target.path}", path=target.path, dry_run=True, **settings.facts())
         return

@@ -70,6 +70,7 @@ def test_exit_codes_are_a_promise_to_scripts() -> None:
         "ResourceError": 7,
         "GateError": 8,
         "NumericsError": 9,
+        "Interrupted": 130,
     }
     found = {
         name: kind.exit_code
