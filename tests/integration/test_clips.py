@@ -51,7 +51,7 @@ def short_segments(monkeypatch):
 @pytest.fixture
 def untouched(monkeypatch):
     """A stylizer that changes nothing."""
-    monkeypatch.setattr(Session, "stylize", lambda self, frames: frames)
+    monkeypatch.setattr(Session, "begin", lambda self, frames: lambda: frames)
 
 
 def make_frames(count: int, *, alpha: bool = False) -> list[np.ndarray]:
@@ -263,8 +263,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         run(clip, "--style", style, "--model", model, "-o", out, *options, code=70)
     assert not out.exists()
     frames = []
-    original_stylize = Session.stylize
-    monkeypatch.setattr(Session, "stylize", lambda s, f: (frames.append(len(f)), original_stylize(s, f))[1])
+    original_begin = Session.begin
+    monkeypatch.setattr(Session, "begin", lambda s, f: (frames.append(len(f)), original_begin(s, f))[1])
     capsys.readouterr()
     run(clip, "--style", style, "--model", model, "-o", out, *options)
     assert "at frame 8 of 11" in capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
     out = tmp_path / "out.mp4"
     expected = uninterrupted(clip, style, model, out, "--batch", 1)
     before = names(tmp_path)
-    original, seen = Session.stylize, []
+    original, seen = Session.begin, []
 
     def interrupted(self, frames):
         seen.append(len(frames))
@@ -318,7 +318,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
         return original(self, frames)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "stylize", interrupted)
+        patch.setattr(Session, "begin", interrupted)
         run(clip, "--style", style, "--model", model, "-o", out, "--batch", 1, code=130)
     told = capsys.readouterr().err
     partial = tmp_path / "out.partial.mp4"
