@@ -57,8 +57,8 @@ def stylize_clip(
         Interrupted: Ctrl-C; what was done is kept, and made usable.
         StdcliError: anything else; finished segments are kept.
     """
-    frames = iter_clip(info, skip=job.count)
     count = job.count
+    frames = iter_clip(info, skip=count) if count < info.frames else (frame for frame in ())
     progress.advance(count)
     try:
         with (

@@ -24,6 +24,7 @@ from PIL import Image
 from stdcli.apply import clips
 from stdcli.apply.job import Job
 from stdcli.apply.session import Session
+from stdcli.apply.sinks import VideoSink
 from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
 from stdcli.media.ffmpeg import run_ffmpeg
@@ -332,6 +333,21 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
     run(clip, "--style", style, "--model", model, "-o", out, "--batch", 1)
     assert out.read_bytes() == expected
     assert names(tmp_path) == sorted([*before, "out.mp4", f"{out.name}.json"])
+
+
+def test_a_run_killed_before_the_last_act_only_joins(tmp_path, clip, model, style, monkeypatch):
+    out = tmp_path / "out.mp4"
+    expected = uninterrupted(clip, style, model, out)
+
+    def die(self, *, overwrite):
+        raise SystemError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoSink, "finish", die)
+        run(clip, "--style", style, "--model", model, "-o", out, code=70)
+    monkeypatch.setattr(Session, "begin", None)  # nothing is left to restyle
+    run(clip, "--style", style, "--model", model, "-o", out)
+    assert out.read_bytes() == expected
 
 
 def test_numbered_results_go_on_too(tmp_path, clip, model, style, monkeypatch):
