@@ -26,13 +26,13 @@ from stdcli.runtime.interrupt import deferred_interrupt
 READ_THROUGH_PX = 50_000_000
 """A clip of fewer pixels is read through sooner than ffmpeg is started for each sample."""
 
-Begin = Callable[[np.ndarray], Callable[[], np.ndarray]]
+Restyle = Callable[[np.ndarray], np.ndarray]
 Memory = Callable[[], Mapping[str, np.ndarray]]
 
 
 def stylize_clip(
     info: VideoInfo,
-    begin: Begin,
+    restyle: Restyle,
     *,
     sink: Sink,
     job: Job,
@@ -45,11 +45,11 @@ def stylize_clip(
 
     Args:
         info: of the clip; `frames` is known.
-        begin: uint8 [B, H, W, 3] -> a call that gives the same, restyled; made by the thread that codes.
+        restyle: uint8 [B, H, W, 3] -> the same.
         sink: where frames go.
         job: the clip's state on disk, entered.
-        batch_size: frames per call of `begin`.
-        memory: what must be remembered from one frame to the next, as of the last call that was made.
+        batch_size: frames per call of `restyle`.
+        memory: what `restyle` must remember from one frame to the next, as of its last call.
         overwrite: whether the result may replace a file.
         progress: advanced per frame.
 
@@ -68,10 +68,10 @@ def stylize_clip(
             closing(read_ahead(_batches(frames, batch_size, count))) as batches,
         ):
             for batch in batches:
-                behind.submit(_write, sink, batch, begin(np.ascontiguousarray(batch[..., :3])))
+                behind.submit(sink.write, _restyled(batch, restyle))
                 count += len(batch)
                 if count % SEGMENT_FRAMES == 0 or count == info.frames:
-                    behind.submit(lambda: sink.end_segment(memory()))
+                    behind.submit(sink.end_segment, dict(memory()))
                 progress.advance(len(batch))
                 if stop.requested and count < info.frames:
                     break
@@ -118,10 +118,10 @@ def _batches(frames: Iterator[np.ndarray], size: int, first: int) -> Iterator[np
         yield np.stack(batch)
 
 
-def _write(sink: Sink, batch: np.ndarray, finish: Callable[[], np.ndarray]) -> None:
-    """Write frames restyled, their transparency as it was."""
-    result = finish()
-    sink.write(result if batch.shape[3] == 3 else np.concatenate([result, batch[..., 3:]], axis=3))
+def _restyled(batch: np.ndarray, restyle: Restyle) -> np.ndarray:
+    """Frames restyled, their transparency as it was."""
+    result = restyle(np.ascontiguousarray(batch[..., :3]))
+    return result if batch.shape[3] == 3 else np.concatenate([result, batch[..., 3:]], axis=3)
 
 
 def _interrupted(info: VideoInfo, sink: Sink, job: Job, count: int) -> Interrupted:

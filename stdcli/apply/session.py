@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from stdcli.apply.memory import Memory
-from stdcli.apply.pictures import Finish, begin_frames, compute_size
+from stdcli.apply.pictures import compute_size, stylize_frames
 from stdcli.apply.settings import Settings
 from stdcli.apply.stylizer import Stylizer
 from stdcli.config.schema import StylizeConfig
@@ -82,24 +82,16 @@ class Session:
         return self.config.batch or 2 ** min(4, fitting.bit_length() - 1)
 
     def stylize(self, frames: np.ndarray) -> np.ndarray:
-        """Restyle frames of one size: uint8 [B, H, W, 3] -> the same; see `begin`."""
-        return self.begin(frames)()
-
-    def begin(self, frames: np.ndarray) -> Finish:
-        """Restyle frames of one size, uint8 [B, H, W, 3], but for what another thread can do meanwhile.
-
-        Returns:
-            A call that gives the result, uint8 [B, H, W, 3]; to be made once, in the order of frames.
+        """Restyle frames of one size: uint8 [B, H, W, 3] -> the same.
 
         Raises:
             ResourceError: a single frame does not fit into the device's memory.
         """
         if self.fitting is not None and len(frames) > self.fitting:
             parts = np.split(frames, range(self.fitting, len(frames), self.fitting))
-            begun = [self.begin(part) for part in parts]
-            return lambda: np.concatenate([finish() for finish in begun])
+            return np.concatenate([self.stylize(part) for part in parts])
         try:
-            return self._begin(frames)
+            return self._stylize(frames)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -110,9 +102,9 @@ class Session:
                 raise ResourceError("one frame needs more memory than the device has", hint=hint) from error
         self.fitting = len(frames) // 2
         self.notes.append(f"{len(frames)} frames at once do not fit into memory: {self.fitting} from here on")
-        return self.begin(frames)
+        return self.stylize(frames)
 
-    def _begin(self, frames: np.ndarray) -> Finish:
+    def _stylize(self, frames: np.ndarray) -> np.ndarray:
         size = self._size(frames.shape[1:3])
         if size not in self._conditions:
             self._conditions[size] = self._make_condition(size)
@@ -127,17 +119,9 @@ class Session:
             self.config.seed,
             self.content,
         )
-        return begin_frames(
-            frames,
-            stylizer,
-            max_size=self.config.max_size,
-            multiple_px=self.bundle.multiple_px,
-            steady=None if self.memory is None else self._steady,
-        )
-
-    def _steady(self, pixels: torch.Tensor, results: torch.Tensor) -> torch.Tensor:
-        pairs = zip(to_uint8(pixels), to_uint8(results), strict=True)
-        return torch.cat([to_tensor(self.memory.steady(*pair)) for pair in pairs])
+        run = stylizer if self.memory is None else _Remembering(stylizer, self.memory)
+        sizes = {"max_size": self.config.max_size, "multiple_px": self.bundle.multiple_px}
+        return stylize_frames(frames, run, **sizes)
 
     def _size(self, size_px: tuple[int, int]) -> tuple[int, int]:
         return compute_size(size_px, max_size=self.config.max_size, multiple_px=self.bundle.multiple_px)
@@ -180,6 +164,19 @@ class Session:
     def _encode(self, rgb: np.ndarray) -> torch.Tensor:
         padded, _ = pad_to_multiple(to_tensor(rgb), self.bundle.multiple_px)
         return self.bundle.codec.encode(padded.to(self.bundle.device))
+
+
+@dataclass(frozen=True)
+class _Remembering:
+    """A stylizer whose frames, in their order, remember the one before."""
+
+    stylizer: Stylizer
+    memory: Memory
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        results = to_uint8(self.stylizer(pixels))
+        steady = [self.memory.steady(*pair) for pair in zip(to_uint8(pixels), results, strict=True)]
+        return torch.cat([to_tensor(frame) for frame in steady])
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -170,7 +170,7 @@ def _run_clip(
             with console.progress(target.source.path.name, info.frames) as progress:
                 stylize_clip(
                     info,
-                    session.begin,
+                    session.stylize,
                     sink=sink,
                     job=job,
                     batch_size=batch_size,

@@ -52,7 +52,7 @@ def short_segments(monkeypatch):
 @pytest.fixture
 def untouched(monkeypatch):
     """A stylizer that changes nothing."""
-    monkeypatch.setattr(Session, "begin", lambda self, frames: lambda: frames)
+    monkeypatch.setattr(Session, "stylize", lambda self, frames: frames)
 
 
 def make_frames(count: int, *, alpha: bool = False) -> list[np.ndarray]:
@@ -264,8 +264,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         run(clip, "--style", style, "--model", model, "-o", out, *options, code=70)
     assert not out.exists()
     frames = []
-    original_begin = Session.begin
-    monkeypatch.setattr(Session, "begin", lambda s, f: (frames.append(len(f)), original_begin(s, f))[1])
+    original_stylize = Session.stylize
+    monkeypatch.setattr(Session, "stylize", lambda s, f: (frames.append(len(f)), original_stylize(s, f))[1])
     capsys.readouterr()
     run(clip, "--style", style, "--model", model, "-o", out, *options)
     assert "at frame 8 of 11" in capsys.readouterr().err
@@ -310,7 +310,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
     out = tmp_path / "out.mp4"
     expected = uninterrupted(clip, style, model, out, "--batch", 1)
     before = names(tmp_path)
-    original, seen = Session.begin, []
+    original, seen = Session.stylize, []
 
     def interrupted(self, frames):
         seen.append(len(frames))
@@ -319,7 +319,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
         return original(self, frames)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "begin", interrupted)
+        patch.setattr(Session, "stylize", interrupted)
         run(clip, "--style", style, "--model", model, "-o", out, "--batch", 1, code=130)
     told = capsys.readouterr().err
     partial = tmp_path / "out.partial.mp4"

@@ -327,16 +327,17 @@ def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypa
 
     _, style, folder = files
     seen = {}
-    original = module.Session.begin
+    original = module.Session.stylize
 
     for batch in (1, 3):
         frames = seen[batch] = []
 
         def keep(self, batch_frames, frames=frames):
-            finish = original(self, batch_frames)
-            return lambda: (frames.extend(result := finish()), result)[1]
+            result = original(self, batch_frames)
+            frames.extend(result)
+            return result
 
-        monkeypatch.setattr(module.Session, "begin", keep)
+        monkeypatch.setattr(module.Session, "stylize", keep)
         run(clip, "--style", style, "--model", model, "--batch", batch, "-o", folder / f"b{batch}.mp4")
     one, three = np.stack(seen[1]).astype(int), np.stack(seen[3]).astype(int)
     source = list(iter_frames(clip))

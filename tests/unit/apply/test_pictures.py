@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.apply.pictures import begin_frames, compute_size
+from stdcli.apply.pictures import compute_size, stylize_frames
 
 
 @pytest.mark.parametrize(
@@ -33,13 +33,13 @@ def test_padding_is_cut_off_again():
         seen.append(pixels.shape)
         return pixels
 
-    assert np.array_equal(begin_frames(frames, keep, max_size=None, multiple_px=16)(), frames)
+    assert np.array_equal(stylize_frames(frames, keep, max_size=None, multiple_px=16), frames)
     assert seen == [(2, 3, 64, 80)]
-    moved = begin_frames(frames, lambda pixels: pixels.roll(1, 3), max_size=None, multiple_px=16)()
+    moved = stylize_frames(frames, lambda pixels: pixels.roll(1, 3), max_size=None, multiple_px=16)
     assert np.array_equal(moved[:, :, 1:], frames[:, :, :-1])
 
 
 def test_a_smaller_computation_comes_back_at_full_size():
     flat = np.full((1, 90, 60, 3), 77, np.uint8)
-    result = begin_frames(flat, lambda pixels: -pixels, max_size=45, multiple_px=16)()
+    result = stylize_frames(flat, lambda pixels: -pixels, max_size=45, multiple_px=16)
     assert np.array_equal(result, np.full((1, 90, 60, 3), 255 - 77, np.uint8))
