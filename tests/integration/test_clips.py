@@ -345,7 +345,7 @@ def test_a_run_killed_before_the_last_act_only_joins(tmp_path, clip, model, styl
     with monkeypatch.context() as patch:
         patch.setattr(VideoSink, "finish", die)
         run(clip, "--style", style, "--model", model, "-o", out, code=70)
-    monkeypatch.setattr(Session, "begin", None)  # nothing is left to restyle
+    monkeypatch.setattr(Session, "stylize", None)  # nothing is left to restyle
     run(clip, "--style", style, "--model", model, "-o", out)
     assert out.read_bytes() == expected
 
