@@ -7,21 +7,25 @@ same shares, so that slow changes add up and are seen. Nothing is handed on acro
 Results are mixed, not what they are made from: a result that is restyled frame after frame gathers ever more
 texture, and is less steady than frames restyled each on their own (`tests/benchmarks/test_steadiness.py`).
 
-Legend: H W pixels. Source: after Ruder 2016, "Artistic style transfer for videos", whose temporal loss ties
-each result to the last one warped, wherever the flow can be followed.
+What fits is found out on small copies of the frames; only results are moved and mixed at full size.
+
+Legend: B frames, H W pixels, h w pixels of the small copies. Source: after Ruder 2016, "Artistic style
+transfer for videos", whose temporal loss ties each result to the last one warped, wherever the flow can be
+followed.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import interpolate, max_pool2d
 
 from stdcli.media.arrays import check_rgb
 from stdcli.media.cuts import is_cut
-from stdcli.media.flow import box_mean, can_follow, dense_flows, warp
+from stdcli.media.flow import box_mean, can_follow, dense_flows, resize_flow, warp
 
 Mode = Literal["blend", "flow"]
 
@@ -31,7 +35,18 @@ LARGEST_WEIGHT = 0.5
 _SAME, _OTHER = 4.0, 20.0
 """Differences of sources (0..255, local mean): up to the first it is noise, from the second on a change."""
 
-_REACH_PX = 7  # side of the local mean, and of a change's soft edge
+_LARGEST_SIDE_PX = 384  # of the small copies: half the frames, or less, so that the longer side fits
+_REACH_PX = 3  # on the small copies: side of the local mean, and of a change's soft edge
+_MARGIN_PX = 2  # on the small copies: by how much a change is widened, so that its soft edge lies outside it
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last frame, uint8 [H, W, 3], and float32 in 0..255: what its result shows, and the result."""
+
+    source: np.ndarray
+    shown: torch.Tensor  # [1, 3, h, w]
+    result: torch.Tensor  # [1, 3, H, W]
 
 
 class Memory:
@@ -39,64 +54,81 @@ class Memory:
 
     Args:
         mode: how the last result is brought to a new frame: as it is, or along the optical flow.
+        device: where it is worked out.
     """
 
-    def __init__(self, mode: Mode) -> None:
+    def __init__(self, mode: Mode, device: torch.device | str = "cpu") -> None:
         self.mode = mode
-        self._last: dict[str, np.ndarray] = {}
+        self._device = torch.device(device)
+        self._last: _Last | None = None
 
-    def steady(self, source: np.ndarray, result: np.ndarray) -> np.ndarray:
-        """A frame's result with the last one mixed in; remembered for the next frame.
+    def steady(self, sources: np.ndarray, results: np.ndarray) -> np.ndarray:
+        """Results of frames that follow each other, each with the one before mixed in.
 
         Args:
-            source: uint8 [H, W, 3], the frame.
-            result: the same, the frame restyled.
+            sources: uint8 [B, H, W, 3], the frames.
+            results: the same, the frames restyled.
 
         Returns:
-            uint8 [H, W, 3]; for the first frame and at a cut `result` as it is.
+            uint8 [B, H, W, 3]; for the first frame of a clip and after a cut the result as it is.
 
         Raises:
-            ValueError: other shapes or dtypes, or the frame has another size than the last.
+            ValueError: other shapes or dtypes, or the frames have another size than the last.
         """
-        check_rgb(source)
-        check_rgb(result)
-        both = np.concatenate([source, result], 2).astype(np.float32)
-        if self._last and not is_cut(self._last["source"], source):
-            last, weight = self._carry(source)
-            both += weight * (last - both)
-        shown, mixed = np.split(both, 2, 2)
-        self._last = {"source": source.copy(), "shown": shown, "result": mixed}
-        return np.rint(mixed).astype(np.uint8)
+        for rgb in (*sources, *results):
+            check_rgb(rgb)
+        last = self._last
+        before = np.stack([last.source if last else sources[0], *sources[:-1]])
+        goes_on = [not is_cut(*pair) for pair in zip(before, sources, strict=True)]
+        smalls, mixed = _shrunk(self._tensor(sources)), self._tensor(results)
+        flows = None
+        if self.mode == "flow" and any(goes_on):
+            flows = dense_flows(smalls, _shrunk(self._tensor(before)))
+        for index, source in enumerate(sources):
+            one = slice(index, index + 1)
+            if last and goes_on[index]:
+                shown, result, weight = last.shown, last.result, LARGEST_WEIGHT
+                if flows is not None:
+                    flow, back = (way[one] for way in flows)
+                    shown, weight = warp(shown, flow), weight * can_follow(flow, back)
+                    large = resize_flow(flow, result.shape[2:])
+                    result = warp(result, large, kind="bicubic").clamp(0, 255)
+                weight = weight * _agreement(smalls[one], shown)
+                smalls[one].lerp_(shown, weight)
+                mixed[one].lerp_(result, interpolate(weight, result.shape[2:], mode="bilinear"))
+            last = _Last(source, smalls[one], mixed[one])
+        self._last = _Last(last.source.copy(), last.shown.clone(), last.result.clone())
+        return mixed.round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
-    def _carry(self, source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What was shown and its result, float32 [H, W, 6], at a frame's places, and weights [H, W, 1]."""
-        shown, result = self._last["shown"], self._last["result"]
-        weight = np.float32(LARGEST_WEIGHT)
-        if self.mode == "flow":
-            flow, back = dense_flows(source, self._last["source"])
-            shown, result = warp(shown, flow), warp(result, flow, kind="bicubic").clip(0, 255)
-            weight = weight * can_follow(flow, back)[..., None]
-        return np.concatenate([shown, result], 2), weight * _agreement(source, shown)
+    def _tensor(self, frames: np.ndarray) -> torch.Tensor:
+        """uint8 [B, H, W, 3] as float32 [B, 3, H, W] in 0..255."""
+        return torch.tensor(frames, device=self._device).permute(0, 3, 1, 2).float().contiguous()
 
     def state(self) -> dict[str, np.ndarray]:
         """All that is remembered, by name; empty before the first frame."""
-        return {name: values.copy() for name, values in self._last.items()}
+        if self._last is None:
+            return {}
+        shown, result = (values.cpu().numpy().copy() for values in (self._last.shown, self._last.result))
+        return {"source": self._last.source.copy(), "shown": shown, "result": result}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, to the same bytes."""
-        self._last = {name: np.array(values) for name, values in state.items()}
+        shown, result = (torch.tensor(state[name], device=self._device) for name in ("shown", "result"))
+        self._last = _Last(np.array(state["source"]), shown, result)
 
 
-def _agreement(source: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Float32 [H, W, 1] in [0, 1]: 1 where a frame is what the last result shows, 0 where it is not."""
-    difference = torch.from_numpy(np.abs(source - shown)).mean(2)[None]
+def _shrunk(frames: torch.Tensor) -> torch.Tensor:
+    """Copies [B, 3, h, w] of half the size, or of a quarter and so on until they are small."""
+    height, width = frames.shape[2:]
+    factor = 2
+    while max(height, width) > factor * _LARGEST_SIDE_PX:
+        factor *= 2
+    return interpolate(frames, (-(-height // factor), -(-width // factor)), mode="area")
+
+
+def _agreement(source: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """[1, 1, h, w] in [0, 1]: 1 where a frame is what the last result shows, 0 where it is not."""
+    difference = (source - shown).abs().mean(1, keepdim=True)
     change = ((box_mean(difference, _REACH_PX) - _SAME) / (_OTHER - _SAME)).clamp(0, 1)
-    widened = _widened(change)  # so that the soft edge lies outside it
-    return (1 - box_mean(widened, _REACH_PX)).clamp(0, 1).permute(1, 2, 0).numpy()
-
-
-def _widened(values: torch.Tensor) -> torch.Tensor:
-    """Maximum of [1, H, W] over a square, row by row and then column by column, for speed."""
-    for along in ((1, _REACH_PX), (_REACH_PX, 1)):
-        values = max_pool2d(values, along, 1, (along[0] // 2, along[1] // 2))
-    return values
+    widened = max_pool2d(change, 2 * _MARGIN_PX + 1, 1, _MARGIN_PX)
+    return (1 - box_mean(widened, _REACH_PX)).clamp(0, 1)

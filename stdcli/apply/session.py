@@ -63,7 +63,8 @@ class Session:
             samples: uint8 [H, W, 3] frames from all over it, for colours or statistics that fit them all.
         """
         mode = self.config.temporal
-        memory = None if mode == "off" else Memory(mode)
+        device = self.bundle.device if self.bundle.device.type == "cuda" else "cpu"  # mps lacks bicubic
+        memory = None if mode == "off" else Memory(mode, device)
         return replace(self, content=self._pool(samples), memory=memory)
 
     def check(self) -> None:
@@ -174,8 +175,7 @@ class _Remembering:
     memory: Memory
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        results = to_uint8(self.stylizer(pixels))
-        steady = [self.memory.steady(*pair) for pair in zip(to_uint8(pixels), results, strict=True)]
+        steady = self.memory.steady(to_uint8(pixels), to_uint8(self.stylizer(pixels)))
         return torch.cat([to_tensor(frame) for frame in steady])
 
 

@@ -100,14 +100,7 @@ def settle(config: StylizeConfig, recipe: Recipe, schedule: NoiseSchedule) -> Se
     except ValidationError as error:
         raise ConfigError("the settings contradict each other", problems_of(Recipe, error)) from error
     try:
-        plan = make_plan(
-            schedule,
-            steps=merged.steps,
-            strength=merged.strength,
-            num_solver_steps=merged.num_solver_steps,
-            timesteps=merged.timesteps,
-            final=merged.final,
-        )
+        plan = make_plan(schedule, **merged.path())
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli stylize --help") from error
     return Settings(merged, plan)

@@ -92,8 +92,10 @@ def match_colours(
     root = _sqrt(_regular(ours.covariance))
     inverse = torch.linalg.inv(root)
     transport = inverse @ _sqrt(root @ _regular(theirs.covariance) @ root) @ inverse
-    flat = pictures.flatten(2).double()
-    return (transport @ (flat - ours.mean) + theirs.mean).view(pictures.shape).clamp(0, 1).to(pictures.dtype)
+    offset = theirs.mean - transport @ ours.mean
+    flat = pictures.flatten(2)
+    moved = torch.baddbmm(*(part.expand(len(flat), -1, -1).to(flat) for part in (offset, transport)), flat)
+    return moved.view(pictures.shape).clamp(0, 1)
 
 
 def _regular(covariance: Tensor) -> Tensor:

@@ -57,19 +57,18 @@ def read_clip(path: Path) -> list[np.ndarray]:
     return [resize(frame, height, width) for frame in frames]
 
 
-def warping_error(frames: np.ndarray, motion: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    squares = [
-        np.square(warp(before.astype(np.float32), flow) - after).mean(2)[followed]
-        for (before, after), (flow, followed) in zip(pairwise(frames), motion, strict=True)
-    ]
-    return float(np.concatenate(squares).mean() ** 0.5 / 255)
+def warping_error(frames: np.ndarray, flow: torch.Tensor, followed: torch.Tensor) -> float:
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    squares = (warp(pixels[:-1], flow) - pixels[1:]).square().mean(1, keepdim=True)
+    return float(squares[followed].mean().sqrt()) / 255
 
 
-def dis_flow(frame: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """By OpenCV, which the program itself does not use."""
+def dis_flow(frame: np.ndarray, other: np.ndarray) -> torch.Tensor:
+    """[1, 2, H, W] by OpenCV, which the program itself does not use."""
     cv2 = pytest.importorskip("cv2")
     grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (frame, other)]
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    return torch.from_numpy(flow).permute(2, 0, 1)[None]
 
 
 def detail(frames: np.ndarray) -> float:
@@ -109,7 +108,9 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
     seconds["off"] = (time.perf_counter() - began_s) / len(source)
     for mode in ("blend", "flow"):
         began_s, memory = time.perf_counter(), Memory(mode)
-        results[mode] = np.stack([memory.steady(*pair) for pair in zip(source, results["off"], strict=True)])
+        parts = (slice(start, start + BATCH) for start in range(0, len(source), BATCH))
+        steadied = [memory.steady(results["source"][part], results["off"][part]) for part in parts]
+        results[mode] = np.concatenate(steadied)
         seconds[mode] = seconds["off"] + (time.perf_counter() - began_s) / len(source)
     return results, seconds
 
@@ -117,12 +118,11 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.stem)
 def test_warping_error(bundle, path):
     source = read_clip(path)
-    motion = []
-    for before, after in pairwise(source):
-        flow = dis_flow(after, before)
-        motion.append((flow, can_follow(flow, dis_flow(before, after))))
+    flow = torch.cat([dis_flow(after, before) for before, after in pairwise(source)])
+    back = torch.cat([dis_flow(before, after) for before, after in pairwise(source)])
+    followed = can_follow(flow, back)
     results, seconds = restyled(bundle, source)
-    errors = {name: warping_error(frames, motion) for name, frames in results.items()}
+    errors = {name: warping_error(frames, flow, followed) for name, frames in results.items()}
     sys.stdout.write(f"\n{path.stem}: {', '.join(f'{name} {error:.4f}' for name, error in errors.items())}\n")
     for mode, seconds_per_frame in seconds.items():
         ratio, kept = errors[mode] / errors["fresh"], detail(results[mode]) / detail(results["off"])
