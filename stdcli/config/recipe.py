@@ -57,6 +57,11 @@ class Recipe(Section):
             steps=self.steps, timesteps=self.timesteps, gamma=self.gamma, sampler=self.sampler
         )
 
+    def path(self) -> dict[str, Any]:
+        """What decides the levels, as `diffusion.levels.make_plan` names it."""
+        names = ("steps", "strength", "num_solver_steps", "timesteps", "final")
+        return {name: getattr(self, name) for name in names}
+
     def override(self, **given: Any) -> Recipe:
         """This recipe with the values the user gave; None means "not given".
 

@@ -39,14 +39,7 @@ def plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> Plan:
         ConfigError: it fits no path of levels.
     """
     try:
-        return make_plan(
-            schedule,
-            steps=recipe.steps,
-            strength=recipe.strength,
-            num_solver_steps=recipe.num_solver_steps,
-            timesteps=recipe.timesteps,
-            final=recipe.final,
-        )
+        return make_plan(schedule, **recipe.path())
     except LevelError as error:
         raise ConfigError("the recipe fits no path", [("recipe", str(error))]) from error
 

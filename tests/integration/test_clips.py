@@ -242,26 +242,36 @@ def uninterrupted(clip, style, model, out, *options):
     return data
 
 
+@pytest.fixture
+def run_and_die(monkeypatch):
+    """A run that breaks down as soon as `after` segments are kept."""
+
+    def start(*arguments, after: int) -> None:
+        commit = Job.commit
+
+        def commit_and_die(self, frames, memory):
+            commit(self, frames, memory)
+            if len(self.frames) == after:
+                raise SystemError("power cut")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Job, "commit", commit_and_die)
+            run(*arguments, code=70)
+
+    return start
+
+
 @pytest.mark.parametrize(
-    ("suffix", "temporal"), [(".mp4", "off"), (".mkv", "blend"), (".webm", "off"), (".mov", "blend")]
+    ("suffix", "temporal"), [(".mp4", "off"), (".mkv", "blend"), (".webm", "off"), (".mov", "flow")]
 )
 def test_a_stopped_run_goes_on_to_the_same_bytes(
-    tmp_path, clip, model, style, suffix, temporal, monkeypatch, capsys
+    tmp_path, clip, model, style, suffix, temporal, run_and_die, monkeypatch, capsys
 ):
     out = tmp_path / f"out{suffix}"
     options = ["--temporal", temporal, "--batch", 3] if temporal == "off" else ["--temporal", temporal]
     expected = uninterrupted(clip, style, model, out, *options)
     before = names(tmp_path)
-    original = Job.commit
-
-    def commit_and_die(self, frames, memory):
-        original(self, frames, memory)
-        if len(self.frames) == 2:
-            raise SystemError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Job, "commit", commit_and_die)
-        run(clip, "--style", style, "--model", model, "-o", out, *options, code=70)
+    run_and_die(clip, "--style", style, "--model", model, "-o", out, *options, after=2)
     assert not out.exists()
     frames = []
     original_stylize = Session.stylize
@@ -350,40 +360,24 @@ def test_a_run_killed_before_the_last_act_only_joins(tmp_path, clip, model, styl
     assert out.read_bytes() == expected
 
 
-def test_numbered_results_go_on_too(tmp_path, clip, model, style, monkeypatch):
+def test_numbered_results_go_on_too(tmp_path, clip, model, style, run_and_die):
     out = tmp_path / "frames/%03d.png"
     arguments = [clip, "--style", style, "--model", model, "-o", out]
     run(*arguments)
     expected = {file.name: file.read_bytes() for file in out.parent.iterdir()}
     for file in out.parent.iterdir():
         file.unlink()
-    original = Job.commit
-
-    def commit_and_die(self, frames, memory):
-        original(self, frames, memory)
-        raise SystemError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Job, "commit", commit_and_die)
-        run(*arguments, code=70)
+    run_and_die(*arguments, after=1)
     assert len(expected) == 11
     run(*arguments)
     assert {file.name: file.read_bytes() for file in out.parent.iterdir()} == expected
     run(*arguments, code=5)
 
 
-def test_another_request_does_not_throw_away_what_was_done(tmp_path, clip, model, style, monkeypatch, capsys):
+def test_another_request_does_not_throw_away_what_was_done(tmp_path, clip, model, style, run_and_die, capsys):
     out = tmp_path / "out.mp4"
     arguments = [clip, "--style", style, "--model", model, "-o", out]
-    original = Job.commit
-
-    def commit_and_die(self, frames, memory):
-        original(self, frames, memory)
-        raise SystemError("power cut")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Job, "commit", commit_and_die)
-        run(*arguments, code=70)
+    run_and_die(*arguments, after=1)
     run(*arguments, "--seed", 7, code=2)
     assert "config.seed: not set there, 7 here" in capsys.readouterr().err
     assert (tmp_path / "out.mp4.job/00000").exists()

@@ -54,14 +54,20 @@ def test_sdxl_text_runs_in_bfloat16(tmp_path: Path) -> None:
     assert 0 < (output - output32).norm() / output32.norm() < 0.05
 
 
-@pytest.mark.parametrize(("dtype", "read"), [("bfloat16", 2.0), ("float32", 1.0)])
-def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: float) -> None:
-    model = save_tiny_sd15(tmp_path / "m")
+def save_in_both_precisions(path: Path) -> Path:
+    """A model whose UNet has a bias of 1 in its plain file, and of 2 in its fp16 file."""
+    model = save_tiny_sd15(path)
     unet = UNet2DConditionModel.from_pretrained(model / "unet")
     torch.nn.init.constant_(unet.conv_in.bias, 1.0)
     unet.save_pretrained(model / "unet")
     torch.nn.init.constant_(unet.conv_in.bias, 2.0)
     unet.half().save_pretrained(model / "unet", variant="fp16")
+    return model
+
+
+@pytest.mark.parametrize(("dtype", "read"), [("bfloat16", 2.0), ("float32", 1.0)])
+def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: float) -> None:
+    model = save_in_both_precisions(tmp_path / "m")
     bundle = load_model(str(model), device="cpu", dtype=dtype)
     assert (bundle.denoiser.unet.conv_in.bias == read).all()
     (file,) = bundle.weight_files["unet"]
@@ -69,12 +75,7 @@ def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: flo
 
 
 def test_one_part_with_only_fp16_files_leaves_the_others_plain(tmp_path: Path) -> None:
-    model = save_tiny_sd15(tmp_path / "m")
-    unet = UNet2DConditionModel.from_pretrained(model / "unet")
-    torch.nn.init.constant_(unet.conv_in.bias, 1.0)
-    unet.save_pretrained(model / "unet")
-    torch.nn.init.constant_(unet.conv_in.bias, 2.0)
-    unet.half().save_pretrained(model / "unet", variant="fp16")
+    model = save_in_both_precisions(tmp_path / "m")
     vae = AutoencoderKL.from_pretrained(model / "vae")
     (model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     vae.half().save_pretrained(model / "vae", variant="fp16")
