@@ -18,13 +18,14 @@ from stdcli.apply.pictures import compute_size, stylize_frames
 from stdcli.apply.settings import Settings
 from stdcli.apply.stylizer import Stylizer
 from stdcli.config.schema import StylizeConfig
-from stdcli.diffusion.colours import ColourStatistics, colour_statistics, mix_colours, pool_colours
-from stdcli.diffusion.statistics import Statistics, channel_statistics, mix_statistics, pool_statistics
+from stdcli.diffusion.colours import mix_colours, pool_colours
+from stdcli.diffusion.statistics import mix_statistics, pool_statistics
 from stdcli.errors import ResourceError
 from stdcli.media.arrays import fit_max_size, resize
 from stdcli.media.image import Picture
 from stdcli.media.tensors import pad_to_multiple, to_tensor, to_uint8
 from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.start import Measured, measure
 
 BATCH_PX = {"cuda": 16 * 512 * 512, "mps": 8 * 512 * 512, "cpu": 4 * 256 * 256}
 """Pixels per forward that fill a device, roughly."""
@@ -49,12 +50,12 @@ class Session:
     config: StylizeConfig
     settings: Settings
     styles: Sequence[Picture]
-    content: Statistics | ColourStatistics | None = None
+    content: Measured | None = None
     memory: Memory | None = None
     notes: list[str] = field(default_factory=list)
     fitting: int | None = None
     _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
-    _statistics: dict[int, Statistics | ColourStatistics] = field(default_factory=dict)
+    _statistics: dict[int, Measured] = field(default_factory=dict)
 
     def for_clip(self, samples: Sequence[np.ndarray]) -> Session:
         """A session for the frames of one clip.
@@ -137,7 +138,7 @@ class Session:
             guidance=self.settings.recipe.guidance,
         )
 
-    def _style_statistics(self, size_px: tuple[int, int]) -> Statistics | ColourStatistics | None:
+    def _style_statistics(self, size_px: tuple[int, int]) -> Measured | None:
         """Of the style pictures at about the area of `size_px`; None unless they are to be matched."""
         transform, area_px = self.settings.recipe.start.transform, size_px[0] * size_px[1]
         if transform == "none" or not self.styles:
@@ -148,7 +149,7 @@ class Session:
             self._statistics[area_px] = mix(measured, self.config.style_weights or (1.0,) * len(measured))
         return self._statistics[area_px]
 
-    def _pool(self, samples: Sequence[np.ndarray]) -> Statistics | ColourStatistics | None:
+    def _pool(self, samples: Sequence[np.ndarray]) -> Measured | None:
         transform = self.settings.recipe.start.transform
         if transform == "none" or not self.styles:
             return None
@@ -156,15 +157,12 @@ class Session:
         measured = [self._measure(fit_max_size(frame, size) if size else frame) for frame in samples]
         return (pool_colours if transform == "colours" else pool_statistics)(measured)
 
-    def _measure(self, rgb: np.ndarray) -> Statistics | ColourStatistics:
-        if self.settings.recipe.start.transform == "colours":
-            return colour_statistics(to_tensor(rgb) / 2 + 0.5)
-        return channel_statistics(self._encode(rgb))
-
     @torch.inference_mode()
-    def _encode(self, rgb: np.ndarray) -> torch.Tensor:
-        padded, _ = pad_to_multiple(to_tensor(rgb), self.bundle.multiple_px)
-        return self.bundle.codec.encode(padded.to(self.bundle.device))
+    def _measure(self, rgb: np.ndarray) -> Measured:
+        transform, pixels = self.settings.recipe.start.transform, to_tensor(rgb)
+        if transform == "adain":
+            pixels, _ = pad_to_multiple(pixels, self.bundle.multiple_px)
+        return measure(self.bundle.codec, pixels, transform, device=self.bundle.device)
 
 
 @dataclass(frozen=True)

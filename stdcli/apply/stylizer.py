@@ -13,15 +13,13 @@ from dataclasses import dataclass
 import torch
 
 from stdcli.apply.settings import Settings
-from stdcli.diffusion.colours import ColourStatistics, match_colours
-from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.noise import make_noise
-from stdcli.diffusion.predictions import Denoised, to_x0_eps
+from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample
 from stdcli.diffusion.solvers import start_state
-from stdcli.diffusion.statistics import Statistics, match_statistics
 from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.start import Measured, encode_towards
 
 FRAME_ID = 0  # every picture and frame starts from the same noise: steady video, and batching changes nothing
 
@@ -45,9 +43,9 @@ class Stylizer:
     settings: Settings
     condition: Condition
     unconditional: Condition | None
-    style_statistics: Statistics | ColourStatistics | None
+    style_statistics: Measured | None
     seed: int
-    content_statistics: Statistics | ColourStatistics | None = None
+    content_statistics: Measured | None = None
 
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -63,7 +61,13 @@ class Stylizer:
             NumericsError: a state became NaN or infinite.
         """
         bundle, settings = self.bundle, self.settings
-        latents = self._encode(pixels)
+        latents = encode_towards(
+            bundle.codec,
+            pixels,
+            self.style_statistics,
+            content=self.content_statistics,
+            device=bundle.device,
+        )
         noise = self._noise(latents)
         state = sample(
             self._denoise,
@@ -76,23 +80,10 @@ class Stylizer:
         )
         return bundle.codec.decode(state).float().cpu()
 
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Clean latents, moved towards the style as the recipe says."""
-        bundle, style, content = self.bundle, self.style_statistics, self.content_statistics
-        if isinstance(style, ColourStatistics):
-            pixels = match_colours(pixels / 2 + 0.5, style, content=content) * 2 - 1
-        latents = bundle.codec.encode(pixels.to(bundle.device))
-        return match_statistics(latents, style, content=content) if isinstance(style, Statistics) else latents
-
     def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)
         return noise.to(latents).expand_as(latents)
 
     def _denoise(self, x: torch.Tensor, level: Level) -> Denoised:
-        bundle = self.bundle
-        if self.unconditional is None:
-            output = bundle.denoiser(x, level.t, self.condition)
-        else:
-            pair = bundle.denoiser.pair(x, level.t, self.condition, self.unconditional)
-            output = guide(*pair, self.settings.recipe.guidance)
-        return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=bundle.prediction)
+        guidance = self.settings.recipe.guidance
+        return self.bundle.denoise(x, level, self.condition, self.unconditional, guidance=guidance)

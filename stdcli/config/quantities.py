@@ -1,4 +1,4 @@
-"""Quantities as people write them: "style.safetensors:0.8".
+"""Quantities as people write them: "style.safetensors:0.8", "20GB".
 
 A parser takes a string and raises ValueError with a message fit for the user. Only strings: YAML reads `4:8`
 without quotes as the number 248 (base 60), so a number here is a mistake that must not pass.
@@ -7,6 +7,7 @@ without quotes as the number 248 (base 60), so a number here is a mistake that m
 from __future__ import annotations
 
 import math
+import re
 
 
 def split_scale(text: str) -> tuple[str, float]:
@@ -29,3 +30,17 @@ def split_scale(text: str) -> tuple[str, float]:
     if not math.isfinite(number):
         raise ValueError(f"{text!r} has a scale that is not a finite number")
     return path, number
+
+
+def read_bytes(text: str) -> int:
+    """Bytes of a size such as "20GB", "1.5 GiB" or "4096"; k M G T are powers of 1000, Ki Mi Gi Ti of 1024.
+
+    Raises:
+        ValueError: not a size.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i)?)?b?\s*", text, re.IGNORECASE)
+    if not found:
+        raise ValueError(f"{text!r} is not a size such as 20GB or 1.5GiB")
+    number, prefix, binary = found.groups()
+    power = 1 + "kmgt".index(prefix.lower()) if prefix else 0
+    return round(float(number) * (1024 if binary else 1000) ** power)

@@ -21,7 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.predictions import PredictionType
+from stdcli.diffusion.combine import Scale
+from stdcli.diffusion.guidance import guide
+from stdcli.diffusion.levels import Level
+from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
@@ -244,6 +247,31 @@ class Bundle:
             style = self.style.embed(())  # an installed adapter must be fed; zero embeds are "no style"
         cond = replace(cond, added={**cond.added, "image_embeds": style.cond})
         return cond, uncond and replace(uncond, added={**uncond.added, "image_embeds": style.uncond})
+
+    def denoise(
+        self,
+        x: Tensor,
+        level: Level,
+        condition: Condition,
+        unconditional: Condition | None = None,
+        *,
+        guidance: Scale = 1.0,
+    ) -> Denoised:
+        """What the network makes of states at a level, guided.
+
+        Args:
+            x: states [B, C, h, w].
+            level: of all of them, or (with [B] tensors) one per state.
+            condition: B conditions, or one for all.
+            unconditional: the same for guidance, which doubles the forward; None where guidance is off.
+            guidance: a number, or [B]; used only with `unconditional`.
+        """
+        t = level.t.to(self.device) if isinstance(level.t, Tensor) else level.t
+        if unconditional is None:
+            output = self.denoiser(x, t, condition)
+        else:
+            output = guide(*self.denoiser.pair(x, t, condition, unconditional), guidance)
+        return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=self.prediction)
 
     @property
     def identity(self) -> dict[str, object]:

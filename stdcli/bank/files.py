@@ -1,0 +1,177 @@
+"""Where the files of a bank are: the one place that reads and writes them.
+
+Names are relative, with `/`. Another kind of storage (the Hub, an object store) is another class with these
+methods; the format does not change. Knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from stdcli.errors import BankCorruptError, BankError, ResourceError
+from stdcli.runtime.durable import SUFFIX, write_durably
+
+_PIECE_BYTES = 2**22
+
+
+class Tensors(Protocol):
+    """An open file of tensors, of which single rows can be read."""
+
+    def keys(self) -> list[str]: ...
+
+    def get_tensor(self, name: str) -> torch.Tensor: ...
+
+    def get_slice(self, name: str) -> Any: ...
+
+    def metadata(self) -> dict[str, str] | None: ...
+
+
+class BankFiles:
+    """The files of a bank in a local folder.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the finished files in a folder, `folder/file`, sorted."""
+        found = (self.root / folder).glob("*") if (self.root / folder).is_dir() else ()
+        return sorted(f"{folder}/{path.name}" for path in found if not path.name.startswith("."))
+
+    def leftovers(self) -> list[Path]:
+        """What killed writers left behind."""
+        return sorted(self.root.glob(f"**/.*{SUFFIX}"))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.root / name).is_file()
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+        path = self.root / name
+        return path.stat().st_size if path.is_file() else None
+
+    def sha256(self, name: str) -> str:
+        """Hash of a file's content.
+
+        Raises:
+            BankCorruptError: it cannot be read.
+        """
+        digest = hashlib.sha256()
+        try:
+            with (self.root / name).open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+        except OSError as error:
+            raise BankCorruptError(f"cannot be read: {error.strerror}", where=self.root / name) from error
+        return digest.hexdigest()
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """A file's JSON object.
+
+        Raises:
+            BankCorruptError: no such file, or not a JSON object.
+        """
+        path = self.root / name
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BankCorruptError(f"cannot be read: {error.strerror}", where=path) from error
+        except ValueError as error:
+            raise BankCorruptError("not JSON", where=path, got=error) from error
+        if not isinstance(data, dict):
+            raise BankCorruptError("not a JSON object", where=path, got=type(data).__name__)
+        return data
+
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
+        """The JSON objects of a file that has one per line.
+
+        Raises:
+            BankCorruptError: no such file, or a line is no JSON object.
+        """
+        path = self.root / name
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except OSError as error:
+            raise BankCorruptError(f"cannot be read: {error.strerror}", where=path) from error
+        except ValueError as error:
+            raise BankCorruptError("not JSON", where=path, got=error) from error
+        if not all(isinstance(row, dict) for row in rows):
+            raise BankCorruptError("a line is not a JSON object", where=path)
+        return rows
+
+    @contextmanager
+    def open_tensors(self, name: str) -> Iterator[Tensors]:
+        """A file of tensors, mapped into memory.
+
+        Raises:
+            BankCorruptError: no such file, or damaged.
+        """
+        tensors = self.map_tensors(name)
+        with tensors:
+            yield tensors
+
+    def map_tensors(self, name: str) -> Any:
+        """As `open_tensors`, open until it is forgotten.
+
+        Raises:
+            BankCorruptError: no such file, or damaged.
+        """
+        path = self.root / name
+        try:
+            return safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            raise BankCorruptError("damaged or missing", where=path, got=error) from error
+
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Replace a file by a JSON object. Raises as `write_tensors`."""
+        self._write(name, (json.dumps(data, indent=1) + "\n").encode())
+
+    def write_lines(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Replace a file by one JSON object per line. Raises as `write_tensors`."""
+        self._write(name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """Replace a file of tensors.
+
+        Returns:
+            `{"sha256": ..., "bytes": ...}` of the file.
+
+        Raises:
+            ResourceError: the disk is full.
+            BankError: it refuses otherwise.
+        """
+        data = save({key: value.contiguous() for key, value in tensors.items()})
+        self._write(name, data)
+        return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if there is one."""
+        (self.root / name).unlink(missing_ok=True)
+
+    def _write(self, name: str, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            write_durably(
+                self.root / name,
+                (view[start : start + _PIECE_BYTES] for start in range(0, len(view), _PIECE_BYTES)),
+            )
+        except OSError as error:
+            where, reason = self.root / name, error.strerror or error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                hint = "free some space; the same command goes on with what is done"
+                raise ResourceError(f"cannot be written: {reason}", where=where, hint=hint) from error
+            raise BankError(f"cannot be written: {reason}", where=where) from error

@@ -1,0 +1,199 @@
+"""The bank's format, version 1: names of its files and the manifest.
+
+    manifest.json                         what the paths are: model, schedule, levels, guidance, plan
+    samples.jsonl                         what each path is made from, one line per path
+    shards/shard-00000.safetensors        states, x0, guidance, noise_seed, sample_id, index of each condition
+    shards/shard-00000.json               its hash and size, first path, count, sources; written last
+    conditions/cond-00000.safetensors     the conditions of that shard, each once
+
+Shard k holds the paths k n to (k + 1) n - 1. Knows nothing of models or pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from stdcli.bank.files import BankFiles
+from stdcli.diffusion.levels import Level
+from stdcli.errors import BankCorruptError, BankError, BankMismatchError
+
+FORMAT, VERSION = "stdcli-bank", 1
+MANIFEST, SAMPLES = "manifest.json", "samples.jsonl"
+
+
+def shard_name(index: int) -> str:
+    """`shards/shard-00000.safetensors`."""
+    return f"shards/shard-{index:05d}.safetensors"
+
+
+def sidecar_name(index: int) -> str:
+    """`shards/shard-00000.json`."""
+    return f"shards/shard-{index:05d}.json"
+
+
+def conditions_name(index: int) -> str:
+    """`conditions/cond-00000.safetensors`."""
+    return f"conditions/cond-{index:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the paths of a bank are.
+
+    Attributes:
+        model: family, name, revision, hash per component.
+        schedule: fingerprint of the noise schedule.
+        prediction: what the teacher's network predicts.
+        levels: stored levels, falling from the start level to level 0: `{id, t, alpha, sigma}`.
+        strength: noise fraction at the start.
+        num_solver_steps: N, rows of the level table; the teacher walks all of them below the start.
+        solver: `ddim`.
+        guidance: `{min, max, form: "imagen"}`; each path has one value in that range.
+        latent_shape: C, h, w.
+        resolution_px: side of the square pictures.
+        compute_dtype: of the teacher's weights.
+        store_dtype: of states and x0.
+        start: `{transform: none | adain | colours}`, done to a sample towards its style before the noise.
+        seed: of noise, guidance, crops and styles.
+        num_paths: number of paths planned.
+        shard_size: n, paths per shard.
+        state: `building`, or `complete` once every shard is there.
+    """
+
+    model: dict[str, Any]
+    schedule: str
+    prediction: str
+    levels: tuple[dict[str, float], ...]
+    strength: float
+    num_solver_steps: int
+    solver: str
+    guidance: dict[str, Any]
+    latent_shape: tuple[int, ...]
+    resolution_px: int
+    compute_dtype: str
+    store_dtype: str
+    start: dict[str, str]
+    seed: int
+    num_paths: int
+    shard_size: int
+    state: Literal["building", "complete"] = "building"
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is in manifest.json."""
+        plan = {"num_paths": self.num_paths, "shard_size": self.shard_size, "num_shards": self.num_shards}
+        fields = {key: value for key, value in asdict(self).items() if key not in ("num_paths", "shard_size")}
+        return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **fields, "plan": plan}))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], *, where: object) -> Manifest:
+        """The inverse of `to_json`.
+
+        Raises:
+            BankMismatchError: another format or version.
+            BankCorruptError: a field is missing or unknown.
+        """
+        for key, known in (("format", FORMAT), ("version", VERSION)):
+            if data.get(key) != known:
+                hint = "update stdcli" if key == "version" else None
+                got = f"{key} {data.get(key)!r}"
+                raise BankMismatchError(
+                    "not a bank this version reads", where=where, got=got, expected=repr(known), hint=hint
+                )
+        try:
+            plan = data["plan"]
+            fields = {key: value for key, value in data.items() if key not in ("format", "version", "plan")}
+            fields["levels"] = tuple(fields["levels"])
+            fields["latent_shape"] = tuple(fields["latent_shape"])
+            return cls(**fields, num_paths=plan["num_paths"], shard_size=plan["shard_size"])
+        except (KeyError, TypeError) as error:
+            raise BankCorruptError("the manifest is incomplete", where=where, got=error) from error
+
+    @property
+    def num_shards(self) -> int:
+        """Shards planned."""
+        return -(-self.num_paths // self.shard_size)
+
+    @property
+    def level_ids(self) -> tuple[int, ...]:
+        """Ids of the stored levels, falling."""
+        return tuple(int(level["id"]) for level in self.levels)
+
+    def path_levels(self) -> tuple[Level, ...]:
+        """The stored levels."""
+        return tuple(Level(**level) for level in self.levels)
+
+    def paths_of(self, shard: int) -> range:
+        """Paths that a shard holds."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_paths))
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the content of a path: neither the plan, the state nor where the model lies."""
+        data = self.to_json()
+        data["model"] = {
+            key: value for key, value in data["model"].items() if key not in ("name", "revision")
+        }
+        return {key: data[key] for key in data if key not in ("plan", "state")}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the identity; every shard names it."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def level_json(level: Level) -> dict[str, float]:
+    """A level as the manifest has it."""
+    return {"id": level.id, "t": level.t, "alpha": level.alpha, "sigma": level.sigma}
+
+
+def read_manifest(files: BankFiles) -> Manifest:
+    """The manifest of a bank.
+
+    Raises:
+        BankError: there is no bank.
+        BankCorruptError: it is torn.
+        BankMismatchError: another format or version.
+    """
+    where = files.root / MANIFEST
+    if not files.exists(MANIFEST):
+        raise BankError("no bank here", where=files.root, expected=MANIFEST, hint="stdcli bank build --help")
+    return Manifest.from_json(files.read_json(MANIFEST), where=where)
+
+
+def write_manifest(files: BankFiles, manifest: Manifest) -> None:
+    """Replace the manifest. Raises as `BankFiles.write_tensors`."""
+    files.write_json(MANIFEST, manifest.to_json())
+
+
+def check_same(there: Manifest, here: Manifest, *, where: object, hint: str | None = None) -> None:
+    """Refuse to mix two kinds of paths in one bank.
+
+    Raises:
+        BankMismatchError: the two differ; every field with both values.
+    """
+    differences = list(_differences(there.identity(), here.identity()))
+    if there.shard_size != here.shard_size:
+        differences.append(("plan.shard_size", there.shard_size, here.shard_size))
+    if differences:
+        listed = "; ".join(f"{name}: {old} there, {new} here" for name, old, new in differences)
+        raise BankMismatchError("this bank holds paths of another kind", where=where, got=listed, hint=hint)
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Any:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here}):
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif there != here:
+        yield name, _short(there), _short(here)
+
+
+def _short(value: object) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def finished(manifest: Manifest) -> Manifest:
+    """The same, complete."""
+    return replace(manifest, state="complete")

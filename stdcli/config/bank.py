@@ -1,0 +1,97 @@
+"""What `stdcli bank build` may be told. Knows nothing of files, layers or torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from stdcli.config.quantities import read_bytes
+from stdcli.config.schema import Device, Dtype, Section, Seed, Steps, Strength, Text, Texts, split_numbers
+
+SELF = "self"
+"""`style_data` that takes a crop of the sample itself for its style."""
+
+
+def _split_range(value: Any) -> Any:
+    """ "5:7" -> ["5", "7"], and one number -> that number twice."""
+    if isinstance(value, str):
+        parts = value.split(":")
+        return [parts[0], parts[-1]] if len(parts) <= 2 else parts
+    return [value, value] if isinstance(value, int | float) else value
+
+
+def _read_bytes(value: Any) -> Any:
+    return read_bytes(value) if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(ge=1)]
+GuidanceRange = Annotated[
+    tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_split_range)
+]
+Levels = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_numbers)]
+StoreDtype = Literal["float16", "bfloat16", "float32"]
+
+
+class BankConfig(Section):
+    """`stdcli bank build`: walk a teacher's paths and keep them."""
+
+    data: Texts = ()
+    """Pictures and clips, or folders of them, searched recursively; of a clip, single frames."""
+    model: Text = "embedded"
+    """The teacher: 'embedded', a folder, a single file or a Hub id."""
+    base: Text | None = None
+    """Folder of configs for a single-file teacher."""
+    strength: Strength | None = None
+    """Noise fraction where paths start; else the model's own."""
+    num_solver_steps: Steps = 50
+    """Rows of the level table; students are trained on 50."""
+    solver: Literal["ddim"] = "ddim"
+    guidance_range: GuidanceRange | None = None
+    """Guidance in the form of diffusers, one value or LOW:HIGH, of which each path draws one."""
+    num_paths: Count | None = None
+    """Paths in all; more than there are samples repeats them with other noise. Else one per sample."""
+    max_bytes: Annotated[int, Field(ge=1), BeforeValidator(_read_bytes)] | None = None
+    """Largest bank, such as 20GB; fewer paths are built if need be."""
+    prompts: Text = "none"
+    """'none', 'sidecar' (PICTURE.txt), a .txt of one prompt per line, of which each path draws one, or a
+    .jsonl of file_name and text."""
+    style_data: Text | None = None
+    """A style picture or a folder of them, of which each path draws one; "self": a crop of the sample."""
+    start: Literal["none", "adain", "colours"] | None = None
+    """What is done to a sample towards its style before the noise; else what the model's recipe says."""
+    resolution: Annotated[int, Field(ge=32)] | None = None
+    """Side of the square crops in pixels; else 256, 512 or 1024 by the model's family."""
+    keep_levels: Levels | None = None
+    """Ids of the levels to store, the first and the last always; else all."""
+    store_dtype: StoreDtype = "float16"
+    """Of stored states."""
+    shard_size: Count = 64
+    """Paths per shard; a killed run loses at most one per worker."""
+    batch_size: Count = 8
+    strict: bool = False
+    """Whether a file that cannot be read is an error."""
+    seed: Seed = 0
+    dtype: Dtype = "auto"
+    """Of the teacher's weights."""
+    device: Device = "auto"
+    offline: bool = False
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.guidance_range is not None and self.guidance_range[0] > self.guidance_range[1]:
+            yield "guidance_range", "the first value is above the second"
+
+
+def parse_worker(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8), the third of eight.
+
+    Raises:
+        ValueError: not i/n with 0 <= i < n.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    worker = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not worker[0] < worker[1]:
+        raise ValueError(f"{text!r} is not I/N with 0 <= I < N, such as 0/4")
+    return worker

@@ -1,0 +1,1 @@
+"""Building a trajectory bank: data in, teacher paths out."""

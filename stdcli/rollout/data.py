@@ -1,0 +1,185 @@
+"""The files that paths start from: found, read once to see that they can be, told apart by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from stdcli.errors import ConfigError, MediaError
+from stdcli.media.arrays import check_rgb
+from stdcli.media.image import read_image
+from stdcli.media.probe import probe
+from stdcli.media.sources import Kind, kind_of, resolve_input
+from stdcli.media.video import iter_frames
+
+_THREADS = 4
+
+
+@dataclass(frozen=True)
+class File:
+    """One picture or clip.
+
+    Attributes:
+        path: where it is.
+        name: its path below the folder that was named.
+        kind: picture or clip.
+        sha256: of its bytes.
+        frames: how many pictures it holds.
+    """
+
+    path: Path
+    name: str
+    kind: Kind
+    sha256: str
+    frames: int = 1
+
+    def read(self, frame: int = 0) -> np.ndarray:
+        """Picture number `frame`, uint8 [H, W, 3].
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        if self.kind == "image":
+            return read_image(self.path).rgb
+        info = probe(self.path)
+        with closing(iter_frames(self.path, replace(info, first=frame, frames=1, is_cut=True))) as frames:
+            rgb = np.ascontiguousarray(next(frames)[..., :3])
+        check_rgb(rgb)
+        return rgb
+
+
+@dataclass(frozen=True)
+class Found:
+    """Readable files in the order of their names, each content once, and (name, reason) of the others."""
+
+    files: tuple[File, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+def find_files(
+    names: Sequence[str],
+    *,
+    known: Collection[str] = (),
+    advance: Callable[[], object] = lambda: None,
+) -> Found:
+    """Look for pictures and clips.
+
+    Args:
+        names: files, patterns, or folders, which are searched recursively.
+        known: SHA-256 of files that were found readable before.
+        advance: called after each file.
+
+    Raises:
+        MediaError: no such file or folder, or nothing in it.
+    """
+    listed = [item for name in names for item in _list(name)]
+
+    def examine(item: tuple[Path, str]) -> File | tuple[str, str]:
+        try:
+            return _examine(*item, known=known)
+        except MediaError as error:
+            return item[1], error.what
+        finally:
+            advance()
+
+    with ThreadPoolExecutor(_THREADS, "examine") as pool:
+        results = list(pool.map(examine, listed))
+    files: dict[str, File] = {}
+    for result in results:
+        if isinstance(result, File):
+            files.setdefault(result.sha256, result)
+    return Found(tuple(files.values()), tuple(item for item in results if not isinstance(item, File)))
+
+
+def _list(name: str) -> list[tuple[Path, str]]:
+    """(path, name below the folder) of what goes by its suffix for a picture or clip."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return [(source.path, source.path.name) for source in resolve_input(name)]
+    inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    seen = [path for path in inside if kind_of(path) and not any(part[0] == "." for part in path.parts)]
+    if not seen:
+        raise MediaError("no picture or clip in this folder", where=folder)
+    return [(folder / path, path.as_posix()) for path in seen]
+
+
+def _examine(path: Path, name: str, *, known: Collection[str]) -> File:
+    try:
+        with path.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(f"cannot be read: {error.strerror}", where=path) from error
+    kind = kind_of(path)
+    if kind == "video":
+        frames = probe(path).frames
+        return File(path, name, kind, sha256, frames or 1)
+    if sha256 not in known:
+        read_image(path)
+    return File(path, name, kind, sha256)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts by file, or a list of which each path draws one; neither is no prompt at all."""
+
+    listed: tuple[str, ...] = ()
+    by_name: dict[str, str] | None = None
+    sidecars: bool = False
+
+    def of(self, file: File, draw: float) -> str | None:
+        """The prompt of a path.
+
+        Args:
+            file: where it starts.
+            draw: in [0, 1), chooses among the listed.
+
+        Raises:
+            ConfigError: a sidecar or an entry is missing.
+        """
+        if self.listed:
+            return self.listed[int(draw * len(self.listed))]
+        if self.by_name is not None:
+            for name in (file.name, file.path.name):
+                if name in self.by_name:
+                    return self.by_name[name]
+            raise ConfigError("a sample has no prompt", [("prompts", f"no entry for {file.name}")])
+        if self.sidecars:
+            path = file.path.with_suffix(".txt")
+            try:
+                return path.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError("a sample has no prompt", [("prompts", f"{path}: {error}")]) from error
+        return None
+
+
+def read_prompts(name: str) -> Prompts:
+    """What `prompts` means.
+
+    Raises:
+        ConfigError: no such file, or neither text nor lines of JSON.
+    """
+    if name == "none":
+        return Prompts()
+    if name == "sidecar":
+        return Prompts(sidecars=True)
+    path = Path(name).expanduser()
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if path.suffix != ".jsonl":
+            prompts = Prompts(tuple(line.strip() for line in lines))
+        else:
+            rows = [json.loads(line) for line in lines]
+            prompts = Prompts(by_name={row["file_name"]: str(row["text"]) for row in rows})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        expected = "none, sidecar, a .txt of one prompt per line, or a .jsonl of file_name and text"
+        raise ConfigError("no prompts here", [("prompts", f"{path}: {error}")], expected=expected) from error
+    if not lines:
+        raise ConfigError("no prompts here", [("prompts", f"{path} is empty")])
+    return prompts

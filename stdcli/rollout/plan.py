@@ -1,0 +1,159 @@
+"""What a build is going to do: the manifest, the samples, and what it takes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stdcli.bank.conditions import EXACT, content_hash
+from stdcli.bank.format import Manifest, level_json
+from stdcli.config.bank import BankConfig
+from stdcli.diffusion.levels import LevelError, Plan, make_path
+from stdcli.errors import ConfigError, ResourceError
+from stdcli.models.bundle import Bundle
+from stdcli.rollout.samples import Sample
+
+SIDES_PX = {"embedded": 256, "sd15": 512, "sdxl": 1024}
+"""Sides of pictures that the families were made for."""
+
+_ROW_BYTES = 450  # of a path's line in samples.jsonl and in its sidecar together, roughly
+
+
+def plan_path(config: BankConfig, bundle: Bundle) -> Plan:
+    """Every level that the teacher visits.
+
+    Raises:
+        ConfigError: strength and number of solver steps name no path.
+    """
+    strength = bundle.recipe.strength if config.strength is None else config.strength
+    try:
+        return make_path(bundle.schedule, num_solver_steps=config.num_solver_steps, strength=strength)
+    except LevelError as error:
+        raise ConfigError(str(error), hint="stdcli bank build --help") from error
+
+
+def guidance_range(config: BankConfig, bundle: Bundle) -> tuple[float, float]:
+    """Lowest and highest guidance of the paths."""
+    return config.guidance_range or (bundle.recipe.guidance, bundle.recipe.guidance)
+
+
+def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
+    """The manifest of the bank that is asked for.
+
+    Raises:
+        ConfigError: no such path or level, or a side that is no multiple of the model's.
+    """
+    plan = plan_path(config, bundle)
+    side_px = config.resolution or SIDES_PX.get(bundle.family, 512)
+    if side_px % bundle.multiple_px:
+        problem = f"{side_px} is not a multiple of {bundle.multiple_px}, as this model needs"
+        raise ConfigError("the resolution does not fit", [("resolution", problem)])
+    ids = {level.id for level in plan.levels}
+    kept = ids if config.keep_levels is None else {*config.keep_levels, max(ids), min(ids)}
+    if not kept <= ids:
+        problem = f"{', '.join(map(str, sorted(kept - ids)))} not in {min(ids)}..{max(ids)}"
+        raise ConfigError("no such level on this path", [("keep_levels", problem)])
+    low, high = guidance_range(config, bundle)
+    probe = torch.zeros(1, 3, bundle.multiple_px, bundle.multiple_px, device=bundle.device)
+    with torch.inference_mode():
+        channels = bundle.codec.encode(probe).shape[1]
+    cells = side_px // bundle.codec.factor
+    return Manifest(
+        model=dict(bundle.identity),
+        schedule=bundle.schedule.fingerprint(),
+        prediction=str(bundle.prediction),
+        levels=tuple(level_json(level) for level in plan.levels if level.id in kept),
+        strength=bundle.recipe.strength if config.strength is None else config.strength,
+        num_solver_steps=config.num_solver_steps,
+        solver=config.solver,
+        guidance={"min": low, "max": high, "form": "imagen"},
+        latent_shape=(channels, cells, cells),
+        resolution_px=side_px,
+        compute_dtype=str(bundle.dtype).removeprefix("torch."),
+        store_dtype=config.store_dtype,
+        start={"transform": config.start or bundle.recipe.start.transform},
+        seed=config.seed,
+        num_paths=num_paths,
+        shard_size=config.shard_size,
+    )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a bank takes.
+
+    Attributes:
+        path_bytes: of one path's states and clean latent.
+        total_bytes: of the whole bank.
+        evaluations: of the teacher per path.
+        forwards: of the teacher per path; guidance makes two of an evaluation.
+    """
+
+    path_bytes: int
+    total_bytes: int
+    evaluations: int
+    forwards: int
+
+
+def estimate(
+    manifest: Manifest, plan: Plan, samples: Sequence[Sample], probes: Sequence[dict[str, Tensor]]
+) -> Cost:
+    """Bytes and forwards of a bank.
+
+    Args:
+        manifest: of the bank.
+        plan: the teacher's path.
+        samples: of all paths.
+        probes: conditions of one or two paths that differ in prompt and style, if any do: what is equal in
+            both is taken to be equal in all.
+    """
+    item = torch.finfo(getattr(torch, manifest.store_dtype)).bits // 8
+    cells = 1
+    for side in manifest.latent_shape:
+        cells *= side
+    path_bytes = cells * item * (len(manifest.levels) + 1) + 4 + 8 + 8 + 8 * len(probes[0])
+    total = len(samples) * (path_bytes + _ROW_BYTES)
+    varying = fixed = 0
+    for name, value in probes[0].items():
+        size = value.numel() * (value.element_size() if name.endswith(EXACT) else item)
+        if len({content_hash(probe[name]) for probe in probes}) > 1:
+            varying += size
+        else:
+            fixed += size
+    for shard in range(manifest.num_shards):
+        paths = [samples[path] for path in manifest.paths_of(shard)]
+        kinds = {(s.prompt, s.style_sha256 or (s.style and s.sample_id)) for s in paths}
+        total += fixed + varying * len(kinds)
+    evaluations = plan.evaluations
+    guided = (manifest.guidance["min"], manifest.guidance["max"]) != (1, 1)
+    return Cost(path_bytes, total, evaluations, evaluations * (1 + guided))
+
+
+def check_space(root: Path, needed_bytes: int) -> None:
+    """Refuse what the disk cannot hold.
+
+    Raises:
+        ResourceError: it is too small.
+    """
+    folder = root
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise ResourceError(
+            "the disk is too small for the bank",
+            where=folder,
+            got=f"{free / 1e9:.2f} GB free",
+            expected=f"{needed_bytes / 1e9:.2f} GB",
+            hint="fewer --num-paths, --max-bytes, or --keep-levels",
+        )
+
+
+def fit_into(max_bytes: int, cost: Cost, count: int) -> int:
+    """How many of `count` paths stay below a size."""
+    return count if cost.total_bytes <= max_bytes else int(count * max_bytes / cost.total_bytes)

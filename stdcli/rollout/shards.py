@@ -1,0 +1,137 @@
+"""Building the shards of a planned bank, one after the other; the same command goes on.
+
+A shard is built by one worker, in batches that never reach into the next, and counts once its sidecar is in
+place; so a killed build loses at most one shard per worker, and the bytes of a shard depend neither on how
+many workers there are nor on how often they were stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stdcli.bank.files import BankFiles
+from stdcli.bank.format import SAMPLES, Manifest, finished, sidecar_name, write_manifest
+from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
+from stdcli.config.bank import BankConfig
+from stdcli.console import Console
+from stdcli.errors import BankCorruptError, ConfigError, Interrupted
+from stdcli.rollout.plan import Cost, check_space
+from stdcli.rollout.samples import Pictures, Sample
+from stdcli.rollout.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Work:
+    """A planned bank and what it takes to build it.
+
+    Attributes:
+        files: of the bank.
+        manifest: as planned.
+        samples: of all paths.
+        teacher: walks them.
+        pictures: what they start from.
+        config: the user's values, for the record and the batch size.
+        worker: (i, n): the shards k with k mod n = i are this run's.
+        console: told the progress.
+    """
+
+    files: BankFiles
+    manifest: Manifest
+    samples: Sequence[Sample]
+    teacher: Teacher
+    pictures: Pictures
+    config: BankConfig = field(kw_only=True)
+    worker: tuple[int, int] = field(kw_only=True)
+    console: Console = field(kw_only=True)
+
+    def run(self, cost: Cost) -> dict[str, Any]:
+        """Build what is missing.
+
+        Args:
+            cost: of the whole bank.
+
+        Returns:
+            `manifest` as it is now, `built` paths, `seconds` for them, and how many shards are `missing`.
+
+        Raises:
+            ConfigError: a file that is needed was not given.
+            BankError, ResourceError: the disk refuses, or is full.
+            NumericsError: a state is NaN or infinite.
+            Interrupted: Ctrl-C.
+        """
+        files, manifest = self.files, self.manifest
+        wanted = self._unfinished()
+        paths = [path for index in wanted for path in manifest.paths_of(index)]
+        if missing := self.pictures.missing([self.samples[path] for path in paths]):
+            raise ConfigError("files of this bank are gone", [("data", ", ".join(missing[:10]))])
+        check_space(files.root, cost.total_bytes * len(paths) // manifest.num_paths)
+        files.write_json("run.json", {"task": "bank", "config": self.config.model_dump(mode="json")})
+        files.write_lines(SAMPLES, [sample.to_json() for sample in self.samples])
+        write_manifest(files, manifest)
+        began_s, built = time.perf_counter(), 0
+        try:
+            with self.console.progress("paths", len(paths)) as progress:
+                for index in wanted:
+                    built += self._build(index)
+                    progress.advance(len(manifest.paths_of(index)))
+        except KeyboardInterrupt as error:
+            told = {"got": f"{built} paths built", "hint": "the same command goes on"}
+            raise Interrupted("interrupted", where=files.root, **told) from error
+        seconds = time.perf_counter() - began_s
+        every = range(manifest.num_shards)
+        missing = sum(shard_problem(files, manifest, k, deep=False) is not None for k in every)
+        if not missing:
+            manifest = finished(manifest)
+            write_manifest(files, manifest)
+        return {"manifest": manifest, "built": built, "seconds": seconds, "missing": missing}
+
+    def _unfinished(self) -> list[int]:
+        """This worker's shards that are not there, not whole, or of other samples."""
+        index, count = self.worker
+        mine = range(index, self.manifest.num_shards, count)
+        wanted = []
+        with self.console.progress("checking shards", len(mine)) as progress:
+            for k in mine:
+                problem = shard_problem(self.files, self.manifest, k, deep=True)
+                if problem is None and self._ids_there(k) != self._ids(k):
+                    problem = "holds other samples"
+                if problem:
+                    wanted.append(k)
+                    if self.files.exists(sidecar_name(k)):
+                        self.console.note(f"shard {k} is built again: {problem}")
+                progress.advance()
+        return wanted
+
+    def _ids(self, index: int) -> list[int]:
+        return [self.samples[path].sample_id for path in self.manifest.paths_of(index)]
+
+    def _ids_there(self, index: int) -> list[int]:
+        return [source["sample_id"] for source in self.files.read_json(sidecar_name(index))["sources"]]
+
+    def _build(self, index: int) -> int:
+        """Write one shard; what an earlier, shorter plan left of it is kept. Returns the paths walked."""
+        wanted = [self.samples[path] for path in self.manifest.paths_of(index)]
+        kept = self._shorter(index)
+        rest = wanted[len(kept) if kept else 0 :]
+        walked = self.teacher.walk(rest, self.pictures, batch_size=self.config.batch_size)
+        paths = join_paths([kept, walked]) if kept else walked
+        write_shard(self.files, self.manifest, index, paths)
+        return len(walked)
+
+    def _shorter(self, index: int) -> Paths | None:
+        """The paths of a whole shard that holds the first of the samples wanted, if there is one."""
+        if not self.files.exists(sidecar_name(index)):
+            return None
+        ids = self._ids(index)
+        try:
+            count = self.files.read_json(sidecar_name(index))["count"]
+            before = replace(self.manifest, num_paths=index * self.manifest.shard_size + count)
+            if not 0 < count < len(ids) or shard_problem(self.files, before, index, deep=True):
+                return None
+            paths = read_shard(self.files, index)
+        except (BankCorruptError, KeyError, TypeError):
+            return None
+        return paths if paths.sample_id.tolist() == ids[:count] else None

@@ -1,0 +1,203 @@
+"""Walking the teacher's paths: pictures and styles in, all states out.
+
+Legend: B paths of a batch, L stored levels, C latent channels, h w latent cells, S side of the pictures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stdcli.bank.shard import Paths, join_paths
+from stdcli.diffusion.levels import Level, Plan
+from stdcli.diffusion.noise import make_noise, noise_seed
+from stdcli.diffusion.sample import sample as walk
+from stdcli.diffusion.solvers import start_state
+from stdcli.errors import NumericsError
+from stdcli.media.arrays import resize
+from stdcli.media.tensors import to_tensor
+from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.start import Transform, encode_towards, measure
+from stdcli.rollout.samples import Pictures, Sample
+
+_KEPT_CONDITIONS = 256
+Row = dict[str, Tensor]
+
+
+@dataclass
+class Teacher:
+    """A model that paths are walked with.
+
+    Attributes:
+        bundle: the model.
+        plan: every level from the start down to level 0.
+        kept: ids of the levels that are stored.
+        transform: done to samples towards their styles.
+        store_dtype: of states and clean latents.
+        seed: of the noise.
+        side_px: S.
+        guided: whether any path has guidance.
+    """
+
+    bundle: Bundle
+    plan: Plan
+    kept: frozenset[int]
+    transform: Transform
+    store_dtype: torch.dtype
+    seed: int
+    side_px: int
+    guided: bool
+    _conditions: OrderedDict[tuple[str | None, str], tuple[Condition, Condition]] = field(
+        default_factory=OrderedDict
+    )
+
+    @torch.inference_mode()
+    def walk(self, samples: Sequence[Sample], pictures: Pictures, *, batch_size: int) -> Paths:
+        """The paths of some samples.
+
+        Args:
+            samples: whose paths.
+            pictures: where their pictures are.
+            batch_size: B.
+
+        Raises:
+            MediaError: a picture cannot be read any more.
+            NumericsError: a state is NaN or infinite; names the sample's file, the level and the dtype.
+        """
+        batches = [samples[k : k + batch_size] for k in range(0, len(samples), batch_size)]
+        return join_paths([self._walk(batch, pictures) for batch in batches])
+
+    def conditions(self, sample: Sample, pictures: Pictures) -> dict[str, Tensor]:
+        """What the bank stores of a path's conditions, by name."""
+        style = pictures.read_style(sample, pictures.read(sample))
+        return rows_of(self._condition(sample, style))
+
+    @torch.inference_mode()
+    def time_forward(self, *, batch_size: int) -> float:
+        """Seconds per evaluation and path, measured; the first, slower one is left out."""
+        cond, uncond = next(iter(self._conditions.values()))
+        probe = torch.zeros(1, 3, self.side_px, self.side_px, device=self.bundle.device)
+        x = self.bundle.codec.encode(probe).expand(batch_size, -1, -1, -1)
+        for _ in range(2):
+            began_s = time.perf_counter()
+            guidance = {"unconditional": uncond, "guidance": 2.0} if self.guided else {}
+            self.bundle.denoise(x, self.plan.levels[0], cond, **guidance).x0.cpu()
+        return (time.perf_counter() - began_s) / batch_size
+
+    def _walk(self, samples: Sequence[Sample], pictures: Pictures) -> Paths:
+        rgb = [pictures.read(sample) for sample in samples]
+        styles = [pictures.read_style(sample, picture) for sample, picture in zip(samples, rgb, strict=True)]
+        pairs = [self._condition(*pair) for pair in zip(samples, styles, strict=True)]
+        x0, start = self._encode(rgb, styles)
+        noise = torch.stack([make_noise(x0.shape[1:], self.seed, s.sample_id) for s in samples])
+        state = start_state(start, noise, self.plan.levels[0])
+        guidance = torch.tensor([s.guidance for s in samples], dtype=torch.float64)
+        cond, uncond = (_stack([pair[side] for pair in pairs]) for side in (0, 1))
+        states = self._states(state, cond, uncond, guidance, samples)
+        return Paths(
+            states=states,
+            x0=x0.to("cpu", self.store_dtype),
+            guidance=guidance.float(),
+            noise_seed=torch.tensor([noise_seed(self.seed, s.sample_id) for s in samples]),
+            sample_id=torch.tensor([s.sample_id for s in samples]),
+            conditions=[rows_of(pair) for pair in pairs],
+            sources=[sample.to_json() for sample in samples],
+        )
+
+    def _states(
+        self, start: Tensor, cond: Condition, uncond: Condition, guidance: Tensor, samples: Sequence[Sample]
+    ) -> Tensor:
+        """[B, L, C, h, w], as stored."""
+        states: list[Tensor] = []
+
+        def keep(index: int, level: Level, state: Tensor) -> None:
+            if level.id in self.kept:
+                states.append(state.to("cpu", self.store_dtype))
+
+        def denoise(x: Tensor, level: Level):
+            return self.bundle.denoise(x, level, cond, uncond if self.guided else None, guidance=guidance)
+
+        try:
+            walk(denoise, start, self.plan, schedule=self.bundle.schedule, on_step=keep)
+        except NumericsError as error:
+            if len(samples) > 1:  # find the one
+                for k, sample in enumerate(samples):
+                    one = slice(k, k + 1)
+                    alone = (_rows(cond, one), _rows(uncond, one), guidance[one])
+                    self._states(start[one], *alone, [sample])
+                raise
+            raise self._fault(error, samples[0], str(error.where)) from error
+        for state, id_ in zip(states, sorted(self.kept, reverse=True), strict=True):
+            bad = ~state.isfinite().flatten(1).all(1)
+            if bad.any():
+                raise self._fault(None, samples[int(bad.nonzero()[0])], f"level {id_}")
+        return torch.stack(states, 1)
+
+    def _fault(self, error: NumericsError | None, sample: Sample, where: str) -> NumericsError:
+        stored = str(self.store_dtype).removeprefix("torch.")
+        dtype = str(self.bundle.dtype).removeprefix("torch.")
+        return NumericsError(
+            "a state of a path is NaN or infinite" if error else f"a state does not fit into {stored}",
+            where=f"{sample.source}, {where}, teacher in {dtype}",
+            hint="--dtype float32, or a lower --guidance-range" if error else "--set store_dtype=float32",
+        )
+
+    def _encode(
+        self, rgb: Sequence[np.ndarray], styles: Sequence[np.ndarray | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Clean latents, and the same moved towards the styles: [B, C, h, w] each."""
+        codec, device = self.bundle.codec, self.bundle.device
+        pixels = torch.cat([to_tensor(picture) for picture in rgb])
+        x0 = codec.encode(pixels.to(device))
+        moved = x0.clone()
+        for k, style in enumerate(styles):
+            if style is not None and self.transform != "none":
+                one = slice(k, k + 1)
+                target = measure(codec, self._fit(style), self.transform, device=device)
+                moved[one] = encode_towards(codec, pixels[one], target, device=device)
+        return x0, moved
+
+    def _fit(self, style: np.ndarray) -> Tensor:
+        """A style picture at about the area of the samples, sides multiples of the model's."""
+        height, width = style.shape[:2]
+        scale, multiple = self.side_px / (height * width) ** 0.5, self.bundle.multiple_px
+        sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
+        return to_tensor(resize(style, *sides))
+
+    def _condition(self, sample: Sample, style: np.ndarray | None) -> tuple[Condition, Condition]:
+        is_own = sample.style is not None and sample.style_sha256 is None
+        key = sample.prompt, f"self {sample.sample_id}" if is_own else str(sample.style_sha256)
+        if key not in self._conditions:
+            self._conditions[key] = self.bundle.condition(
+                prompt=sample.prompt,
+                styles=[] if style is None else [Image.fromarray(style)],
+                size_px=(self.side_px, self.side_px),
+                guidance=2.0,  # whatever the path's own: the unconditional branch is stored too
+            )
+            if len(self._conditions) > _KEPT_CONDITIONS:
+                self._conditions.popitem(last=False)
+        return self._conditions[key]
+
+
+def rows_of(pair: tuple[Condition, Condition]) -> Row:
+    """Condition and unconditional of one path under the names that the bank stores."""
+    named = zip(("cond", "uncond"), pair, strict=True)
+    return {f"{side}.{name}": value[0].cpu() for side, one in named for name, value in one.tensors().items()}
+
+
+def _stack(conditions: Sequence[Condition]) -> Condition:
+    stacked = conditions[0]
+    for condition in conditions[1:]:
+        stacked = stacked.concat(condition)
+    return stacked
+
+
+def _rows(condition: Condition, which: slice) -> Condition:
+    return Condition.from_tensors({name: value[which] for name, value in condition.tensors().items()})
