@@ -1,0 +1,1 @@
+"""Banks of teacher trajectories: whole paths on disk, or one state per slot in memory."""
