@@ -1,0 +1,350 @@
+"""The paper's online bank: slots that walk down the teacher's paths while the student learns from them.
+
+A slot owns all that belongs to its path: clean latent, conditions, guidance and sample number. They change
+together, when the path ends. The module does not know what the conditions mean, nor networks, pictures or
+files: new samples and the teacher's step are handed in as functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stdcli.diffusion.levels import Level, Plan, pick_levels
+from stdcli.errors import NumericsError
+from stdcli.runtime.seeding import fold
+
+_CONDITION = "condition."
+_SLOTS = "slots."
+_COUNTERS = ("_drawn", "_rounds", "next_step", "stagger_steps", "teacher_steps")
+_FIXED = ("queue", "counters", "identity", "path")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a path begins.
+
+    Attributes:
+        x0: [C, h, w], clean latent.
+        state: [C, h, w] at the start level, alpha T(x0) + sigma noise.
+        conditions: name -> tensor of one row, of any dtype, without a batch dimension; those of the
+            unconditional branch too. Every start of a bank has the same names, shapes and dtypes.
+        guidance: of the whole path, in whatever form `Step` takes.
+    """
+
+    x0: Tensor
+    state: Tensor
+    conditions: Mapping[str, Tensor]
+    guidance: float
+
+
+Draw = Callable[[int], Start]
+"""Sample number -> its start; the same number always gives the same start."""
+
+Step = Callable[[Tensor, Level, Level, Mapping[str, Tensor], Tensor], Tensor]
+"""(states [B, C, h, w], their levels, the levels one below, conditions of [B, ...], guidance float64 [B] on
+the CPU) -> states one level down. Levels are of `pick_levels`. Must not write into what it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrajectoryBatch:
+    """States of B different paths, each with all that belongs to its own path.
+
+    Attributes:
+        states: [B, C, h, w], x_j.
+        next_states: [B, C, h, w], x_{j-1}: the guided teacher's step from `states`.
+        level_ids: int64 [B], j in 1..start level, on the CPU.
+        next_level_ids: int64 [B], j - 1.
+        x0: [B, C, h, w], clean latents.
+        conditions: name -> [B, ...].
+        guidance: float64 [B], on the CPU.
+        sample_numbers: int64 [B], on the CPU.
+    """
+
+    states: Tensor
+    next_states: Tensor
+    level_ids: Tensor
+    next_level_ids: Tensor
+    x0: Tensor
+    conditions: dict[str, Tensor]
+    guidance: Tensor
+    sample_numbers: Tensor
+
+
+class OnlineBank:
+    """M slots, one teacher step per item of a batch, nothing else to pay but the staggered start.
+
+    Before the first batch slot m walks m K // M of the path's K steps, so that the levels are spread evenly
+    over the path. Slots are drawn in rounds: each comes once per round, in a random order, so none starves,
+    and with rate 1 every level 1..K is an input exactly as often as any other. A path that comes to level 0
+    gives its slot to the next sample at once.
+
+    Batches depend on the seed, the rank, the sizes of the batches before and, if rate < 1, on the step
+    indices. `state` and `restore` carry a bank over an interruption bit for bit.
+
+    Args:
+        draw: makes samples. The k-th sample of a rank is number k x num_ranks + rank: ranks share none.
+        step: the guided teacher's jump one level down.
+        plan: of `make_path`: K levels with ids K down to 1, then level 0.
+        num_slots: M >= 1; 8 per item of a batch and more keep the items of a batch independent.
+        seed: base seed, in 0..2^63-1.
+        rank: in 0..num_ranks-1.
+        num_ranks: >= 1.
+        rate: the paper's rho in [0, 1]: how often an item continues the path of its slot. Otherwise a new
+            path takes the slot and starts at the start level. With rate 0 the start is not staggered.
+        dtype: of states and x0 as kept and returned; conditions keep their own.
+        device: of states, x0 and conditions.
+
+    Attributes:
+        next_step: the lowest step index that `batch` still takes.
+        stagger_steps: states moved one level down by the teacher for the staggered start.
+        teacher_steps: the same in all, the staggered start included.
+
+    Raises:
+        ValueError: an argument is out of range, or the plan leaves levels out.
+    Source: STD (trajectory bank); Song 2021 for the path.
+    """
+
+    def __init__(
+        self,
+        draw: Draw,
+        step: Step,
+        *,
+        plan: Plan,
+        num_slots: int,
+        seed: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+        rate: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        ids = [level.id for level in plan.levels]
+        if ids != list(range(plan.evaluations, -1, -1)):
+            raise ValueError(f"a bank walks every level down to 0, and this path visits {ids}")
+        if num_slots < 1:
+            raise ValueError(f"a bank needs at least one slot, not {num_slots}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed} is not in 0..2^63-1")
+        if not 0 <= rank < num_ranks:
+            raise ValueError(f"rank {rank} is not in 0..{num_ranks - 1}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate {rate} is not in [0, 1]")
+        if not dtype.is_floating_point:
+            raise ValueError(f"states cannot be kept in {dtype}")
+        self.num_slots, self.rate = num_slots, rate
+        self.next_step = self.stagger_steps = self.teacher_steps = 0
+        self._draw, self._step = draw, step
+        self._seed, self._rank, self._num_ranks = seed, rank, num_ranks
+        self._dtype, self._device = dtype, torch.device(device)
+        self._start_id = plan.evaluations
+        self._table = plan.levels[::-1]
+        self._columns: dict[str, Tensor] = {}
+        self._drawn = self._rounds = 0
+        self._queue = torch.empty(0, dtype=torch.int64)
+
+    @torch.no_grad()
+    def batch(self, step_index: int, batch_size: int) -> TrajectoryBatch:
+        """States of `batch_size` different slots, moved one level down by the teacher.
+
+        Args:
+            step_index: at least `next_step`: a bank does not go back.
+            batch_size: B in 1..M; the staggered start takes the first one's for its own batches.
+
+        Returns:
+            A batch that shares no memory with the bank. When anything raises, the bank is as before.
+
+        Raises:
+            ValueError: an argument is out of range, or a start or the teacher's states do not fit the others.
+            NumericsError: the teacher's states hold NaN or infinity as kept; names sample and level.
+        """
+        if step_index < self.next_step:
+            raise ValueError(f"the bank is past step {step_index}; the next is {self.next_step}")
+        if not 1 <= batch_size <= self.num_slots:
+            raise ValueError(f"batches of {batch_size} are not in 1..{self.num_slots}, the bank's slots")
+        if not self._columns:
+            self._fill(batch_size)
+        before = self._queue, self._rounds, self._drawn, self.teacher_steps
+        try:
+            batch = self._next_batch(step_index, batch_size)
+        except BaseException:
+            self._queue, self._rounds, self._drawn, self.teacher_steps = before
+            raise
+        self.next_step = step_index + 1
+        return batch
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a checkpoint needs: CPU tensors that share no memory with the bank."""
+        counters = [getattr(self, name) for name in _COUNTERS]
+        state = {f"{_SLOTS}{name}": column for name, column in self._columns.items()}
+        state |= {"queue": self._queue, "counters": torch.tensor(counters), **self._identity()}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken.
+
+        Raises:
+            ValueError: it is of a bank with another path, seed, rank, number of ranks or slots, or dtype, or
+                incomplete. The bank is as before then.
+        """
+        missing = set(_FIXED) - set(state)
+        if missing:
+            raise ValueError(f"the bank's state lacks {', '.join(sorted(missing))}")
+        for name, ours in self._identity().items():
+            if not torch.equal(state[name], ours):
+                raise ValueError(f"another bank's state: {name} {state[name].tolist()}, not {ours.tolist()}")
+        columns = {name.removeprefix(_SLOTS): state[name] for name in state if name.startswith(_SLOTS)}
+        self._check_columns(columns)
+        if state["counters"].shape != (len(_COUNTERS),):
+            raise ValueError(f"{state['counters'].numel()} counters are not the bank's {len(_COUNTERS)}")
+        self._columns = {name: column.to(self._place(name), copy=True) for name, column in columns.items()}
+        self._queue = state["queue"].to("cpu", copy=True)
+        for name, value in zip(_COUNTERS, state["counters"].tolist(), strict=True):
+            setattr(self, name, value)
+
+    def _next_batch(self, step_index: int, batch_size: int) -> TrajectoryBatch:
+        """The batch itself. Columns change last."""
+        slots = self._choose(batch_size)
+        rows = {name: _at(column, slots) for name, column in self._columns.items()}
+        generator = fold(self._seed, "online bank", "rate", self._rank, step_index)
+        is_new = torch.rand(batch_size, generator=generator, dtype=torch.float64) >= self.rate
+        rows = self._with_starts(rows, is_new)
+        moved = self._moved(rows)
+        kept = self._with_starts(moved, moved["level_ids"] == 0)
+        _put(self._columns, slots, kept)
+        return TrajectoryBatch(
+            states=rows["states"],
+            next_states=moved["states"],
+            level_ids=rows["level_ids"],
+            next_level_ids=moved["level_ids"],
+            x0=rows["x0"],
+            conditions=_conditions(rows),
+            guidance=rows["guidance"],
+            sample_numbers=rows["sample_numbers"],
+        )
+
+    def _identity(self) -> dict[str, Tensor]:
+        path = [[level.t, level.alpha, level.sigma] for level in self._table]
+        return {
+            "identity": torch.tensor([self._seed, self._rank, self._num_ranks, self.num_slots]),
+            "path": torch.tensor(path, dtype=torch.float64),
+        }
+
+    def _check_columns(self, columns: Mapping[str, Tensor]) -> None:
+        if not columns:
+            return
+        missing = {"states", "x0", "level_ids", "guidance", "sample_numbers"} - set(columns)
+        if missing:
+            raise ValueError(f"the bank's state lacks {', '.join(sorted(missing))}")
+        for name, column in columns.items():
+            if len(column) != self.num_slots:
+                raise ValueError(f"the bank has {self.num_slots} slots, and {name} has {len(column)} rows")
+        if columns["states"].dtype != self._dtype:
+            raise ValueError(f"states were kept in {columns['states'].dtype}, and now it is {self._dtype}")
+
+    def _place(self, name: str) -> torch.device:
+        """Where a column is kept: what decides about the flow of work on the CPU, tensors on the device."""
+        is_small = name in ("level_ids", "guidance", "sample_numbers")
+        return torch.device("cpu") if is_small else self._device
+
+    def _fill(self, batch_size: int) -> None:
+        """Give every slot a path, and spread them over the levels."""
+        self._drawn = self.teacher_steps = 0  # whatever an earlier attempt counted before it failed
+        rows = self._starts(self.num_slots)
+        depths = torch.arange(self.num_slots) * self._start_id // self.num_slots
+        if self.rate == 0:
+            depths.zero_()
+        for depth in range(1, int(depths.max()) + 1):
+            for slots in torch.nonzero(depths >= depth).flatten().split(batch_size):
+                _put(rows, slots, self._moved({name: _at(column, slots) for name, column in rows.items()}))
+        self.stagger_steps = self.teacher_steps
+        self._columns = rows
+
+    def _choose(self, count: int) -> Tensor:
+        """`count` different slots, int64: what is left of this round, then the first of the next."""
+        left = self._queue
+        if len(left) < count:
+            generator = fold(self._seed, "online bank", "round", self._rank, self._rounds)
+            order = torch.randperm(self.num_slots, generator=generator)
+            self._rounds += 1
+            early = order[~torch.isin(order, left)][: count - len(left)]
+            self._queue = order[~torch.isin(order, early)]
+            return torch.cat([left, early])
+        self._queue = left[count:]
+        return left[:count]
+
+    def _starts(self, count: int) -> dict[str, Tensor]:
+        """Columns of the next `count` samples, at the start level."""
+        numbers = [(self._drawn + k) * self._num_ranks + self._rank for k in range(count)]
+        rows = [self._start_row(number) for number in numbers]
+        wanted = {name: (column.dtype, column.shape[1:]) for name, column in self._columns.items()}
+        for number, row in zip(numbers, rows, strict=True):
+            form = {name: (value.dtype, value.shape) for name, value in row.items()}
+            wanted = wanted or form
+            if form != wanted:
+                raise ValueError(
+                    f"the start of sample {number} has other names, shapes or dtypes than others"
+                )
+        self._drawn += count
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _start_row(self, number: int) -> dict[str, Tensor]:
+        """One row of every column."""
+        start = self._draw(number)
+        if start.state.shape != start.x0.shape:
+            raise ValueError(f"sample {number}: state {tuple(start.state.shape)}, x0 {tuple(start.x0.shape)}")
+        conditions = {f"{_CONDITION}{name}": row.to(self._device) for name, row in start.conditions.items()}
+        return {
+            "states": start.state.to(self._device, self._dtype),
+            "x0": start.x0.to(self._device, self._dtype),
+            "level_ids": torch.tensor(self._start_id),
+            "guidance": torch.tensor(start.guidance, dtype=torch.float64),
+            "sample_numbers": torch.tensor(number),
+            **conditions,
+        }
+
+    def _with_starts(self, rows: dict[str, Tensor], chosen: Tensor) -> dict[str, Tensor]:
+        """Rows with new samples where bool [B] `chosen` is set; rows handed out before stay as they are."""
+        where = torch.nonzero(chosen).flatten()
+        if not len(where):
+            return rows
+        starts = self._starts(len(where))
+        return {name: row.index_put((where.to(row.device),), starts[name]) for name, row in rows.items()}
+
+    def _moved(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rows after one teacher step each."""
+        ids, states = rows["level_ids"], rows["states"]
+        level, next_level = pick_levels(self._table, ids), pick_levels(self._table, ids - 1)
+        made = self._step(states, level, next_level, _conditions(rows), rows["guidance"])
+        if made.shape != states.shape:
+            raise ValueError(f"the teacher made {tuple(made.shape)} of states {tuple(states.shape)}")
+        # a copy: what a step returns may be its own buffer, its input, or of inference mode
+        made = made.to(self._device, self._dtype, copy=True)
+        is_finite = torch.isfinite(made).flatten(1).all(1).cpu()
+        if not bool(is_finite.all()):
+            first = int(torch.nonzero(~is_finite)[0])
+            raise NumericsError(
+                "the teacher's states hold NaN or infinity",
+                where=f"sample {int(rows['sample_numbers'][first])}, level {int(ids[first])} to the next",
+                got=f"{int((~is_finite).sum())} of {len(is_finite)} states not finite in {self._dtype}",
+                expected="finite values",
+                hint="keep states in float32, or use a lower guidance",
+            )
+        self.teacher_steps += len(ids)
+        return {**rows, "states": made, "level_ids": ids - 1}
+
+
+def _at(column: Tensor, slots: Tensor) -> Tensor:
+    return column[slots.to(column.device)]
+
+
+def _put(columns: dict[str, Tensor], slots: Tensor, rows: dict[str, Tensor]) -> None:
+    for name, column in columns.items():
+        column[slots.to(column.device)] = rows[name]
+
+
+def _conditions(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(_CONDITION): row for name, row in rows.items() if name.startswith(_CONDITION)}
