@@ -24,8 +24,8 @@ from stdcli.cli.options import (
     make_console,
 )
 from stdcli.cli.usage import make_group
-from stdcli.config.bank import parse_worker
 from stdcli.config.load import resolve
+from stdcli.config.quantities import parse_worker
 from stdcli.errors import BankCorruptError, ConfigError
 
 app = make_group("bank", "Keep a teacher's paths on disk, for students to learn from.")
@@ -47,7 +47,7 @@ def build(
         typer.Option("--data", metavar="DIR|FILE", help="Pictures and clips; may be repeated."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME", help="The teacher. [default: embedded]")
+        str | None, typer.Option("--model", metavar="NAME", help="The teacher. [default: embedded]")
     ] = None,
     strength: Annotated[
         float | None,
@@ -117,7 +117,7 @@ def build(
     \b
     Examples:
       stdcli bank build --data photos/ --style-data art/ -o banks/art
-      stdcli bank build --data photos/ --model ./sdxl --guidance-range 5:7 --prompts sidecar -o banks/sdxl
+      stdcli bank build --data photos/ --model ./sdxl --guidance-range 5:7 -o banks/sdxl
       stdcli bank build --config banks/art/run.json --worker 2/8 -o banks/art
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from stdcli.config.quantities import read_bytes
 from stdcli.config.schema import Device, Dtype, Section, Seed, Steps, Strength, Text, Texts, split_numbers
@@ -23,8 +22,9 @@ def _split_range(value: Any) -> Any:
     return [value, value] if isinstance(value, int | float) else value
 
 
-def _read_bytes(value: Any) -> Any:
-    return read_bytes(value) if isinstance(value, str) else value
+def _check_size(value: str) -> str:
+    read_bytes(value)
+    return value
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -32,6 +32,7 @@ GuidanceRange = Annotated[
     tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_split_range)
 ]
 Levels = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(split_numbers)]
+Size = Annotated[Text, AfterValidator(_check_size)]
 StoreDtype = Literal["float16", "bfloat16", "float32"]
 
 
@@ -53,7 +54,7 @@ class BankConfig(Section):
     """Guidance in the form of diffusers, one value or LOW:HIGH, of which each path draws one."""
     num_paths: Count | None = None
     """Paths in all; more than there are samples repeats them with other noise. Else one per sample."""
-    max_bytes: Annotated[int, Field(ge=1), BeforeValidator(_read_bytes)] | None = None
+    max_bytes: Size | None = None
     """Largest bank, such as 20GB; fewer paths are built if need be."""
     prompts: Text = "none"
     """'none', 'sidecar' (PICTURE.txt), a .txt of one prompt per line, of which each path draws one, or a
@@ -82,16 +83,3 @@ class BankConfig(Section):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.guidance_range is not None and self.guidance_range[0] > self.guidance_range[1]:
             yield "guidance_range", "the first value is above the second"
-
-
-def parse_worker(text: str) -> tuple[int, int]:
-    """ "2/8" -> (2, 8), the third of eight.
-
-    Raises:
-        ValueError: not i/n with 0 <= i < n.
-    """
-    found = re.fullmatch(r"(\d+)/(\d+)", text)
-    worker = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not worker[0] < worker[1]:
-        raise ValueError(f"{text!r} is not I/N with 0 <= I < N, such as 0/4")
-    return worker

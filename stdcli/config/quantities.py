@@ -44,3 +44,16 @@ def read_bytes(text: str) -> int:
     number, prefix, binary = found.groups()
     power = 1 + "kmgt".index(prefix.lower()) if prefix else 0
     return round(float(number) * (1024 if binary else 1000) ** power)
+
+
+def parse_worker(text: str) -> tuple[int, int]:
+    """ "2/8" -> (2, 8), the third of eight.
+
+    Raises:
+        ValueError: not i/n with 0 <= i < n.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    worker = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not worker[0] < worker[1]:
+        raise ValueError(f"{text!r} is not I/N with 0 <= I < N, such as 0/4")
+    return worker

@@ -19,6 +19,7 @@ from stdcli.bank.format import (
     read_manifest,
 )
 from stdcli.config.bank import SELF, BankConfig
+from stdcli.config.quantities import read_bytes
 from stdcli.console import Console
 from stdcli.errors import (
     BankCorruptError,
@@ -34,7 +35,6 @@ from stdcli.rollout.plan import (
     Cost,
     describe,
     estimate,
-    fit_into,
     guidance_range,
     plan_path,
 )
@@ -110,16 +110,12 @@ def build_bank(
     _check_kind(files, manifest, out)
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)
     teacher = _teacher(manifest, config, bundle)
-    cost = estimate(manifest, teacher.plan, samples, _probes(teacher, samples, pictures))
-    if config.max_bytes is not None and cost.total_bytes > config.max_bytes:
-        fitting = max(len(existing), fit_into(config.max_bytes, cost, len(samples)))
-        if fitting < 1:
-            problem = f"one path takes {cost.path_bytes} bytes"
-            raise ConfigError("no path fits", [("max_bytes", problem)])
-        console.note(f"{fitting} of {len(samples)} paths fit into {config.max_bytes / 1e9:.2f} GB")
-        samples = samples[:fitting]
-        manifest = replace(manifest, num_paths=fitting)
-        cost = estimate(manifest, teacher.plan, samples, _probes(teacher, samples, pictures))
+    probes = _probes(teacher, samples, pictures)
+    cost = estimate(manifest, teacher.plan, samples, probes)
+    if config.max_bytes is not None:
+        count = max(len(existing), _fitting(cost, len(samples), config.max_bytes, console))
+        samples, manifest = samples[:count], replace(manifest, num_paths=count)
+        cost = estimate(manifest, teacher.plan, samples, probes)
     _tell(console, manifest, cost, teacher, config)
     if dry_run:
         return Built(manifest, cost, built=0, seconds=0.0, missing=manifest.num_shards)
@@ -155,6 +151,18 @@ def _find(config: BankConfig, existing: Sequence[Sample], console: Console) -> t
     if clips:
         raise MediaError("a style is a picture, not a clip", where=clips[0].path)
     return found, styles.files if styles else ()
+
+
+def _fitting(cost: Cost, count: int, max_bytes: str, console: Console) -> int:
+    """How many of `count` paths stay below a size."""
+    limit = read_bytes(max_bytes)
+    if cost.total_bytes <= limit:
+        return count
+    fitting = int(count * limit / cost.total_bytes)
+    if fitting < 1:
+        raise ConfigError("no path fits", [("max_bytes", f"one path takes {cost.path_bytes} bytes")])
+    console.note(f"{fitting} of {count} paths fit into {max_bytes}")
+    return fitting
 
 
 def _check_kind(files: BankFiles, manifest: Manifest, out: Path) -> None:

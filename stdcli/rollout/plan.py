@@ -152,8 +152,3 @@ def check_space(root: Path, needed_bytes: int) -> None:
             expected=f"{needed_bytes / 1e9:.2f} GB",
             hint="fewer --num-paths, --max-bytes, or --keep-levels",
         )
-
-
-def fit_into(max_bytes: int, cost: Cost, count: int) -> int:
-    """How many of `count` paths stay below a size."""
-    return count if cost.total_bytes <= max_bytes else int(count * max_bytes / cost.total_bytes)

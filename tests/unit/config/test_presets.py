@@ -38,7 +38,7 @@ def test_names_with_and_without_the_task() -> None:
 
 
 def test_the_preset_of_another_task_is_not_found() -> None:
-    with pytest.raises(ConfigError, match="there are none"):
+    with pytest.raises(ConfigError, match="valid: bank/"):
         find_preset("stylize/embedded-fast-ish", task="bank")
 
 
