@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from stdcli.rollout.plan import (
     guidance_range,
     plan_path,
 )
-from stdcli.rollout.samples import Pictures, Sample, draw_samples
+from stdcli.rollout.samples import Pictures, Sample, draw_samples, make_sample
 from stdcli.rollout.shards import Work
 from stdcli.rollout.teacher import Teacher
 
@@ -98,14 +99,14 @@ def build_bank(
     )  # fmt: skip
     console.note(f"{bundle.name}: {bundle.dtype_reason}")
     wanted = max(config.num_paths or len(found.files), len(existing))
-    drawn: dict[str, Any] = {
-        "existing": existing,
-        "guidance_range": guidance_range(config, bundle),
-        "prompts": prompts,
-        "styles": SELF if config.style_data == SELF else styles or None,
-        "seed": config.seed,
-    }
-    samples = draw_samples(found.files, count=wanted, **drawn)
+    make = partial(
+        make_sample,
+        guidance_range=guidance_range(config, bundle),
+        prompts=prompts,
+        styles=SELF if config.style_data == SELF else styles or None,
+        seed=config.seed,
+    )
+    samples = draw_samples(found.files, count=wanted, existing=existing, make=make)
     manifest = describe(config, bundle, num_paths=len(samples))
     _check_kind(files, manifest, out)
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)

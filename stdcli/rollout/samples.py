@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -60,22 +61,20 @@ class Sample:
         return cls(**row | {"crop": tuple(row["crop"]), "style_crop": tuple(row["style_crop"])})
 
 
-def draw_samples(
-    files: Sequence[File],
+def make_sample(
+    file: File,
+    repeat: int,
     *,
-    count: int,
-    existing: Sequence[Sample],
     guidance_range: tuple[float, float],
     prompts: Prompts,
     styles: Sequence[File] | str | None,
     seed: int,
-) -> list[Sample]:
-    """The samples there are, and new ones up to `count`: each file once, then each again.
+) -> Sample:
+    """Everything about one path, drawn from its identity.
 
     Args:
-        files: to start from.
-        count: samples in all.
-        existing: samples that a bank has; they stay, in their places.
+        file: where it starts.
+        repeat: how many paths start from the file before this one.
         guidance_range: lowest and highest guidance.
         prompts: of the files.
         styles: style pictures, "self", or None.
@@ -84,43 +83,48 @@ def draw_samples(
     Raises:
         ConfigError: a prompt is missing.
     """
+    id_ = sample_id(file.sha256, repeat)
+    draws = torch.rand(8, generator=fold(seed, "sample", id_), dtype=torch.float64).tolist()
+    low, high = guidance_range
+    is_given = not isinstance(styles, str | None)
+    style = styles[int(draws[5] * len(styles))] if is_given else None
+    return Sample(
+        sample_id=id_,
+        source=file.name,
+        sha256=file.sha256,
+        repeat=repeat,
+        frame=int(draws[1] * file.frames),
+        crop=(draws[2], draws[3]),
+        guidance=low + (high - low) * draws[0],
+        prompt=prompts.of(file, draws[4]),
+        style=style.name if style else styles,
+        style_sha256=style.sha256 if style else None,
+        style_crop=(draws[6], draws[7]),
+    )
+
+
+def draw_samples(
+    files: Sequence[File], *, count: int, existing: Sequence[Sample], make: Callable[[File, int], Sample]
+) -> list[Sample]:
+    """The samples there are, and new ones up to `count`: each file once, then each again.
+
+    Args:
+        files: to start from.
+        count: samples in all.
+        existing: samples that a bank has; they stay, in their places.
+        make: (file, repeat) -> its sample.
+
+    Raises:
+        ConfigError: a prompt is missing.
+    """
     samples = list(existing)
     taken = {sample.sample_id for sample in samples}
-    for file, repeat in _rounds(files):
-        if len(samples) >= count:
-            return samples
-        id_ = sample_id(file.sha256, repeat)
-        if id_ in taken:
-            continue
-        draws = torch.rand(8, generator=fold(seed, "sample", id_), dtype=torch.float64).tolist()
-        low, high = guidance_range
-        style = styles
-        if not isinstance(styles, str | None):
-            style = styles[int(draws[5] * len(styles))]
-        is_file = isinstance(style, File)
-        samples.append(
-            Sample(
-                sample_id=id_,
-                source=file.name,
-                sha256=file.sha256,
-                repeat=repeat,
-                frame=int(draws[1] * file.frames),
-                crop=(draws[2], draws[3]),
-                guidance=low + (high - low) * draws[0],
-                prompt=prompts.of(file, draws[4]),
-                style=style.name if is_file else style,
-                style_sha256=style.sha256 if is_file else None,
-                style_crop=(draws[6], draws[7]),
-            )
-        )
-    return samples
-
-
-def _rounds(files: Sequence[File]) -> Iterator[tuple[File, int]]:
-    repeat = 0
-    while True:
-        yield from ((file, repeat) for file in files)
-        repeat += 1
+    for repeat in itertools.count():
+        for file in files:
+            if len(samples) >= count:
+                return samples
+            if sample_id(file.sha256, repeat) not in taken:
+                samples.append(make(file, repeat))
 
 
 class Pictures:

@@ -18,6 +18,7 @@ from torch import Tensor
 from stdcli.bank.shard import Paths, join_paths
 from stdcli.diffusion.levels import Level, Plan
 from stdcli.diffusion.noise import make_noise, noise_seed
+from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample as walk
 from stdcli.diffusion.solvers import start_state
 from stdcli.errors import NumericsError
@@ -29,6 +30,23 @@ from stdcli.rollout.samples import Pictures, Sample
 
 _KEPT_CONDITIONS = 256
 Row = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Paths at their start.
+
+    Attributes:
+        x0: [B, C, h, w] float32, clean latents, untransformed.
+        state: the same at the start level: alpha T(x0) + sigma noise.
+        conditions: per path, condition and unconditional.
+        guidance: float64 [B], on the CPU.
+    """
+
+    x0: Tensor
+    state: Tensor
+    conditions: Sequence[tuple[Condition, Condition]]
+    guidance: Tensor
 
 
 @dataclass
@@ -58,7 +76,7 @@ class Teacher:
         default_factory=OrderedDict
     )
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def walk(self, samples: Sequence[Sample], pictures: Pictures, *, batch_size: int) -> Paths:
         """The paths of some samples.
 
@@ -79,7 +97,7 @@ class Teacher:
         style = pictures.read_style(sample, pictures.read(sample))
         return rows_of(self._condition(sample, style))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def time_forward(self, *, batch_size: int) -> float:
         """Seconds per evaluation and path, measured; the first, slower one is left out."""
         cond, uncond = next(iter(self._conditions.values()))
@@ -92,24 +110,41 @@ class Teacher:
         return (time.perf_counter() - began_s) / batch_size
 
     def _walk(self, samples: Sequence[Sample], pictures: Pictures) -> Paths:
-        rgb = [pictures.read(sample) for sample in samples]
-        styles = [pictures.read_style(sample, picture) for sample, picture in zip(samples, rgb, strict=True)]
-        pairs = [self._condition(*pair) for pair in zip(samples, styles, strict=True)]
-        x0, start = self._encode(rgb, styles)
-        noise = torch.stack([make_noise(x0.shape[1:], self.seed, s.sample_id) for s in samples])
-        state = start_state(start, noise, self.plan.levels[0])
-        guidance = torch.tensor([s.guidance for s in samples], dtype=torch.float64)
-        cond, uncond = (_stack([pair[side] for pair in pairs]) for side in (0, 1))
-        states = self._states(state, cond, uncond, guidance, samples)
+        begun = self.begin(samples, pictures)
+        cond, uncond = (_stack([pair[side] for pair in begun.conditions]) for side in (0, 1))
         return Paths(
-            states=states,
-            x0=x0.to("cpu", self.store_dtype),
-            guidance=guidance.float(),
+            states=self._states(begun.state, cond, uncond, begun.guidance, samples),
+            x0=begun.x0.to("cpu", self.store_dtype),
+            guidance=begun.guidance.float(),
             noise_seed=torch.tensor([noise_seed(self.seed, s.sample_id) for s in samples]),
             sample_id=torch.tensor([s.sample_id for s in samples]),
-            conditions=[rows_of(pair) for pair in pairs],
+            conditions=[rows_of(pair) for pair in begun.conditions],
             sources=[sample.to_json() for sample in samples],
         )
+
+    @torch.no_grad()
+    def begin(self, samples: Sequence[Sample], pictures: Pictures) -> Begun:
+        """Where paths begin.
+
+        Raises:
+            MediaError: a picture cannot be read any more.
+        """
+        rgb = [pictures.read(sample) for sample in samples]
+        styles = [pictures.read_style(sample, picture) for sample, picture in zip(samples, rgb, strict=True)]
+        x0, start = self._encode(rgb, styles)
+        noise = torch.stack([make_noise(x0.shape[1:], self.seed, s.sample_id) for s in samples])
+        return Begun(
+            x0=x0,
+            state=start_state(start, noise, self.plan.levels[0]),
+            conditions=[self._condition(*pair) for pair in zip(samples, styles, strict=True)],
+            guidance=torch.tensor([s.guidance for s in samples], dtype=torch.float64),
+        )
+
+    def denoise(
+        self, x: Tensor, level: Level, cond: Condition, uncond: Condition, guidance: Tensor
+    ) -> Denoised:
+        """The guided teacher; guidance float64 [B]. Without any guidance one forward, else two."""
+        return self.bundle.denoise(x, level, cond, uncond if self.guided else None, guidance=guidance)
 
     def _states(
         self, start: Tensor, cond: Condition, uncond: Condition, guidance: Tensor, samples: Sequence[Sample]
@@ -121,8 +156,8 @@ class Teacher:
             if level.id in self.kept:
                 states.append(state.to("cpu", self.store_dtype))
 
-        def denoise(x: Tensor, level: Level):
-            return self.bundle.denoise(x, level, cond, uncond if self.guided else None, guidance=guidance)
+        def denoise(x: Tensor, level: Level) -> Denoised:
+            return self.denoise(x, level, cond, uncond, guidance)
 
         try:
             walk(denoise, start, self.plan, schedule=self.bundle.schedule, on_step=keep)
