@@ -13,7 +13,6 @@ from itertools import islice
 import numpy as np
 
 from stdcli.apply.job import SEGMENT_FRAMES, Job
-from stdcli.apply.pipeline import WriteBehind, read_ahead
 from stdcli.apply.sinks import Sink
 from stdcli.console import Progress
 from stdcli.errors import Interrupted, MediaError
@@ -22,6 +21,7 @@ from stdcli.media.sequence import iter_sequence
 from stdcli.media.sources import is_pattern
 from stdcli.media.video import iter_frames
 from stdcli.runtime.interrupt import deferred_interrupt
+from stdcli.runtime.pipeline import WriteBehind, read_ahead
 
 READ_THROUGH_PX = 50_000_000
 """A clip of fewer pixels is read through sooner than ffmpeg is started for each sample."""

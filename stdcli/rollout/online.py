@@ -40,7 +40,8 @@ def make_online_bank(
     """
 
     def draw(number: int) -> Start:
-        begun = teacher.begin([sample_of(number)], pictures)
+        sample = sample_of(number)
+        begun = teacher.begin([sample], pictures.load([sample]))
         rows = rows_of(begun.conditions[0])
         return Start(begun.x0[0], begun.state[0], rows, float(begun.guidance[0]))
 

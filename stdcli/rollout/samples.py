@@ -127,6 +127,10 @@ def draw_samples(
                 samples.append(make(file, repeat))
 
 
+Loaded = tuple[list[np.ndarray], list[np.ndarray | None]]
+"""Pictures uint8 [S, S, 3] of some samples, and their style pictures uint8 [H, W, 3]."""
+
+
 class Pictures:
     """The pictures of samples, from files found by their content.
 
@@ -146,6 +150,12 @@ class Pictures:
         sources = {s.source for s in samples if s.sha256 not in self._files}
         styles = {s.style for s in samples if s.style_sha256 and s.style_sha256 not in self._styles}
         return sorted(sources | styles)
+
+    def load(self, samples: Sequence[Sample]) -> Loaded:
+        """The squares of samples, and their style pictures or None. Raises as `read`."""
+        squares = [self.read(sample) for sample in samples]
+        pairs = zip(samples, squares, strict=True)
+        return squares, [self.read_style(*pair) for pair in pairs]
 
     def read(self, sample: Sample) -> np.ndarray:
         """The square that a path starts from, uint8 [S, S, 3].

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +27,8 @@ from stdcli.media.arrays import resize
 from stdcli.media.tensors import to_tensor
 from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Transform, encode_towards, measure
-from stdcli.rollout.samples import Pictures, Sample
+from stdcli.rollout.samples import Loaded, Pictures, Sample
+from stdcli.runtime.pipeline import read_ahead
 
 _KEPT_CONDITIONS = 256
 Row = dict[str, Tensor]
@@ -90,11 +92,13 @@ class Teacher:
             NumericsError: a state is NaN or infinite; names the sample's file, the level and the dtype.
         """
         batches = [samples[k : k + batch_size] for k in range(0, len(samples), batch_size)]
-        return join_paths([self._walk(batch, pictures) for batch in batches])
+        loaded = ((batch, pictures.load(batch)) for batch in batches)
+        with closing(read_ahead(loaded, 1)) as ready:
+            return join_paths([self._walk(*item) for item in ready])
 
     def conditions(self, sample: Sample, pictures: Pictures) -> dict[str, Tensor]:
         """What the bank stores of a path's conditions, by name."""
-        style = pictures.read_style(sample, pictures.read(sample))
+        _, (style,) = pictures.load([sample])
         return rows_of(self._condition(sample, style))
 
     @torch.no_grad()
@@ -109,8 +113,8 @@ class Teacher:
             self.bundle.denoise(x, self.plan.levels[0], cond, **guidance).x0.cpu()
         return (time.perf_counter() - began_s) / batch_size
 
-    def _walk(self, samples: Sequence[Sample], pictures: Pictures) -> Paths:
-        begun = self.begin(samples, pictures)
+    def _walk(self, samples: Sequence[Sample], loaded: Loaded) -> Paths:
+        begun = self.begin(samples, loaded)
         cond, uncond = (_stack([pair[side] for pair in begun.conditions]) for side in (0, 1))
         return Paths(
             states=self._states(begun.state, cond, uncond, begun.guidance, samples),
@@ -123,14 +127,14 @@ class Teacher:
         )
 
     @torch.no_grad()
-    def begin(self, samples: Sequence[Sample], pictures: Pictures) -> Begun:
+    def begin(self, samples: Sequence[Sample], loaded: Loaded) -> Begun:
         """Where paths begin.
 
-        Raises:
-            MediaError: a picture cannot be read any more.
+        Args:
+            samples: of the paths.
+            loaded: their pictures and style pictures.
         """
-        rgb = [pictures.read(sample) for sample in samples]
-        styles = [pictures.read_style(sample, picture) for sample, picture in zip(samples, rgb, strict=True)]
+        rgb, styles = loaded
         x0, start = self._encode(rgb, styles)
         noise = torch.stack([make_noise(x0.shape[1:], self.seed, s.sample_id) for s in samples])
         return Begun(

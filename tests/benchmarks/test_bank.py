@@ -87,7 +87,7 @@ def test_building_costs_little_beside_the_forwards(work, teacher, bundle):
     files, pictures, make = work
     samples = [make(file, 0) for file in files[:BATCH]]
     cond = bundle.condition(styles=[Image.fromarray(files[0].read())], size_px=(SIDE_PX, SIDE_PX))[0]
-    x = teacher.begin(samples, pictures).state
+    x = teacher.begin(samples, pictures.load(samples)).state
 
     @torch.no_grad()
     def bare() -> None:
@@ -172,7 +172,8 @@ def test_the_online_bank_costs_no_more_than_consistency_distillation(work, teach
         lambda number: make(files[number % len(files)], number // len(files)),
         num_slots=8 * BATCH,
     )
-    begun = teacher.begin([make(file, 0) for file in files[:BATCH]], pictures)
+    samples = [make(file, 0) for file in files[:BATCH]]
+    begun = teacher.begin(samples, pictures.load(samples))
     pairs = [condition for condition, _ in begun.conditions]
     cond = Condition.from_tensors(
         {name: torch.cat([one.tensors()[name] for one in pairs]) for name in pairs[0].tensors()}

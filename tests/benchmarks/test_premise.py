@@ -54,7 +54,9 @@ def test_states_depend_on_where_their_path_began(tmp_path):
         states[strength] = {id_: walked[:, row] for row, id_ in enumerate(sorted(kept, reverse=True))}
     noise = torch.stack([make_noise(walked.shape[2:], 0, sample.sample_id) for sample in samples])
     start = plan.levels[0]
-    moved = (teacher.begin(samples, pictures).state - start.sigma * noise) / start.alpha  # T(x0)
+    moved = (
+        teacher.begin(samples, pictures.load(samples)).state - start.sigma * noise
+    ) / start.alpha  # T(x0)
     for id_ in LEVEL_IDS:
         level = table[id_]
         states["data"] = {id_: start_state(moved, noise, level)}
