@@ -107,6 +107,17 @@ def test_nothing_is_carried_over_a_cut(mode):
     assert steady(memory, other, WHITE).mean() < 200, "the scene after the cut goes on"
 
 
+@pytest.mark.parametrize("mode", ["blend", "flow"])
+def test_a_cut_counts_even_between_scenes_as_dark_as_each_other(mode):
+    """Dark red to dark cyan: 15 of 255 apart, which alone would pass for slow change; in hue all the way."""
+    red, cyan = np.zeros_like(SOURCE), np.zeros_like(SOURCE)
+    red[..., 0], cyan[..., 1:] = 15, 15
+    assert (steady(after(mode, red), cyan, BLACK) == 0).all()
+    almost = np.zeros_like(SOURCE)
+    almost[..., 0] = 4
+    assert (steady(after(mode, red), almost, BLACK) > 0).any()
+
+
 def test_flow_moves_the_result_along():
     """The camera pans: what it sees twice is carried in place, what comes in at the edges is new."""
     paint = scene(1)
