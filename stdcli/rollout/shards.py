@@ -13,11 +13,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, finished, sidecar_name, write_manifest
+from stdcli.bank.format import (
+    RUN,
+    SAMPLES,
+    Manifest,
+    check_kind,
+    finished,
+    read_manifest,
+    read_samples,
+    sidecar_name,
+    write_manifest,
+)
+from stdcli.bank.locks import hold_plan
 from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
 from stdcli.config.bank import BankConfig
 from stdcli.console import Console
-from stdcli.errors import BankCorruptError, ConfigError, Interrupted
+from stdcli.errors import BankCorruptError, BankError, ConfigError, Interrupted
 from stdcli.rollout.plan import Cost, check_space
 from stdcli.rollout.samples import Pictures, Sample
 from stdcli.rollout.teacher import Teacher
@@ -68,9 +79,7 @@ class Work:
         if missing := self.pictures.missing([self.samples[path] for path in paths]):
             raise ConfigError("files of this bank are gone", [("data", ", ".join(missing[:10]))])
         check_space(files.root, cost.total_bytes * len(paths) // manifest.num_paths)
-        files.write_json("run.json", {"task": "bank", "config": self.config.model_dump(mode="json")})
-        files.write_lines(SAMPLES, [sample.to_json() for sample in self.samples])
-        write_manifest(files, manifest)
+        self._publish()
         began_s, built = time.perf_counter(), 0
         try:
             with self.console.progress("paths", len(paths)) as progress:
@@ -81,12 +90,32 @@ class Work:
             told = {"got": f"{built} paths built", "hint": "the same command goes on"}
             raise Interrupted("interrupted", where=files.root, **told) from error
         seconds = time.perf_counter() - began_s
-        every = range(manifest.num_shards)
-        missing = sum(shard_problem(files, manifest, k, deep=False) is not None for k in every)
-        if not missing:
-            manifest = finished(manifest)
-            write_manifest(files, manifest)
+        manifest, missing = self._finish()
         return {"manifest": manifest, "built": built, "seconds": seconds, "missing": missing}
+
+    def _publish(self) -> None:
+        """Write the plan that all workers share, unless one has planned other paths since it was read."""
+        files, rows = self.files, [sample.to_json() for sample in self.samples]
+        with hold_plan(files):
+            check_kind(files, self.manifest)
+            there = read_samples(files) if files.exists(SAMPLES) else []
+            if there != rows[: len(there)]:
+                hint = "the same command again, with the same data for every worker"
+                raise BankError("another worker has planned other paths", where=files.root, hint=hint)
+            files.write_json(RUN, {"task": "bank", "config": self.config.model_dump(mode="json")})
+            files.write_lines(SAMPLES, rows)
+            write_manifest(files, self.manifest)
+
+    def _finish(self) -> tuple[Manifest, int]:
+        """The manifest as it is now, complete if it can be, and how many shards it lacks."""
+        with hold_plan(self.files):
+            manifest = read_manifest(self.files)
+            every = range(manifest.num_shards)
+            missing = sum(shard_problem(self.files, manifest, k, deep=False) is not None for k in every)
+            if not missing:
+                manifest = finished(manifest)
+                write_manifest(self.files, manifest)
+        return manifest, missing
 
     def _unfinished(self) -> list[int]:
         """This worker's shards that are not there, not whole, or of other samples."""
