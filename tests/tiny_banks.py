@@ -80,7 +80,10 @@ def write_tiny_bank(
     every = range(manifest.num_shards)
     for index in every if shards is None else shards:
         write_shard(
-            files, manifest, index, make_paths(manifest, [numbers[k] for k in manifest.paths_of(index)], dtype=dtype)
+            files,
+            manifest,
+            index,
+            make_paths(manifest, [numbers[k] for k in manifest.paths_of(index)], dtype=dtype),
         )
     if shards is None:
         write_manifest(files, finished(manifest))
@@ -97,7 +100,8 @@ def contents(root: Path) -> dict[str, bytes]:
     return {
         name: path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and not (name := path.relative_to(root).as_posix()).startswith(("locks/", "run.json"))
+        if path.is_file()
+        and not (name := path.relative_to(root).as_posix()).startswith(("locks/", "run.json"))
     }
 
 

@@ -22,7 +22,12 @@ from stdcli.bank.shard import shard_problem, write_shard
 from stdcli.errors import BankCorruptError, BankError, ResourceError, StdcliError
 from tests.tiny_banks import MANIFEST, contents, make_paths, write_tiny_bank
 
-CALLS = {"open": (Path, "open"), "write": (io.BufferedWriter, "write"), "fsync": (os, "fsync"), "rename": (Path, "replace")}
+CALLS = {
+    "open": (Path, "open"),
+    "write": (io.BufferedWriter, "write"),
+    "fsync": (os, "fsync"),
+    "rename": (Path, "replace"),
+}
 """What a write goes through."""
 
 
@@ -156,7 +161,9 @@ def test_a_failing_disk_leaves_no_half_shard(tmp_path: Path, kind: str, number: 
     ],
 )
 @pytest.mark.parametrize("call", CALLS)
-def test_why_a_disk_refuses(tmp_path: Path, code: int, kind: type[StdcliError], exit_code: int, call: str) -> None:
+def test_why_a_disk_refuses(
+    tmp_path: Path, code: int, kind: type[StdcliError], exit_code: int, call: str
+) -> None:
     files = BankFiles(tmp_path)
     files.write_json("a/b.json", {"old": 1})
     with failing(Disk(call, 1, code)), pytest.raises(kind) as caught:
