@@ -36,7 +36,7 @@ MANIFEST = Manifest(
 
 
 def make_paths(manifest: Manifest, numbers: Sequence[int], *, dtype: torch.dtype = torch.float16) -> Paths:
-    """Paths whose every value follows from their number; pairs of neighbours share a style, all the unconditional."""
+    """Paths whose every value follows from their number; neighbours share a style, all the unconditional."""
 
     def draw(name: str, number: int, *shape: int) -> torch.Tensor:
         seed = int.from_bytes(hashlib.sha256(f"{name} {number}".encode()).digest()[:7], "big")

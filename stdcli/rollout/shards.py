@@ -75,7 +75,8 @@ class Work:
         """
         files, manifest = self.files, self.manifest
         wanted = self._unfinished()
-        paths = [path for index in wanted for path in manifest.paths_of(index)]
+        kept = {index: self._shorter(index) for index in wanted}
+        paths = [path for index in wanted for path in manifest.paths_of(index)[len(kept[index] or ()) :]]
         if missing := self.pictures.missing([self.samples[path] for path in paths]):
             raise ConfigError("files of this bank are gone", [("data", ", ".join(missing[:10]))])
         check_space(files.root, cost.total_bytes * len(paths) // manifest.num_paths)
@@ -84,8 +85,9 @@ class Work:
         try:
             with self.console.progress("paths", len(paths)) as progress:
                 for index in wanted:
-                    built += self._build(index)
-                    progress.advance(len(manifest.paths_of(index)))
+                    walked = self._build(index, kept.pop(index))
+                    built += walked
+                    progress.advance(walked)
         except KeyboardInterrupt as error:
             told = {"got": f"{built} paths built", "hint": "the same command goes on"}
             raise Interrupted("interrupted", where=files.root, **told) from error
@@ -140,10 +142,9 @@ class Work:
     def _ids_there(self, index: int) -> list[int]:
         return [source["sample_id"] for source in self.files.read_json(sidecar_name(index))["sources"]]
 
-    def _build(self, index: int) -> int:
+    def _build(self, index: int, kept: Paths | None) -> int:
         """Write one shard; what an earlier, shorter plan left of it is kept. Returns the paths walked."""
         wanted = [self.samples[path] for path in self.manifest.paths_of(index)]
-        kept = self._shorter(index)
         rest = wanted[len(kept) if kept else 0 :]
         walked = self.teacher.walk(rest, self.pictures, batch_size=self.config.batch_size)
         paths = join_paths([kept, walked]) if kept else walked

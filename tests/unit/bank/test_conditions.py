@@ -30,7 +30,7 @@ def test_rows_that_the_stored_dtype_cannot_tell_apart_are_one() -> None:
 
 
 def test_pixel_counts_stay_exact() -> None:
-    """Half precision would make 2049 of 2050; the name says what may not be rounded, whatever is before it."""
+    """Half precision has no 2049; the end of the name says what may not be rounded."""
     sizes = torch.tensor([2049.0, 1023.0])
     rows = [{"cond.added.time_ids": sizes, "cond.x": sizes}]
     tensors, _ = pack_conditions(rows, torch.float16)

@@ -1,4 +1,4 @@
-"""Files of a bank while the disk fails: at every call in turn, the old content or the new, and nothing beside."""
+"""A disk that fails at every call in turn leaves the old content or the new, and nothing beside."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def failing(disk: Disk) -> Iterator[Disk]:
             return File(path, real_open(path, mode))
 
         def fsync(handle: int) -> None:
-            disk.call("fsync", Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+            disk.call("fsync", Path(f"/proc/self/fd/{handle}").readlink().name)
             real_fsync(handle)
 
         def rename(path: Path, to: Path) -> Path:
@@ -192,7 +192,7 @@ def test_a_large_file_fails_at_every_piece(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_killed_writer_is_not_counted(tmp_path: Path) -> None:
-    """What it left is no file of the bank, is seen by `leftovers` alone, and is replaced by the next writer."""
+    """What it left is no file of the bank, and is replaced by the next writer."""
     files = BankFiles(tmp_path)
     with failing(Disk()), pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
         patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(KeyboardInterrupt))

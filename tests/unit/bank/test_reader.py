@@ -122,7 +122,7 @@ def test_damage_that_shows_without_reading_all(tmp_path: Path) -> None:
     path = tmp_path / shard_name(1)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    with pytest.raises(BankCorruptError, match="shard 1: .* bytes, not"):
+    with pytest.raises(BankCorruptError, match=r"shard 1: .* bytes, not"):
         Bank(tmp_path)
     path.write_bytes(b"\xff" * len(whole))
     bank = Bank(tmp_path)
