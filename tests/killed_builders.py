@@ -52,7 +52,7 @@ def write_all(root: Path) -> int:
 
 
 def faults_of(root: Path) -> list[str]:
-    """What a killed builder may not leave: torn files under their final names, shards that only seem whole."""
+    """What a killed builder may not leave: torn files, shards that only seem whole."""
     files = BankFiles(root)
     if files.exists(SAMPLES):
         read_samples(files)
@@ -75,15 +75,14 @@ def kill_at_random(build: Callable[[Path], int], root: Path, *, kills: int, seed
     began_s = time.monotonic()
     report["ends"].append(_run(build, root / "whole", None))
     length_s, whole = time.monotonic() - began_s, contents(root / "whole")
+    num_shards = len(list((root / "whole").glob("shards/*.json")))
     done, out = 0, root / "killed"
     while done < kills or not _is_finished(out):
         end = _run(build, out, rng.uniform(0, 1.1 * length_s) if done < kills else None)
         if end == -signal.SIGKILL:
             done += 1
             report["faults"] += faults_of(out)
-            report["partial"] += (
-                0 < len(list(out.glob("shards/*.json"))) < len(list((root / "whole/shards").glob("*.json")))
-            )
+            report["partial"] += 0 < len(list(out.glob("shards/*.json"))) < num_shards
             continue
         report["ends"].append(end)
         files = BankFiles(out)
@@ -120,5 +119,7 @@ if __name__ == "__main__":
     told = json.load(sys.stdin)
     command = told["command"]
     builder = (lambda root: main([*command, "-o", str(root)])) if command else write_all
+    if command:  # so that all it imports is in place
+        main([*command, "-o", str(Path(told["root"]) / "dry"), "--dry-run"])
     result = kill_at_random(builder, Path(told["root"]), kills=told["kills"], seed=told["seed"])
     sys.stdout.write(json.dumps(result) + "\n")
