@@ -57,4 +57,4 @@ def pack_conditions(
 def content_hash(value: Tensor) -> str:
     """SHA-256 of a tensor's dtype, shape and bytes."""
     head = f"{value.dtype} {list(value.shape)}".encode()
-    return hashlib.sha256(head + value.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(head + value.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -12,6 +12,7 @@ from stdcli.bank.format import (
     MANIFEST,
     SAMPLES,
     Manifest,
+    check_kind,
     conditions_name,
     finished,
     shard_name,
@@ -70,6 +71,7 @@ def write_bank(
         The manifest as written.
 
     Raises:
+        BankMismatchError: `out` holds shards of another bank.
         BankError: there is a bank already, nothing to copy, or the disk refuses.
         BankCorruptError: what is copied has changed since it was written.
     """
@@ -78,6 +80,7 @@ def write_bank(
     if not picks:
         raise BankError("no finished path to copy", where=out.root)
     manifest = replace(manifest, num_paths=len(picks), state="building")
+    check_kind(out, manifest)
     loaded: dict[tuple[BankFiles, int], Paths] = {}
     samples = []
     for index in range(manifest.num_shards):

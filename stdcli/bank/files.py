@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from stdcli.errors import BankCorruptError, BankError, ResourceError
+from stdcli.errors import BankCorruptError, BankError, ResourceError, StdcliError
 from stdcli.runtime.durable import SUFFIX, write_durably
 
 _PIECE_BYTES = 2**22
@@ -120,9 +120,11 @@ class BankFiles:
         Raises:
             BankCorruptError: no such file, or damaged.
         """
-        tensors = self.map_tensors(name)
-        with tensors:
-            yield tensors
+        try:
+            with self.map_tensors(name) as tensors:
+                yield tensors
+        except SafetensorError as error:
+            raise BankCorruptError("not as a bank has it", where=self.root / name, got=error) from error
 
     def map_tensors(self, name: str) -> Any:
         """As `open_tensors`, open until it is forgotten.
@@ -170,8 +172,13 @@ class BankFiles:
                 (view[start : start + _PIECE_BYTES] for start in range(0, len(view), _PIECE_BYTES)),
             )
         except OSError as error:
-            where, reason = self.root / name, error.strerror or error
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                hint = "free some space; the same command goes on with what is done"
-                raise ResourceError(f"cannot be written: {reason}", where=where, hint=hint) from error
-            raise BankError(f"cannot be written: {reason}", where=where) from error
+            raise refusal(error, self.root / name) from error
+
+
+def refusal(error: OSError, where: Path) -> StdcliError:
+    """What to tell of a disk that refuses to be written to: a `ResourceError` if it is full."""
+    what = f"cannot be written: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space; the same command goes on with what is done"
+        return ResourceError(what, where=where, hint=hint)
+    return BankError(what, where=where)

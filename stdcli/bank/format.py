@@ -2,6 +2,7 @@
 
     manifest.json                         what the paths are: model, schedule, levels, guidance, plan
     samples.jsonl                         what each path is made from, one line per path
+    run.json                              settings of the last build, for `stdcli bank build --config`
     shards/shard-00000.safetensors        states, x0, guidance, noise_seed, sample_id, index of each condition
     shards/shard-00000.json               its hash and size, first path, count, sources; written last
     conditions/cond-00000.safetensors     the conditions of that shard, each once
@@ -12,8 +13,11 @@ Shard k holds the paths k n to (k + 1) n - 1. Knows nothing of models or picture
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -22,7 +26,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.errors import BankCorruptError, BankError, BankMismatchError
 
 FORMAT, VERSION = "stdcli-bank", 1
-MANIFEST, SAMPLES = "manifest.json", "samples.jsonl"
+MANIFEST, SAMPLES, RUN = "manifest.json", "samples.jsonl", "run.json"
 
 
 def shard_name(index: int) -> str:
@@ -108,9 +112,13 @@ class Manifest:
             fields = {key: value for key, value in data.items() if key not in ("format", "version", "plan")}
             fields["levels"] = tuple(fields["levels"])
             fields["latent_shape"] = tuple(fields["latent_shape"])
-            return cls(**fields, num_paths=plan["num_paths"], shard_size=plan["shard_size"])
+            manifest = cls(**fields, num_paths=plan["num_paths"], shard_size=plan["shard_size"])
+            is_plan = min(manifest.num_paths, manifest.shard_size, len(manifest.path_levels())) > 0
         except (KeyError, TypeError) as error:
             raise BankCorruptError("the manifest is incomplete", where=where, got=error) from error
+        if not is_plan:
+            raise BankCorruptError("the manifest plans nothing", where=where, got=plan)
+        return manifest
 
     @property
     def num_shards(self) -> int:
@@ -159,7 +167,47 @@ def read_manifest(files: BankFiles) -> Manifest:
     where = files.root / MANIFEST
     if not files.exists(MANIFEST):
         raise BankError("no bank here", where=files.root, expected=MANIFEST, hint="stdcli bank build --help")
-    return Manifest.from_json(files.read_json(MANIFEST), where=where)
+    try:
+        return Manifest.from_json(files.read_json(MANIFEST), where=where)
+    except BankCorruptError as error:
+        error.hint = f"rm {shlex.quote(str(where))} && {repair(files)}"
+        raise
+
+
+def read_samples(files: BankFiles) -> list[dict[str, Any]]:
+    """What each path is made from, in their order.
+
+    Raises:
+        BankCorruptError: the list is missing or torn.
+    """
+    where = files.root / SAMPLES
+    try:
+        rows = files.read_lines(SAMPLES)
+        if not all(isinstance(row.get("sample_id"), int) for row in rows):
+            raise BankCorruptError("a line has no sample_id", where=where)
+    except BankCorruptError as error:
+        error.hint = f"rm -f {shlex.quote(str(where))} && {repair(files)}"
+        raise
+    return rows
+
+
+def samples_of_shards(files: BankFiles) -> list[dict[str, Any]]:
+    """The beginning of a lost list of samples, from the sidecars up to the first that is missing or torn."""
+    rows: list[dict[str, Any]] = []
+    for index in itertools.count():
+        try:
+            rows += files.read_json(sidecar_name(index))["sources"]
+        except (BankCorruptError, KeyError, TypeError):
+            break
+    return rows
+
+
+def repair(files: BankFiles) -> str:
+    """The command that makes a bank whole again."""
+    root = shlex.quote(str(files.root))
+    if not files.exists(RUN):
+        return "repeat the command that wrote this bank"
+    return f"stdcli bank build --config {shlex.quote(str(files.root / RUN))} -o {root}"
 
 
 def write_manifest(files: BankFiles, manifest: Manifest) -> None:
@@ -179,6 +227,27 @@ def check_same(there: Manifest, here: Manifest, *, where: object, hint: str | No
     if differences:
         listed = "; ".join(f"{name}: {old} there, {new} here" for name, old, new in differences)
         raise BankMismatchError("this bank holds paths of another kind", where=where, got=listed, hint=hint)
+
+
+def check_kind(files: BankFiles, manifest: Manifest) -> None:
+    """Refuse a folder that holds something else than the bank of a manifest.
+
+    Raises:
+        BankMismatchError: its manifest is of another kind, or, where there is none, a shard is.
+        BankCorruptError: its manifest is torn.
+    """
+    hint = "choose another --out, or repeat the settings that it was built with"
+    if files.exists(MANIFEST):
+        check_same(read_manifest(files), manifest, where=files.root, hint=hint)
+        return
+    for name in files.names("shards"):
+        if name.endswith(".json"):
+            with suppress(BankCorruptError):  # a torn sidecar says nothing; its shard is built again
+                if files.read_json(name).get("bank") != manifest.fingerprint():
+                    where = files.root / name
+                    raise BankMismatchError(
+                        "this folder holds shards of another bank", where=where, hint=hint
+                    )
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Any:

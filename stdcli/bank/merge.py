@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from stdcli.bank.copy import list_picks, write_bank
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, check_same, read_manifest
+from stdcli.bank.format import Manifest, check_same, read_manifest, read_samples
 
 
 def merge(
@@ -34,6 +34,6 @@ def merge(
     picks, order = {}, {}
     for files, manifest in zip(sources, manifests, strict=True):
         picks = list_picks(files, manifest) | picks
-        order |= {row["sample_id"]: None for row in files.read_lines(SAMPLES)}
+        order |= {row["sample_id"]: None for row in read_samples(files)}
     chosen = [picks[id_] for id_ in order if id_ in picks]
     return write_bank(out, manifests[0], chosen, advance=advance)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from stdcli.bank.copy import list_picks, write_bank
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, read_manifest
+from stdcli.bank.format import Manifest, read_manifest, read_samples
+from stdcli.bank.locks import hold_all
 from stdcli.bank.verify import unplanned
 from stdcli.errors import BankError
 
@@ -38,7 +39,7 @@ def prune(
         rows = rows_of(manifest, keep_levels)
         manifest = replace(manifest, levels=tuple(manifest.levels[row] for row in rows))
     picks = list_picks(source, read_manifest(source))
-    order = [row["sample_id"] for row in source.read_lines(SAMPLES)]
+    order = [row["sample_id"] for row in read_samples(source)]
     chosen = [picks[id_] for id_ in order if id_ in picks][:num_paths]
     return write_bank(out, manifest, chosen, level_rows=rows, advance=advance)
 
@@ -62,14 +63,19 @@ def rows_of(manifest: Manifest, level_ids: Sequence[int]) -> list[int]:
 
 
 def sweep(files: BankFiles) -> int:
-    """Delete temporary files of killed builders and shards outside the plan. Nobody may be building.
+    """Delete temporary files of killed builders and shards outside the plan.
 
     Returns:
         Bytes freed.
+
+    Raises:
+        BankError: no bank, a torn one, or somebody is building there.
     """
-    manifest = read_manifest(files)
-    freed = 0
-    for path in (*files.leftovers(), *(files.root / name for name in unplanned(files, manifest))):
-        freed += path.stat().st_size
-        path.unlink()
+    read_manifest(files)
+    with hold_all(files):
+        extra = [files.root / name for name in unplanned(files, read_manifest(files))]
+        freed = 0
+        for path in (*files.leftovers(), *extra):
+            freed += path.stat().st_size
+            path.unlink()
     return freed

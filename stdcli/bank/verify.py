@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, shard_name, sidecar_name
+from stdcli.bank.format import SAMPLES, Manifest, conditions_name, read_samples, shard_name, sidecar_name
 from stdcli.bank.shard import shard_problem
 
 
@@ -36,7 +36,7 @@ def verify(
         BankCorruptError: the list of samples cannot be read.
     """
     problems, seen = [], {}
-    wanted = [row["sample_id"] for row in files.read_lines(SAMPLES)]
+    wanted = [row["sample_id"] for row in read_samples(files)]
     if len(wanted) != manifest.num_paths:
         problems.append(
             Problem(SAMPLES, f"lists {len(wanted)} paths, the manifest plans {manifest.num_paths}")
@@ -59,6 +59,8 @@ def verify(
 
 
 def unplanned(files: BankFiles, manifest: Manifest) -> list[str]:
-    """Files among the shards that no planned shard has."""
-    planned = {part(index) for index in range(manifest.num_shards) for part in (shard_name, sidecar_name)}
-    return [name for name in files.names("shards") if name not in planned]
+    """Files among the shards and conditions that no planned shard has."""
+    parts = (shard_name, sidecar_name, conditions_name)
+    planned = {part(index) for index in range(manifest.num_shards) for part in parts}
+    there = (*files.names("shards"), *files.names("conditions"))
+    return [name for name in there if name not in planned]

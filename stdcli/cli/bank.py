@@ -32,7 +32,7 @@ app = make_group("bank", "Keep a teacher's paths on disk, for students to learn 
 
 Root = Annotated[Path, typer.Argument(metavar="BANK", help="Folder of the bank.")]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the new bank.")]
-NumPaths = Annotated[int | None, typer.Option("--num-paths", metavar="N", help="Paths in all.")]
+NumPaths = Annotated[int | None, typer.Option("--num-paths", metavar="N", min=1, help="Paths in all.")]
 KeepLevels = Annotated[
     str | None,
     typer.Option("--keep-levels", metavar="IDS", help="Store these levels only, such as 37,28,19,9,0."),
@@ -184,7 +184,7 @@ def info(
         Path | None,
         typer.Option("--grid", metavar="PNG", help="Decode some paths into a picture, levels left to right."),
     ] = None,
-    num_paths: Annotated[int, typer.Option("--paths", metavar="N", help="Paths in the picture.")] = 4,
+    num_paths: Annotated[int, typer.Option("--paths", metavar="N", min=1, help="Paths in the picture.")] = 4,
     device: Device = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -226,7 +226,8 @@ def verify(
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     from stdcli.bank.files import BankFiles
-    from stdcli.bank.format import read_manifest
+    from stdcli.bank.format import read_manifest, repair
+    from stdcli.bank.verify import unplanned
     from stdcli.bank.verify import verify as find_problems
 
     files = BankFiles(root)
@@ -236,11 +237,12 @@ def verify(
     if problems:
         for problem in problems:
             console.warning(f"{problem.name}: {problem.what}")
+        is_litter = {problem.name for problem in problems} <= set(unplanned(files, manifest))
         raise BankCorruptError(
             "the bank is not whole",
             where=root,
             got=f"{len(problems)} problems, the first in {problems[0].name}: {problems[0].what}",
-            hint=f"stdcli bank build --config {root / 'run.json'} -o {root}",
+            hint=f"stdcli bank prune {root}" if is_litter else repair(files),
         )
     console.result(
         f"{root}: {manifest.num_paths} paths in {manifest.num_shards} shards, all whole",

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import (
-    MANIFEST,
-    SAMPLES,
-    Manifest,
-    check_same,
-    read_manifest,
-)
+from stdcli.bank.format import SAMPLES, Manifest, check_kind, read_samples, samples_of_shards
+from stdcli.bank.locks import hold_slot
 from stdcli.config.bank import SELF, BankConfig
 from stdcli.config.quantities import read_bytes
 from stdcli.console import Console
 from stdcli.errors import (
     BankCorruptError,
-    BankError,
-    BankMismatchError,
     ConfigError,
     MediaError,
 )
@@ -90,7 +83,7 @@ def build_bank(
         raise ConfigError("no pictures to start from", [("data", "is missing")], hint="--data FOLDER")
     prompts = read_prompts(config.prompts)
     files = BankFiles(out)
-    existing = [Sample.from_json(row) for row in files.read_lines(SAMPLES)] if files.exists(SAMPLES) else []
+    existing = _read_existing(files)
     found, styles = _find(config, existing, console)
     is_styled = config.style_data is not None
     bundle = load_model(
@@ -98,7 +91,7 @@ def build_bank(
         styles=is_styled,
     )  # fmt: skip
     console.note(f"{bundle.name}: {bundle.dtype_reason}")
-    wanted = max(config.num_paths or len(found.files), len(existing))
+    wanted = max(config.num_paths or len(existing) + _count_new(found, existing), len(existing))
     make = partial(
         make_sample,
         guidance_range=guidance_range(config, bundle),
@@ -108,21 +101,35 @@ def build_bank(
     )
     samples = draw_samples(found.files, count=wanted, existing=existing, make=make)
     manifest = describe(config, bundle, num_paths=len(samples))
-    _check_kind(files, manifest, out)
+    check_kind(files, manifest)
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)
     teacher = _teacher(manifest, config, bundle)
     probes = _probes(teacher, samples, pictures)
     cost = estimate(manifest, teacher.plan, samples, probes)
     if config.max_bytes is not None:
-        count = max(len(existing), _fitting(cost, len(samples), config.max_bytes, console))
-        samples, manifest = samples[:count], replace(manifest, num_paths=count)
-        cost = estimate(manifest, teacher.plan, samples, probes)
+
+        def cost_of(count: int) -> Cost:
+            return estimate(replace(manifest, num_paths=count), teacher.plan, samples[:count], probes)
+
+        count = max(len(existing), _fitting(cost_of, len(samples), config.max_bytes, console))
+        samples, manifest, cost = samples[:count], replace(manifest, num_paths=count), cost_of(count)
     _tell(console, manifest, cost, teacher, config)
     if dry_run:
         return Built(manifest, cost, built=0, seconds=0.0, missing=manifest.num_shards)
     work = Work(files, manifest, samples, teacher, pictures, config=config, worker=worker, console=console)
-    with _lock(files, worker):
+    with hold_slot(files, *worker):
         return Built(cost=cost, **work.run(cost))
+
+
+def _read_existing(files: BankFiles) -> list[Sample]:
+    rows = read_samples(files) if files.exists(SAMPLES) else samples_of_shards(files)
+    try:
+        return [Sample.from_json(row) for row in rows]
+    except (KeyError, TypeError) as error:
+        where = files.root / SAMPLES
+        raise BankCorruptError(
+            "a sample is incomplete", where=where, got=error, hint=f"rm {where}"
+        ) from error
 
 
 def _find(config: BankConfig, existing: Sequence[Sample], console: Console) -> tuple[Found, tuple[File, ...]]:
@@ -141,7 +148,8 @@ def _find(config: BankConfig, existing: Sequence[Sample], console: Console) -> t
         more = [f"and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
         told = "; ".join(listed[:SHOWN] + more)
         if not result.files:
-            raise MediaError(f"nothing readable in {what}", where=config.data, got=told)
+            where = ", ".join(config.data) if what == "data" else config.style_data
+            raise MediaError(f"nothing readable in {what}", where=where, got=told)
         if listed and config.strict:
             raise MediaError(
                 f"{len(listed)} files of {what} cannot be read", got=told, hint="leave out --strict"
@@ -154,32 +162,20 @@ def _find(config: BankConfig, existing: Sequence[Sample], console: Console) -> t
     return found, styles.files if styles else ()
 
 
-def _fitting(cost: Cost, count: int, max_bytes: str, console: Console) -> int:
+def _count_new(found: Found, existing: Sequence[Sample]) -> int:
+    """How many of the files no path starts from yet."""
+    return len({file.sha256 for file in found.files} - {sample.sha256 for sample in existing})
+
+
+def _fitting(cost_of: Callable[[int], Cost], count: int, max_bytes: str, console: Console) -> int:
     """How many of `count` paths stay below a size."""
     limit = read_bytes(max_bytes)
-    if cost.total_bytes <= limit:
-        return count
-    fitting = int(count * limit / cost.total_bytes)
-    if fitting < 1:
-        raise ConfigError("no path fits", [("max_bytes", f"one path takes {cost.path_bytes} bytes")])
-    console.note(f"{fitting} of {count} paths fit into {max_bytes}")
+    fitting = bisect_right(range(1, count + 1), limit, key=lambda number: cost_of(number).total_bytes)
+    if not fitting:
+        raise ConfigError("no path fits", [("max_bytes", f"one path takes {cost_of(1).total_bytes} bytes")])
+    if fitting < count:
+        console.note(f"{fitting} of {count} paths fit into {max_bytes}")
     return fitting
-
-
-def _check_kind(files: BankFiles, manifest: Manifest, out: Path) -> None:
-    """Refuse a folder that holds something else than the bank asked for."""
-    hint = "choose another --out, or repeat the settings that it was built with"
-    if files.exists(MANIFEST):
-        try:
-            there = read_manifest(files)
-        except BankCorruptError as error:
-            error.hint = f"rm {out / MANIFEST}, then the same command again; finished shards are kept"
-            raise
-        check_same(there, manifest, where=out, hint=hint)
-        return
-    for name in files.names("shards"):
-        if name.endswith(".json") and files.read_json(name).get("bank") != manifest.fingerprint():
-            raise BankMismatchError("this folder holds shards of another bank", where=out / name, hint=hint)
 
 
 def _teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teacher:
@@ -197,9 +193,10 @@ def _teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teacher:
 
 def _probes(teacher: Teacher, samples: Sequence[Sample], pictures: Pictures) -> list[dict[str, Any]]:
     """Conditions of two samples that differ in prompt and style, if there are such."""
-    first = samples[0]
-    others = (s for s in samples if s.prompt != first.prompt or s.style_sha256 != first.style_sha256)
-    other = next(others, samples[-1] if first.style == SELF else None)
+    there = [sample for sample in samples if not pictures.missing([sample])] or samples
+    first = there[0]
+    others = (s for s in there if s.prompt != first.prompt or s.style_sha256 != first.style_sha256)
+    other = next(others, there[-1] if first.style == SELF else None)
     chosen = [first] if other is None or other is first else [first, other]
     return [teacher.conditions(sample, pictures) for sample in chosen]
 
@@ -216,20 +213,3 @@ def _tell(console: Console, manifest: Manifest, cost: Cost, teacher: Teacher, co
         f"{cost.total_bytes / 1e9:.3f} GB in all · {cost.forwards} forwards per path, {total} in all, "
         f"about {length} on one such machine"
     )
-
-
-def _lock(files: BankFiles, worker: tuple[int, int]) -> FileLock:
-    index, count = worker
-    path = files.root / "locks" / f"worker-{index}-of-{count}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        hint = "wait for it, or give this one another --worker I/N"
-        raise BankError(
-            "somebody is building this bank", where=files.root, got=f"worker {index}/{count}", hint=hint
-        ) from error
-    except OSError as error:
-        raise BankError(f"cannot be written to: {error.strerror}", where=files.root) from error
-    return lock

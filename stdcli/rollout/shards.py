@@ -13,11 +13,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, finished, sidecar_name, write_manifest
+from stdcli.bank.format import (
+    RUN,
+    SAMPLES,
+    Manifest,
+    check_kind,
+    finished,
+    read_manifest,
+    read_samples,
+    sidecar_name,
+    write_manifest,
+)
+from stdcli.bank.locks import hold_plan
 from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
 from stdcli.config.bank import BankConfig
 from stdcli.console import Console
-from stdcli.errors import BankCorruptError, ConfigError, Interrupted
+from stdcli.errors import BankCorruptError, BankError, ConfigError, Interrupted
 from stdcli.rollout.plan import Cost, check_space
 from stdcli.rollout.samples import Pictures, Sample
 from stdcli.rollout.teacher import Teacher
@@ -64,29 +75,49 @@ class Work:
         """
         files, manifest = self.files, self.manifest
         wanted = self._unfinished()
-        paths = [path for index in wanted for path in manifest.paths_of(index)]
+        kept = {index: self._shorter(index) for index in wanted}
+        paths = [path for index in wanted for path in manifest.paths_of(index)[len(kept[index] or ()) :]]
         if missing := self.pictures.missing([self.samples[path] for path in paths]):
             raise ConfigError("files of this bank are gone", [("data", ", ".join(missing[:10]))])
         check_space(files.root, cost.total_bytes * len(paths) // manifest.num_paths)
-        files.write_json("run.json", {"task": "bank", "config": self.config.model_dump(mode="json")})
-        files.write_lines(SAMPLES, [sample.to_json() for sample in self.samples])
-        write_manifest(files, manifest)
+        self._publish()
         began_s, built = time.perf_counter(), 0
         try:
             with self.console.progress("paths", len(paths)) as progress:
                 for index in wanted:
-                    built += self._build(index)
-                    progress.advance(len(manifest.paths_of(index)))
+                    walked = self._build(index, kept.pop(index))
+                    built += walked
+                    progress.advance(walked)
         except KeyboardInterrupt as error:
             told = {"got": f"{built} paths built", "hint": "the same command goes on"}
             raise Interrupted("interrupted", where=files.root, **told) from error
         seconds = time.perf_counter() - began_s
-        every = range(manifest.num_shards)
-        missing = sum(shard_problem(files, manifest, k, deep=False) is not None for k in every)
-        if not missing:
-            manifest = finished(manifest)
-            write_manifest(files, manifest)
+        manifest, missing = self._finish()
         return {"manifest": manifest, "built": built, "seconds": seconds, "missing": missing}
+
+    def _publish(self) -> None:
+        """Write the plan that all workers share, unless one has planned other paths since it was read."""
+        files, rows = self.files, [sample.to_json() for sample in self.samples]
+        with hold_plan(files):
+            check_kind(files, self.manifest)
+            there = read_samples(files) if files.exists(SAMPLES) else []
+            if there != rows[: len(there)]:
+                hint = "the same command again, with the same data for every worker"
+                raise BankError("another worker has planned other paths", where=files.root, hint=hint)
+            files.write_json(RUN, {"task": "bank", "config": self.config.model_dump(mode="json")})
+            files.write_lines(SAMPLES, rows)
+            write_manifest(files, self.manifest)
+
+    def _finish(self) -> tuple[Manifest, int]:
+        """The manifest as it is now, complete if it can be, and how many shards it lacks."""
+        with hold_plan(self.files):
+            manifest = read_manifest(self.files)
+            every = range(manifest.num_shards)
+            missing = sum(shard_problem(self.files, manifest, k, deep=False) is not None for k in every)
+            if not missing:
+                manifest = finished(manifest)
+                write_manifest(self.files, manifest)
+        return manifest, missing
 
     def _unfinished(self) -> list[int]:
         """This worker's shards that are not there, not whole, or of other samples."""
@@ -111,10 +142,9 @@ class Work:
     def _ids_there(self, index: int) -> list[int]:
         return [source["sample_id"] for source in self.files.read_json(sidecar_name(index))["sources"]]
 
-    def _build(self, index: int) -> int:
+    def _build(self, index: int, kept: Paths | None) -> int:
         """Write one shard; what an earlier, shorter plan left of it is kept. Returns the paths walked."""
         wanted = [self.samples[path] for path in self.manifest.paths_of(index)]
-        kept = self._shorter(index)
         rest = wanted[len(kept) if kept else 0 :]
         walked = self.teacher.walk(rest, self.pictures, batch_size=self.config.batch_size)
         paths = join_paths([kept, walked]) if kept else walked

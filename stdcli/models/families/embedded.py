@@ -46,7 +46,9 @@ class EmbeddedText:
             ModelError: no style.
         """
         if style is None:
-            raise ModelError("this model needs a style picture", hint="--style PICTURE")
+            raise ModelError(
+                "this model needs a style picture", hint="--style PICTURE; of a bank, --style-data"
+            )
         device = self._unet.device
         tokens = torch.zeros(1, 1, self._unet.config.cross_attention_dim, device=device)
         ids = time_ids(TRAINED_SIZE_PX, device=device)
