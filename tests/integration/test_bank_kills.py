@@ -41,7 +41,7 @@ def check(report: dict) -> None:
 
 
 def test_killed_writers(tmp_path: Path) -> None:
-    check(killed(tmp_path, kills=12, seed=1))
+    check(killed(tmp_path, kills=8, seed=1))
 
 
 def command_of(root: Path) -> list[str]:

@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply import clips
+from stdcli.apply import clips, stylizer
 from stdcli.apply.job import Job
 from stdcli.apply.session import Session
 from stdcli.apply.sinks import VideoSink
@@ -400,8 +400,9 @@ def test_one_colour_map_for_the_whole_clip(tmp_path, style, model, monkeypatch):
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
     (own / "recipe.json").write_text(json.dumps(recipe))
     seen = []
-    original = Stylizer._encode
-    monkeypatch.setattr(Stylizer, "_encode", lambda *a: (seen.append(original(*a)), seen[-1])[1])
+    original = stylizer.encode_towards
+    spied = lambda *args, **kwargs: (seen.append(original(*args, **kwargs)), seen[-1])[1]  # noqa: E731
+    monkeypatch.setattr(stylizer, "encode_towards", spied)
     left = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     frames = [np.concatenate([left, np.full_like(left, level)], 1) for level in (0, 90, 250)]
     info = VideoInfo(64, 32, FPS, 3)

@@ -16,7 +16,7 @@ from stdcli.media.probe import VideoInfo, probe
 from stdcli.media.video import VideoWriter, iter_frames
 from tests.mutations import at_most, mutate
 
-SAMPLE, COUNT = 240, 1000
+SAMPLE, COUNT = 160, 1000
 LIMIT_S = 20.0
 MAX_FRAMES = 1000  # a claimed length, of which no clip here has a hundredth
 KINDS = (".mp4", ".mkv", ".webm")
