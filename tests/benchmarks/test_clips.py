@@ -74,7 +74,7 @@ def test_throughput_against_bare_forwards(tmp_path, style, capsys):
 
     The networks are the denoiser, four times, and the codec; the denoiser's share is also told alone.
     """
-    frames, side_px, batch = 192, 256, 4
+    frames, side_px, batch = 96, 256, 4
     clip = write_clip(tmp_path / "clip.mp4", side_px=side_px, frames=frames)
     bundle = load_model("embedded")
     plan = settle(StylizeConfig(steps=4), bundle.recipe, bundle.schedule).plan
