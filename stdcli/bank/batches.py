@@ -6,7 +6,7 @@ Legend: B items, C latent channels, h w latent cells.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -16,34 +16,39 @@ from stdcli.bank.order import PairBatch, PairOrder
 from stdcli.bank.reader import Bank
 from stdcli.runtime.pipeline import read_ahead
 
+Choose = Callable[[PairBatch], Mapping[str, Tensor]]
+"""Pairs -> what to read of their paths: name -> int64 [B], stored levels."""
+
 
 @dataclass(frozen=True)
 class BankBatch:
-    """B states of a bank with all that belongs to them.
+    """States of B paths of a bank, with all that belongs to them.
 
     Attributes:
-        pairs: which path and level each is, and the numbers drawn for it.
-        states: [B, C, h, w] at `pairs.level_ids`, dtype as stored.
-        target_ids: int64 [B], levels below.
-        targets: [B, C, h, w], the same paths there.
+        pairs: which path and level each item is, and the numbers drawn for it.
+        level_ids: name -> int64 [B], the levels chosen.
+        states: name -> [B, C, h, w], the paths' states there, dtype as stored.
         x0: [B, C, h, w], clean latents.
         guidance: float32 [B].
+        noise_seeds: int64 [B].
+        sample_ids: int64 [B].
         conditions: name -> [B, ...].
     """
 
     pairs: PairBatch
-    states: Tensor
-    target_ids: Tensor
-    targets: Tensor
+    level_ids: Mapping[str, Tensor]
+    states: Mapping[str, Tensor]
     x0: Tensor
     guidance: Tensor
+    noise_seeds: Tensor
+    sample_ids: Tensor
     conditions: dict[str, Tensor]
 
 
 def iter_batches(
     bank: Bank,
     order: PairOrder,
-    choose: Callable[[PairBatch], Tensor],
+    choose: Choose,
     *,
     first_step: int = 0,
     batch_size: int,
@@ -56,8 +61,8 @@ def iter_batches(
     Args:
         bank: used by the thread alone until the generator is closed.
         order: which pairs come when.
-        choose: pairs -> int64 [B], stored levels to aim at; from `pairs.draws`, so that a batch depends on
-            its step alone. Runs in the thread.
+        choose: levels to read; from `pairs` alone, so that a batch depends on its step alone. Runs in the
+            thread.
         first_step: where to begin; a resumed run gives its own.
         batch_size: B.
         rank, num_ranks: of this process.
@@ -70,14 +75,15 @@ def iter_batches(
 
     def read(step: int) -> BankBatch:
         pairs = order.batch(step, batch_size=batch_size, rank=rank, num_ranks=num_ranks)
-        target_ids = choose(pairs)
+        level_ids = choose(pairs)
         return BankBatch(
             pairs=pairs,
-            states=bank.states(pairs.paths, pairs.level_ids),
-            target_ids=target_ids,
-            targets=bank.states(pairs.paths, target_ids),
+            level_ids=level_ids,
+            states={name: bank.states(pairs.paths, ids) for name, ids in level_ids.items()},
             x0=bank.x0(pairs.paths),
             guidance=bank.guidance(pairs.paths),
+            noise_seeds=bank.noise_seeds(pairs.paths),
+            sample_ids=bank.sample_ids(pairs.paths),
             conditions=bank.conditions(pairs.paths),
         )
 

@@ -84,7 +84,7 @@ def build_bank(
     prompts = read_prompts(config.prompts)
     files = BankFiles(out)
     existing = _read_existing(files)
-    found, styles = _find(config, existing, console)
+    found, styles = find_data(config, existing, console)
     is_styled = config.style_data is not None
     bundle = load_model(
         config.model, base=config.base, device=config.device, dtype=config.dtype, offline=config.offline,
@@ -103,8 +103,8 @@ def build_bank(
     manifest = describe(config, bundle, num_paths=len(samples))
     check_kind(files, manifest)
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)
-    teacher = _teacher(manifest, config, bundle)
-    probes = _probes(teacher, samples, pictures)
+    teacher = make_teacher(manifest, config, bundle)
+    probes = probe_conditions(teacher, samples, pictures)
     cost = estimate(manifest, teacher.plan, samples, probes)
     if config.max_bytes is not None:
 
@@ -132,7 +132,9 @@ def _read_existing(files: BankFiles) -> list[Sample]:
         ) from error
 
 
-def _find(config: BankConfig, existing: Sequence[Sample], console: Console) -> tuple[Found, tuple[File, ...]]:
+def find_data(
+    config: BankConfig, existing: Sequence[Sample], console: Console
+) -> tuple[Found, tuple[File, ...]]:
     """Samples' files and style pictures; what cannot be read is told, or an error with `strict`."""
     known = {s.sha256 for s in existing} | {s.style_sha256 for s in existing if s.style_sha256}
     with console.progress("files") as progress:
@@ -178,7 +180,8 @@ def _fitting(cost_of: Callable[[int], Cost], count: int, max_bytes: str, console
     return fitting
 
 
-def _teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teacher:
+def make_teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teacher:
+    """The teacher that walks the paths of a manifest."""
     return Teacher(
         bundle=bundle,
         plan=plan_path(config, bundle),
@@ -191,7 +194,7 @@ def _teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teacher:
     )
 
 
-def _probes(teacher: Teacher, samples: Sequence[Sample], pictures: Pictures) -> list[dict[str, Any]]:
+def probe_conditions(teacher: Teacher, samples: Sequence[Sample], pictures: Pictures) -> list[dict[str, Any]]:
     """Conditions of two samples that differ in prompt and style, if there are such."""
     there = [sample for sample in samples if not pictures.missing([sample])] or samples
     first = there[0]

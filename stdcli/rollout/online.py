@@ -3,16 +3,107 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from stdcli.bank.format import Manifest
 from stdcli.bank.online import OnlineBank, Start
+from stdcli.config.bank import SELF, BankConfig
+from stdcli.console import Console
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.solvers import jump
-from stdcli.models.bundle import Condition
-from stdcli.rollout.samples import Pictures, Sample
+from stdcli.errors import ConfigError
+from stdcli.models.bundle import Bundle, Condition, Denoiser
+from stdcli.models.load import load_model
+from stdcli.rollout.build import find_data, make_teacher, probe_conditions
+from stdcli.rollout.data import read_prompts
+from stdcli.rollout.plan import describe, guidance_range
+from stdcli.rollout.samples import Pictures, Sample, make_sample
 from stdcli.rollout.teacher import Teacher, rows_of
+
+
+@dataclass
+class Walker:
+    """Everything for online banks over some pictures.
+
+    Attributes:
+        bundle: the teacher.
+        manifest: of the bank that `build_bank` would make of the pictures, each used once.
+        conditions: of one path, name -> tensor without batch dimension.
+        teacher: walks.
+        pictures: of the samples.
+        sample_of: number -> sample.
+    """
+
+    bundle: Bundle
+    manifest: Manifest
+    conditions: Mapping[str, Tensor]
+    teacher: Teacher
+    pictures: Pictures
+    sample_of: Callable[[int], Sample]
+
+    def make_bank(
+        self, denoiser: Denoiser, *, num_slots: int, rank: int, num_ranks: int, rate: float
+    ) -> OnlineBank:
+        """An online bank whose steps another denoiser takes, such as the teacher inside a student."""
+        teacher = replace(self.teacher, bundle=replace(self.bundle, denoiser=denoiser))
+        return make_online_bank(
+            teacher,
+            self.pictures,
+            self.sample_of,
+            num_slots=num_slots,
+            rank=rank,
+            num_ranks=num_ranks,
+            rate=rate,
+        )
+
+
+def open_walker(config: BankConfig, *, console: Console) -> Walker:
+    """Find the pictures and load the teacher.
+
+    Sample n is picture n modulo their number, used for the n-th time: the samples of `build_bank` in order.
+
+    Args:
+        config: as for `build_bank`.
+        console: told of files that cannot be read.
+
+    Raises:
+        ConfigError, MediaError, ModelError, HubError, ResourceError: as `build_bank`.
+    """
+    if not config.data:
+        raise ConfigError(
+            "nothing to learn from", [("bank", "is missing")], hint="--bank FOLDER, or --data FOLDER"
+        )
+    prompts = read_prompts(config.prompts)
+    found, styles = find_data(config, [], console)
+    bundle = load_model(
+        config.model,
+        base=config.base,
+        device=config.device,
+        dtype=config.dtype,
+        offline=config.offline,
+        styles=config.style_data is not None,
+    )
+    make = partial(
+        make_sample,
+        guidance_range=guidance_range(config, bundle),
+        prompts=prompts,
+        styles=SELF if config.style_data == SELF else styles or None,
+        seed=config.seed,
+    )
+
+    def sample_of(number: int) -> Sample:
+        repeat, place = divmod(number, len(found.files))
+        return make(found.files[place], repeat)
+
+    manifest = describe(config, bundle, num_paths=len(found.files))
+    pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)
+    teacher = make_teacher(manifest, config, bundle)
+    conditions = probe_conditions(teacher, [sample_of(0)], pictures)[0]
+    return Walker(bundle, manifest, conditions, teacher, pictures, sample_of)
 
 
 def make_online_bank(

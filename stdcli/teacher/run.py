@@ -7,7 +7,7 @@ if the new number had been given from the beginning.
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from stdcli.models.scratch import check_start, make_scheduler
 from stdcli.runtime.devices import choose
 from stdcli.teacher.data import TrainingData, count_pictures, find_folders
 from stdcli.teacher.samples import plan_samples
-from stdcli.training.run_folder import RunFolder, changes
+from stdcli.training import resume
+from stdcli.training.resume import RunKind
+from stdcli.training.run_folder import RunFolder
 
 TASK = "teacher"
 CODEC = "codec.safetensors"
@@ -36,68 +38,25 @@ FREE = {
     "train.checkpoint_every",
 }
 LENGTH = {"train.steps", "train.cooldown"}
-OWN = (
-    "run.json",
-    "metrics.jsonl",
-    CODEC,
-    "checkpoints",
-    "samples",
-    MODEL,
-    f".{MODEL}.tmp",
-)
+OWN = (CODEC, MODEL, f".{MODEL}.tmp")
 
 
 def open_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> dict[str, Any]:
-    """Begin a run in its folder or take it up again.
-
-    Args:
-        run: the folder.
-        config: settings of this start.
-        overwrite: delete what an earlier run left, and begin anew.
-
-    Returns:
-        What run.json says, the settings being those of this start.
-
-    Raises:
-        ConfigError: the folder holds another run, or other files; nothing is changed then.
-    """
-    check_run(run, config, overwrite=overwrite)
-    if overwrite:
-        _clear(run.root)
-    facts = run.read_facts() if run.exists() else {"task": TASK, "state": "running"}
-    facts["config"] = config.model_dump(mode="json")
-    run.write_facts(facts)
-    return facts
+    """`training.resume.open_run` for a run of these settings."""
+    settings = config.model_dump(mode="json")
+    return resume.open_run(run, _run_kind(run, config), settings, overwrite=overwrite)
 
 
 def check_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> None:
-    """Whether `open_run` would accept the folder.
-
-    Raises:
-        ConfigError: see `open_run`.
-    """
-    if run.root.exists() and not run.root.is_dir():
-        raise ConfigError("the run needs a folder", where=run.root, got="a file")
-    if not run.exists():
-        if run.root.is_dir() and any(run.root.iterdir()):
-            raise ConfigError(
-                "the folder is not empty and holds no run", where=run.root, hint="another --out"
-            )
-        return
-    facts = run.read_facts()
-    if facts.get("task") != TASK:
-        raise ConfigError(
-            "the folder holds a run of another task", where=run.root, got=facts.get("task"), expected=TASK
-        )
-    if not overwrite:
-        _check_settings(run, facts, config)
+    """`training.resume.check_run` for a run of these settings."""
+    resume.check_run(run, _run_kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
 
 
 def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tuple[str, str, str]]:
     """(stage, work, "done" or "to do") of every stage; nothing is written.
 
     Raises:
-        ConfigError: see `open_run`.
+        ConfigError: see `training.resume.open_run`.
             The recipe fits no path of noise levels.
         MediaError: no such folder of pictures, or too few pictures in it.
         ModelError: `config.init` is no model to start from.
@@ -140,20 +99,16 @@ def check_pictures(facts: dict[str, Any], data: TrainingData) -> None:
     raise ConfigError("the pictures are not those of this run", problems, hint="--overwrite begins anew")
 
 
-def _check_settings(run: RunFolder, facts: dict[str, Any], config: TeacherConfig) -> None:
-    differing = changes(facts.get("config", {}), config.model_dump(mode="json"))
-    free = FREE | (LENGTH if _may_change_length(run, facts, config) else set())
-    problems = [
-        (key, f"{old!r} in the run that is there, {new!r} now")
-        for key, old, new in differing
-        if key not in free
-    ]
-    if problems:
-        hint = "--overwrite begins anew, another --out leaves that run alone"
-        raise ConfigError("the folder holds a run with other settings", problems, where=run.root, hint=hint)
+def _run_kind(run: RunFolder, config: TeacherConfig) -> RunKind:
+    """What a run of these settings may have before it in its folder."""
+
+    def free(facts: Mapping[str, Any]) -> Collection[str]:
+        return FREE | (LENGTH if _may_change_length(run, facts, config) else set())
+
+    return RunKind(TASK, OWN, free)
 
 
-def _may_change_length(run: RunFolder, facts: dict[str, Any], config: TeacherConfig) -> bool:
+def _may_change_length(run: RunFolder, facts: Mapping[str, Any], config: TeacherConfig) -> bool:
     """Whether the last checkpoint lies before the learning rate falls, in the old plan and in the new one."""
     taken = max((step for step, _ in run.checkpoints()), default=0)
     try:
@@ -161,12 +116,3 @@ def _may_change_length(run: RunFolder, facts: dict[str, Any], config: TeacherCon
     except (KeyError, ValidationError):  # settings of another version of this program
         return False
     return all(taken <= train.steps - train.cooldown_steps for train in (before, config.train))
-
-
-def _clear(root: Path) -> None:
-    for name in OWN:
-        path = root / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

@@ -95,10 +95,12 @@ class RunFolder:
         found = ((_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("step-*"))
         return sorted((int(match[1]), path) for match, path in found if match)
 
-    def save(self, step: int, tensors: dict[str, torch.Tensor]) -> Path:
-        """Write the checkpoint of a step and delete all but the last two."""
+    def save(
+        self, step: int, tensors: dict[str, torch.Tensor], *, facts: Mapping[str, str] | None = None
+    ) -> Path:
+        """Write the checkpoint of a step, with further facts, and delete all but the last two."""
         path = self.root / "checkpoints" / f"{step_name(step)}.safetensors"
-        save_checkpoint(path, tensors, facts={"step": str(step)})
+        save_checkpoint(path, tensors, facts={"step": str(step), **(facts or {})})
         for _, old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             old.unlink()
         return path

@@ -18,9 +18,9 @@ IDS = torch.tensor(MANIFEST.level_ids)
 
 
 def one_below(pairs):
-    """The stored level just below, whatever is drawn."""
+    """The pair's own level and the stored one just below, whatever is drawn."""
     rows = torch.stack([(IDS == id_).nonzero()[0, 0] for id_ in pairs.level_ids])
-    return IDS[rows + 1]
+    return {"here": pairs.level_ids, "below": IDS[rows + 1]}
 
 
 @pytest.fixture
@@ -41,9 +41,11 @@ def test_every_item_is_of_its_own_path_and_level(bank):
     for batch in batches(bank, 21):
         for k, (path, id_) in enumerate(zip(batch.pairs.paths, batch.pairs.level_ids, strict=True)):
             row = int((IDS == id_).nonzero())
-            assert torch.equal(batch.states[k], paths.states[path, row])
-            assert torch.equal(batch.targets[k], paths.states[path, row + 1])
-            assert batch.target_ids[k] == IDS[row + 1]
+            assert torch.equal(batch.states["here"][k], paths.states[path, row])
+            assert torch.equal(batch.states["below"][k], paths.states[path, row + 1])
+            assert batch.level_ids["below"][k] == IDS[row + 1]
+            assert batch.sample_ids[k] == paths.sample_id[path]
+            assert batch.noise_seeds[k] == paths.noise_seed[path]
             assert torch.equal(batch.x0[k], paths.x0[path]) and batch.guidance[k] == paths.guidance[path]
             own = paths.conditions[path]
             assert torch.equal(batch.conditions["cond.time_ids"][k], own["cond.time_ids"])
@@ -55,16 +57,17 @@ def test_every_item_is_of_its_own_path_and_level(bank):
 def test_a_later_start_and_two_ranks_give_the_same_batches(bank):
     whole, later = batches(bank, 6), batches(bank, 3, first_step=3)
     for one, other in zip(whole[3:], later, strict=True):
-        assert torch.equal(one.states, other.states) and torch.equal(one.target_ids, other.target_ids)
+        assert torch.equal(one.states["below"], other.states["below"])
+        assert torch.equal(one.level_ids["below"], other.level_ids["below"])
     ranks = [batches(bank, 3, rank=rank, num_ranks=2) for rank in (0, 1)]
     for step in range(3):
-        together = torch.cat([ranks[rank][step].states for rank in (0, 1)])
-        assert torch.equal(together, torch.cat([whole[2 * step].states, whole[2 * step + 1].states]))
+        together = torch.cat([ranks[rank][step].states["here"] for rank in (0, 1)])
+        assert torch.equal(together, torch.cat([whole[2 * step].states["here"], whole[2 * step + 1].states["here"]]))
 
 
 def test_faults_reach_the_caller_and_the_thread_ends(bank):
-    order = PairOrder(len(bank), [6], seed=0)
-    lowest = torch.zeros(2, dtype=torch.int64)
+    order = PairOrder(len(bank), [5], seed=0)
+    lowest = {"below": torch.tensor([6, 6])}
     with closing(iter_batches(bank, order, lambda _: lowest, batch_size=2)) as found, pytest.raises(KeyError):
         next(found)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]

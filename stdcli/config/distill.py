@@ -1,0 +1,179 @@
+"""What `stdcli distill` may be told: method, student, adversary, training. Knows nothing of files or torch.
+
+Defaults are those of the preset `distill/std-offline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from stdcli.config.bank import BankConfig
+from stdcli.config.schema import Device, Dtype, Section, Seed, Steps, Text, split_numbers
+
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+StepCounts = Annotated[tuple[Steps, ...], Field(min_length=1), BeforeValidator(split_numbers)]
+
+
+class StdSection(Section):
+    """Single trajectory distillation: from a state of the teacher's path at level j to one at s < j."""
+
+    target: Literal["teacher", "consistency", "mix"] = "teacher"
+    """What the student's jump to s is held against: the stored state there, the student's own jump to s from
+    the teacher's state at j - 1, or a mean of the two."""
+    mix: Share = 0.5
+    """Weight of the student's own jump in "mix"."""
+    policy: Literal["window", "proportional"] = "window"
+    """Where s is drawn from: at most `window` levels below j, or from where t_s >= gamma t_j."""
+    window: Count = 12
+    """Levels of "window"; of 50, the released video recipe's 240 timesteps."""
+    gamma: Share = 0.7
+    """The paper's gamma, for "proportional"."""
+    p_sched: Share = 0.5
+    """How often s is the next level of a K-step path on which j lies, K being one of `step_counts`."""
+    anchor: bool = True
+    """Whether s = j - 1 may be drawn, where the target is the teacher's own step."""
+    target_weights: Literal["current", "average"] = "current"
+    """Weights of the jump in the consistency target."""
+    target_decay: Decay = 0.95
+    """Of that average."""
+    jump_weight: Literal["none", "inverse-square"] = "none"
+    """"inverse-square" divides an error by what a unit of noise contributes over the jump, so that long and
+    short jumps count alike."""
+
+
+class StudentSection(Section):
+    """What is trained."""
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: Count = 32
+    alpha: Positive | None = None
+    """Of the low-rank adapters; else the rank."""
+    s_embedding: bool = False
+    """Whether the network is told the target level too; full weights only."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.s_embedding and self.kind != "full":
+            yield "s_embedding", "needs kind full: a LoRA has no input for it"
+
+
+class AdversarySection(Section):
+    """Asymmetric adversarial loss: the student's states at s against real ones at a lower level."""
+
+    weight: Weight = 0.0
+    """Of the student's part; 0 leaves the adversary out."""
+    features: Literal["auto", "dino", "teacher"] = "auto"
+    """What the discriminator sees: DINOv2 of the decoded picture, or the teacher's own encoder of the latent;
+    "auto" takes DINOv2 where `dino` is on this disk."""
+    dino: Text = "facebook/dinov2-small"
+    """Folder or Hub id of DINOv2."""
+    real: Literal["auto", "x0", "path-end", "style"] = "auto"
+    """The real pictures: samples, ends of the teacher's paths, or style pictures. "auto" is `path-end` for a
+    bank with style pictures, whose samples are not in the style, else `x0`."""
+    levels: Literal["xs-xr", "xs", "xs-x0", "x0", "xs-xR"] = "xs-xr"
+    """Levels of the student's state and the real one; "xs-xr", the paper's, takes r below s at random."""
+    loss: Literal["hinge", "non-saturating"] = "hinge"
+    norm: Literal["group", "local-batch"] = "group"
+    """Normalization inside the heads; "local-batch" is the paper's."""
+    gradient_penalty: Weight = 1e-5
+    r1: Weight = 0.0
+    """Of the approximate R1 penalty."""
+    learning_rate: Positive = 1e-4
+    start_step: Natural = 0
+    """Step at which the student begins to see it; the discriminator learns from the first."""
+
+
+class OnlineSection(Section):
+    """The paper's bank, filled while the student learns: for those without disk, and for comparison."""
+
+    slots: Count = 128
+    """Paths under way at once."""
+    rate: Share = 1.0
+    """The paper's rho: how often a state comes from the bank, else from a fresh path."""
+
+
+class TrainSection(Section):
+    """The run."""
+
+    steps: Count = 1000
+    batch_size: Count = 8
+    """Per device and micro-batch."""
+    accumulation: Count = 1
+    """Micro-batches per step."""
+    learning_rate: Positive = 1e-4
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: Natural = 50
+    loss: Literal["huber", "l2"] = "huber"
+    huber_c: Positive = 1e-3
+    weight_decay: Weight = 0.0
+    max_grad_norm: Positive = 1.0
+    average_decay: Decay = 0.99
+    """Of the averaged weights, which are the ones that are exported; 0 exports the last."""
+    checkpointing: bool = False
+    """Recompute activations in the backward pass, to save memory."""
+    log_every: Count = 25
+    sample_every: Natural = 250
+    """Steps between sheets of pictures; 0 makes none."""
+    checkpoint_every: Count = 250
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.warmup_steps >= self.steps:
+            yield "warmup_steps", f"{self.warmup_steps} leaves nothing of {self.steps} steps"
+
+
+class DistillConfig(Section):
+    """`stdcli distill`: train a student of few steps."""
+
+    method: Literal["std", "lcm"] = "std"
+    bank: Text | None = None
+    """Folder of a finished bank; without one, paths are walked from `paths.data` while the student learns."""
+    model: Text | None = None
+    """The teacher, where it has moved since the bank was built."""
+    base: Text | None = None
+    """Folder of configs for a single-file teacher."""
+    std: StdSection = StdSection()
+    student: StudentSection = StudentSection()
+    adversary: AdversarySection = AdversarySection()
+    train: TrainSection = TrainSection()
+    online: OnlineSection = OnlineSection()
+    style_data: Text | None = None
+    """Folder of the bank's style pictures, for sheets of samples and for the adversary's `real: style`."""
+    paths: BankConfig = BankConfig()
+    """Without a bank: the settings that `stdcli bank build` takes."""
+    step_counts: StepCounts = (2, 4, 6, 8)
+    """Numbers of steps that the student is for."""
+    steps: Steps = 4
+    """Steps that it takes unless told otherwise."""
+    seed: Seed = 0
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    offline: bool = False
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.steps not in self.step_counts:
+            yield "steps", f"{self.steps} is not among step_counts {list(self.step_counts)}"
+        if self.method == "lcm" and self.student.s_embedding:
+            yield "student.s_embedding", "belongs to method std: lcm has one target level"
+        if self.adversary.weight and self.adversary.real == "style" and self.style_data is None:
+            yield "style_data", "is needed for adversary.real style"
+        if self.bank is None:
+            yield from self._online_conflicts()
+
+    def _online_conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.method != "std":
+            yield "bank", f"method {self.method} needs one: its samples and conditions come from there"
+        elif self.std.target != "consistency":
+            yield "bank", f"target {self.std.target} needs one: only stored paths know the state at s"
+        if self.adversary.real in ("path-end", "style") and self.adversary.weight:
+            yield "bank", f"adversary.real {self.adversary.real} needs one"
+        if self.train.batch_size > self.online.slots:
+            yield "online.slots", f"{self.online.slots} are fewer than a batch of {self.train.batch_size}"

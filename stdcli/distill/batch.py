@@ -1,0 +1,55 @@
+"""What one micro-batch of distillation is, wherever its states come from.
+
+Legend: B items, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stdcli.models.bundle import Condition
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B states, each with all that belongs to its own path. Numbers are on the CPU, the rest on the device.
+
+    Attributes:
+        sample_ids: int64 [B], for messages.
+        positions: int64 [B], for randomness: no two items of a run share one.
+        level_ids: int64 [B], j.
+        target_ids: int64 [B], s < j.
+        states: [B, C, h, w] float32, at j.
+        next_ids: int64 [B], the level below j that `next_states` lie at; None where they are not read.
+        next_states: [B, C, h, w] float32, the teacher's step from `states`; None where not read.
+        targets: [B, C, h, w] float32, the stored path at s; None where not read.
+        reals: [B, C, h, w] float32, clean latents for the adversary; None without one.
+        cond: B conditions.
+        uncond: B unconditional conditions.
+        guidance: float64 [B], of the teacher, in the Imagen form.
+    """
+
+    sample_ids: Tensor
+    positions: Tensor
+    level_ids: Tensor
+    target_ids: Tensor
+    states: Tensor
+    next_ids: Tensor | None
+    next_states: Tensor | None
+    targets: Tensor | None
+    reals: Tensor | None
+    cond: Condition
+    uncond: Condition
+    guidance: Tensor
+
+
+def split_conditions(named: Mapping[str, Tensor], device) -> tuple[Condition, Condition]:
+    """The condition and the unconditional one among a bank's tensors, `cond.*` and `uncond.*`."""
+    sides = []
+    for side in ("cond.", "uncond."):
+        own = {name.removeprefix(side): value for name, value in named.items() if name.startswith(side)}
+        sides.append(Condition.from_tensors(own).to(device))
+    return sides[0], sides[1]

@@ -1,0 +1,75 @@
+"""What a run will take, from two steps of it in memory."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from stdcli.config.distill import DistillConfig
+from stdcli.distill.run import state_of
+from stdcli.distill.setup import Training
+from stdcli.training.loop import Loop
+from stdcli.training.run_folder import KEPT_CHECKPOINTS
+
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes.
+
+    Attributes:
+        memory_bytes: highest use so far: of the GPU, or of this process.
+        disk_bytes: checkpoints kept at once and the student.
+        step_s: of one step, once warm.
+        hours: of all steps.
+    """
+
+    memory_bytes: int
+    disk_bytes: int
+    step_s: float
+    hours: float
+
+    def line(self) -> str:
+        """For the user."""
+        return (
+            f"{self.memory_bytes / 2**20:.0f} MiB of memory, {self.disk_bytes / 1e6:.0f} MB of disk, "
+            f"{self.step_s:.2f} s a step, {self.hours:.2f} h in all (measured on {STEPS} steps)"
+        )
+
+
+def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
+    """Take two steps and say what the whole run takes. The training is spent afterwards.
+
+    Raises:
+        NumericsError: a loss or gradient is not finite.
+    """
+    device = training.networks.device
+    try:
+        for step in range(STEPS):
+            began_s = time.perf_counter()
+            loop.step(step)
+            training.after_step()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        step_s = time.perf_counter() - began_s
+    finally:
+        training.task.source.close()
+    if device.type == "cuda":
+        memory_bytes = torch.cuda.max_memory_allocated(device)
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    state = state_of(training, training.task.source.state())
+    kept = sum(value.numel() * value.element_size() for value in state.values())
+    student = sum(value.numel() * 2 for value in training.exported().values())
+    return Estimate(
+        memory_bytes=memory_bytes,
+        disk_bytes=KEPT_CHECKPOINTS * kept + student,
+        step_s=step_s,
+        hours=config.train.steps * step_s / 3600,
+    )

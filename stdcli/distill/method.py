@@ -1,0 +1,60 @@
+"""The seam between the trainer and a method of distillation.
+
+A method is one small file: where its states come from, how it draws s, what it predicts, what the prediction
+is held against, and how its student is sampled. The trainer knows nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from stdcli.diffusion.predictions import Denoised
+from stdcli.distill.batch import Batch
+from stdcli.distill.networks import Networks
+from stdcli.distill.selectors import Selector
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the student says of a batch.
+
+    Attributes:
+        state: [B, C, h, w], its point at s (for lcm the clean latent), with gradients.
+        denoised: its x0 and eps at j.
+    """
+
+    state: Tensor
+    denoised: Denoised
+
+
+class Method(Protocol):
+    """One method of distillation.
+
+    Attributes:
+        name: as in `--method`.
+        selector: draws s.
+        states: "path" takes teacher states, "data" noises clean latents afresh and has the teacher step.
+        reads: which of "next" (teacher state below j) and "target" (teacher state at s) a batch must have.
+        averages: whether `target` uses averaged weights.
+        sampling: recipe fields that its students need: sampler, final.
+    """
+
+    name: str
+    selector: Selector
+    states: Literal["path", "data"]
+    reads: frozenset[str]
+    averages: bool
+    sampling: Mapping[str, Any]
+
+    def predict(self, networks: Networks, batch: Batch) -> Prediction:
+        """The student's point, with gradients."""
+
+    def target(self, networks: Networks, batch: Batch) -> Tensor:
+        """What it is held against, [B, C, h, w], without gradients."""
+
+    def scale(self, batch: Batch) -> Tensor | None:
+        """float64 [B] that errors are divided by before the distance, or None."""

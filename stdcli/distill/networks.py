@@ -1,0 +1,83 @@
+"""The three networks of a distillation behind one weight set: student, its average, its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stdcli.diffusion.guidance import guide
+from stdcli.diffusion.levels import Level
+from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
+from stdcli.models.bundle import Condition
+from stdcli.models.student import Student
+
+
+@dataclass
+class Networks:
+    """Evaluates student and teacher.
+
+    Attributes:
+        student: the trained module.
+        wrapped: the same as gradients must pass it (DistributedDataParallel), or itself.
+        prediction: what the network predicts.
+        device: where it is.
+        autocast: makes a context of mixed precision for evaluations that do not pass `wrapped`.
+        average: weights of the target network; None takes the current ones.
+    """
+
+    student: Student
+    wrapped: torch.nn.Module
+    prediction: PredictionType
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager]
+    average: Mapping[str, Tensor] | None = None
+
+    def live(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
+        """The student, with gradients."""
+        return self._split(self.wrapped(x, self._t(level), cond, to_t=self._t(to_level)), x, level)
+
+    @torch.no_grad()
+    def target(
+        self,
+        x: Tensor,
+        level: Level,
+        cond: Condition,
+        *,
+        to_level: Level,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> Denoised:
+        """The student without gradients: with given weights, else its average, else its current ones."""
+        weights = self.average if weights is None else weights
+        with self.autocast(), nullcontext() if weights is None else self.student.averaged(weights):
+            output = self.student(x, self._t(level), cond, to_t=self._t(to_level))
+        return self._split(output, x, level)
+
+    @torch.no_grad()
+    def teacher(
+        self, x: Tensor, level: Level, cond: Condition, uncond: Condition, *, guidance: Tensor
+    ) -> Denoised:
+        """The guided teacher; one forward where all guidance is 1, else a doubled one.
+
+        Args:
+            x: states [B, C, h, w].
+            level: one level, or one per item.
+            cond, uncond: B conditions each.
+            guidance: [B], in the Imagen form.
+        """
+        t = self._t(level)
+        with self.autocast(), self.student.as_teacher():
+            if bool((guidance == 1).all()):
+                return self._split(self.student(x, t, cond), x, level)
+            times = torch.cat([t, t]) if isinstance(t, Tensor) else t
+            both = self.student(torch.cat([x, x]), times, cond.concat(uncond))
+        return self._split(guide(*both.chunk(2), guidance), x, level)
+
+    def _t(self, level: Level) -> Tensor | float:
+        return level.t.to(self.device) if isinstance(level.t, Tensor) else level.t
+
+    def _split(self, output: Tensor, x: Tensor, level: Level) -> Denoised:
+        return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=self.prediction)

@@ -1,0 +1,106 @@
+"""The adversary of a run, put together from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from stdcli.config.distill import AdversarySection
+from stdcli.distill.adversary import Adversary
+from stdcli.distill.batch import split_conditions
+from stdcli.distill.discriminator import Discriminator, condition_vector
+from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
+from stdcli.distill.paths import Paths
+from stdcli.distill.reals import PathEnds, Styles, find_styles, samples
+from stdcli.distill.sources import Reals
+from stdcli.errors import StdcliError
+from stdcli.models.codec import Codec
+from stdcli.models.denoiser import Denoiser
+from stdcli.models.dino import load_dino
+from stdcli.models.student import Student
+
+GetCodec = Callable[[], Codec]
+
+
+def make_adversary(
+    section: AdversarySection,
+    *,
+    paths: Paths,
+    student: Student,
+    get_codec: GetCodec,
+    device: torch.device,
+    seed: int,
+    offline: bool,
+) -> tuple[Adversary, str]:
+    """Features, discriminator and losses.
+
+    Args:
+        section: settings.
+        paths: whose conditions the discriminator is told.
+        student: whose teacher gives features.
+        get_codec: loads the codec, for DINOv2.
+        device: of everything.
+        seed: of the discriminator's weights.
+        offline: never reach the network.
+
+    Returns:
+        The adversary, and one line about what it sees.
+
+    Raises:
+        ModelError, HubError: DINOv2 was asked for and cannot be loaded.
+    """
+    cond, uncond = split_conditions({k: v[None] for k, v in paths.conditions.items()}, device)
+    features, note = _features(section, get_codec, device=device, offline=offline)
+    if features is None:
+        features = TeacherFeatures(student if student.teacher is None else Denoiser(student.teacher), uncond)
+    width = condition_vector(cond).shape[1]
+    discriminator = Discriminator(features.channels, width, norm=section.norm, seed=seed).to(device)
+    adversary = Adversary(
+        features,
+        discriminator,
+        loss=section.loss,
+        gradient_penalty=section.gradient_penalty,
+        r1=section.r1,
+    )
+    return adversary, note
+
+
+def make_reals(
+    section: AdversarySection,
+    *,
+    paths: Paths,
+    style_data: str | None,
+    get_codec: GetCodec,
+    device: torch.device,
+) -> tuple[Reals, str]:
+    """Where real latents come from, and its name.
+
+    Raises:
+        ConfigError: style pictures are asked for and not there.
+    """
+    kind = section.real
+    if kind == "auto":
+        kind = "path-end" if paths.bank is not None and paths.is_styled else "x0"
+    if kind == "path-end":
+        return PathEnds(paths.bank), kind
+    if kind == "style":
+        return Styles(paths.bank, find_styles(paths.bank, Path(style_data)), get_codec(), device), kind
+    return samples, kind
+
+
+def _features(
+    section: AdversarySection, get_codec: GetCodec, *, device: torch.device, offline: bool
+) -> tuple[Features | None, str]:
+    """DINOv2's features where they are wanted and there, else None for the teacher's."""
+    if section.features == "teacher":
+        return None, "the adversary sees the teacher's features"
+    is_wanted = section.features == "dino"
+    try:
+        dino = load_dino(section.dino, device=device, offline=offline or not is_wanted)
+    except StdcliError:
+        if is_wanted:
+            raise
+        return None, f"the adversary sees the teacher's features: {section.dino} is not on this disk"
+    return DinoFeatures(dino, get_codec()), f"the adversary sees the features of {section.dino}"

@@ -1,0 +1,111 @@
+"""What a run learns from: a bank on disk, or the paper's bank, walked while the student learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from stdcli.bank.format import Manifest
+from stdcli.bank.online import OnlineBank
+from stdcli.bank.reader import Bank
+from stdcli.diffusion.levels import Level, level_table
+from stdcli.errors import BankMismatchError
+from stdcli.models.bundle import Bundle, Network
+from stdcli.models.denoiser import Denoiser
+
+
+class Walker(Protocol):
+    """Walks paths of a teacher from pictures; made by whoever may know both pictures and students.
+
+    Attributes:
+        bundle: the teacher.
+        manifest: of the bank that `stdcli bank build` would make.
+        conditions: of one path, name -> tensor without batch dimension.
+    """
+
+    bundle: Bundle
+    manifest: Manifest
+    conditions: Mapping[str, Tensor]
+
+    def make_bank(
+        self, denoiser: Denoiser, *, num_slots: int, rank: int, num_ranks: int, rate: float
+    ) -> OnlineBank:
+        """The online bank, whose steps `denoiser` takes: the teacher inside the student."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths of one teacher: stored, or walked on the way.
+
+    Attributes:
+        manifest: what they are.
+        conditions: of one path, name -> tensor without batch dimension.
+        bank: where they are stored; None for
+        walker: who walks them.
+    """
+
+    manifest: Manifest
+    conditions: Mapping[str, Tensor]
+    bank: Bank | None = None
+    walker: Walker | None = None
+
+    @classmethod
+    def stored(cls, root: Path) -> Paths:
+        """Those of a bank.
+
+        Raises:
+            BankError, BankCorruptError, BankMismatchError: it is no finished bank.
+        """
+        bank = Bank(root)
+        first = {name: value[0] for name, value in bank.conditions([0]).items()}
+        return cls(bank.manifest, first, bank=bank)
+
+    @classmethod
+    def walked(cls, walker: Walker) -> Paths:
+        """Those of a walker."""
+        return cls(walker.manifest, walker.conditions, walker=walker)
+
+    @property
+    def is_styled(self) -> bool:
+        """Whether the teacher was given style pictures."""
+        return "cond.image_embeds" in self.conditions and bool(self.conditions["cond.image_embeds"].any())
+
+    @property
+    def start_id(self) -> int:
+        """The noisiest level."""
+        return self.manifest.level_ids[0]
+
+    def check(self, network: Network) -> tuple[Level, ...]:
+        """Refuse a base other than the one that walked the paths.
+
+        Returns:
+            All levels of the solver, by id.
+
+        Raises:
+            BankMismatchError: another network, style adapter or schedule; both values are named.
+        """
+        own, fingerprint = network.identity, network.schedule.fingerprint()
+        found = [
+            (name, there, own.get(name))
+            for name, there in self.manifest.model.items()
+            if (name.endswith("_sha256") or name == "loras") and there != own.get(name)
+        ]
+        if self.manifest.schedule != fingerprint:
+            found.append(("schedule", self.manifest.schedule, fingerprint))
+        if found:
+            raise BankMismatchError(
+                "these paths are of another teacher",
+                where=self.bank.files.root if self.bank else network.name,
+                got="; ".join(f"{name}: {there} there, {here} here" for name, there, here in found[:3]),
+                expected=f"the model {self.manifest.model.get('name')} as it was when they were walked",
+                hint="--model NAME, where the teacher has moved",
+            )
+        return level_table(network.schedule, self.manifest.num_solver_steps)
+
+    def stored_levels(self, table: tuple[Level, ...]) -> tuple[Level, ...]:
+        """The levels whose states there are, falling to level 0."""
+        return tuple(table[id_] for id_ in self.manifest.level_ids)

@@ -1,0 +1,89 @@
+"""Real pictures for the adversary: samples, ends of the teacher's paths, or the style pictures themselves.
+
+Legend: B items, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stdcli.bank.reader import Bank
+from stdcli.errors import ConfigError
+from stdcli.media.arrays import resize
+from stdcli.media.image import read_image
+from stdcli.media.sources import kind_of
+from stdcli.media.tensors import to_tensor
+from stdcli.models.codec import Codec
+
+
+def samples(paths: Tensor, x0: Tensor) -> Tensor:
+    """The samples that the paths began from: their clean latents as they are."""
+    return x0
+
+
+@dataclass(frozen=True)
+class PathEnds:
+    """States at level 0, the teacher's results."""
+
+    bank: Bank
+
+    def __call__(self, paths: Tensor, x0: Tensor) -> Tensor:
+        """[B, C, h, w] like `x0`."""
+        return self.bank.states(paths, [0] * len(paths)).to(x0)
+
+
+@dataclass(frozen=True)
+class Styles:
+    """Each path's own style picture, squeezed to the size of the samples and encoded; kept once encoded.
+
+    Attributes:
+        bank: says which style picture is whose.
+        files: SHA-256 -> style picture.
+        codec: encodes.
+        device: of the codec.
+    """
+
+    bank: Bank
+    files: Mapping[str, Path]
+    codec: Codec
+    device: torch.device
+    _kept: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def __call__(self, paths: Tensor, x0: Tensor) -> Tensor:
+        """[B, C, h, w] like `x0`."""
+        return torch.stack([self._one(int(path)) for path in paths]).to(x0)
+
+    @torch.no_grad()
+    def _one(self, path: int) -> Tensor:
+        sha256 = str(self.bank.source(path)["style_sha256"])
+        if sha256 not in self._kept:
+            side = self.bank.manifest.resolution_px
+            pixels = to_tensor(resize(read_image(self.files[sha256]).rgb, side, side))
+            self._kept[sha256] = self.codec.encode(pixels.to(self.device))[0].cpu()
+        return self._kept[sha256]
+
+
+def find_styles(bank: Bank, folder: Path) -> dict[str, Path]:
+    """The style pictures of a bank, by their SHA-256.
+
+    Raises:
+        ConfigError: the bank has no style pictures, or one is not in the folder or below it.
+    """
+    rows = [bank.source(path) for path in range(len(bank))]
+    wanted = {row["style_sha256"]: row["style"] for row in rows if row["style_sha256"]}
+    if not wanted:
+        problem = [("adversary.real", "this bank has no style pictures")]
+        raise ConfigError("nothing to take for real", problem)
+    files = sorted(path for path in folder.rglob("*") if kind_of(path) == "image" and path.is_file())
+    found = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
+    missing = sorted(name for sha256, name in wanted.items() if sha256 not in found)
+    if missing:
+        problem = f"{len(missing)} style pictures of the bank are not there, such as {missing[0]}"
+        raise ConfigError("style pictures are gone", [("style_data", problem)])
+    return {sha256: found[sha256] for sha256 in wanted}

@@ -1,0 +1,137 @@
+"""The files of a distillation run, and whether a folder holds this very one.
+
+    run.json  metrics.jsonl  checkpoints/  samples/      as in every run, see `training.run_folder`
+    tensorboard/                                         where asked for
+    student/                                             the outcome: weights and recipe.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stdcli.config.distill import DistillConfig
+from stdcli.distill.paths import Paths
+from stdcli.distill.setup import Training
+from stdcli.errors import ConfigError, StdcliError
+from stdcli.training import resume
+from stdcli.training.checkpoint import load_checkpoint
+from stdcli.training.resume import RunKind
+from stdcli.training.run_folder import RunFolder
+
+TASK, STUDENT, TENSORBOARD = "distill", "student", "tensorboard"
+FREE = {
+    "bank",  # what is in it is compared, wherever it is
+    "model",
+    "base",
+    "offline",
+    "device",
+    "train.log_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.tensorboard",
+}
+
+
+def check_run(run: RunFolder, config: DistillConfig, *, overwrite: bool) -> None:
+    """Whether a run of these settings may begin or go on in its folder.
+
+    Raises:
+        ConfigError: it holds another run, other files, or a run whose checkpoints are gone.
+    """
+    resume.check_run(run, _kind(config), config.model_dump(mode="json"), overwrite=overwrite)
+    if run.exists() and not overwrite and run.metrics_path.exists() and not run.checkpoints():
+        raise ConfigError(
+            "this run has no checkpoint left to go on from",
+            where=run.root,
+            hint="--overwrite begins anew, another --out leaves it alone",
+        )
+
+
+def open_run(
+    run: RunFolder, config: DistillConfig, paths: Paths, *, overwrite: bool
+) -> dict[str, Any]:
+    """Begin a run in its folder or take it up again.
+
+    Returns:
+        What run.json says.
+
+    Raises:
+        ConfigError: as `check_run`, or the paths are not those of the run that is there.
+        ResourceError: the disk is full or refuses.
+    """
+    check_run(run, config, overwrite=overwrite)
+    learned = {"fingerprint": paths.manifest.fingerprint(), "num_paths": paths.manifest.num_paths}
+    there = run.read_facts().get("paths") if run.exists() and not overwrite else None
+    if there not in (None, learned):
+        raise ConfigError(
+            "this run learns from other paths",
+            [("bank", f"{there} in the run that is there, {learned} now")],
+            where=run.root,
+            hint="--overwrite begins anew, another --out leaves that run alone",
+        )
+    facts = resume.open_run(run, _kind(config), config.model_dump(mode="json"), overwrite=overwrite)
+    return facts | {"paths": learned}
+
+
+def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Everything that resuming needs beyond the step, as named tensors.
+
+    Args:
+        training: of this process.
+        sources: state of every process's source, by name.
+    """
+    state = dict(sources)
+    for learner in training.learners:
+        state |= {f"learner.{name}": value for name, value in learner.state().items()}
+    for kind, average in training.averages.items():
+        state |= {f"average.{kind}.{name}": value for name, value in average.average.items()}
+    return state
+
+
+def restore(training: Training, path: Path, *, rank: int) -> int:
+    """Go on where a checkpoint was taken.
+
+    Returns:
+        Steps that were taken.
+
+    Raises:
+        StdcliError: it is damaged, or of another version of this program.
+    """
+    state, facts = load_checkpoint(path)
+    try:
+        for learner in training.learners:
+            learner.restore(_below(state, "learner."))
+        for kind, average in training.averages.items():
+            for name, value in _below(state, f"average.{kind}.").items():
+                average.average[name].copy_(value)
+            average.updates = int(facts[f"average.{kind}.updates"])
+        training.task.source.restore(_below(state, f"source.{rank}."))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise StdcliError(
+            "this checkpoint is not of such a run", where=path, got=error, hint="--overwrite begins anew"
+        ) from error
+    return int(facts["step"])
+
+
+def facts_of(training: Training) -> dict[str, str]:
+    """The numbers that go with `state_of`."""
+    return {f"average.{kind}.updates": str(average.updates) for kind, average in training.averages.items()}
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _kind(config: DistillConfig) -> RunKind:
+    free = FREE | ({"style_data"} if config.adversary.real != "style" else set())
+    if config.train.schedule == "constant":
+        free = free | {"train.steps"}
+
+    def names(facts: Mapping[str, Any]) -> Collection[str]:
+        return free
+
+    return RunKind(TASK, (STUDENT, TENSORBOARD), names)

@@ -1,0 +1,285 @@
+"""From settings to everything that one run trains with: networks, method, batches, adversary, learners."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from stdcli.bank.order import PairOrder
+from stdcli.config.distill import DistillConfig
+from stdcli.diffusion.levels import Level, LevelError
+from stdcli.diffusion.solvers import jump
+from stdcli.distill.lcm import Lcm
+from stdcli.distill.method import Method
+from stdcli.distill.networks import Networks
+from stdcli.distill.opponent import GetCodec, make_adversary, make_reals
+from stdcli.distill.paths import Paths
+from stdcli.distill.sources import BankSource, OnlineSource, Ranks, Source, TeacherStep
+from stdcli.distill.std import Std, make_selector
+from stdcli.distill.task import DISCRIMINATOR, STUDENT, DistillTask, Opponent
+from stdcli.errors import ConfigError
+from stdcli.models.bundle import Network
+from stdcli.models.denoiser import Condition, Denoiser
+from stdcli.models.student import Student, make_student
+from stdcli.training.ema import Ema
+from stdcli.training.learner import Learner, make_rate
+
+TARGET, EXPORT = "target", "export"
+"""Averages of the student: the target network's, and the one that is exported."""
+
+
+@dataclass
+class Training:
+    """Everything of a run.
+
+    Attributes:
+        paths: what is learned from.
+        network: the base, its denoiser being the student's.
+        networks: what evaluates.
+        task: yields losses.
+        learners: what is trained.
+        averages: by name.
+        notes: what the user should know.
+    """
+
+    paths: Paths
+    network: Network
+    networks: Networks
+    task: DistillTask
+    learners: list[Learner]
+    averages: dict[str, Ema]
+    notes: list[str] = field(default_factory=list)
+
+    def after_step(self) -> None:
+        """What follows every step of the optimisers."""
+        for average in self.averages.values():
+            average.update()
+        if self.task.opponent is not None:
+            self.task.opponent.adversary.discriminator.update_spectral_norm()
+
+    def exported(self) -> dict[str, Tensor]:
+        """The weights that the student is saved with."""
+        if EXPORT in self.averages:
+            return self.averages[EXPORT].average
+        return dict(self.networks.student.trainable())
+
+
+def build(
+    config: DistillConfig,
+    *,
+    paths: Paths,
+    network: Network,
+    accelerator: Accelerator,
+    get_codec: GetCodec,
+) -> Training:
+    """Put a run together.
+
+    Args:
+        config: settings.
+        paths: what to learn from.
+        network: the base; its denoiser becomes the student's.
+        accelerator: of this process.
+        get_codec: loads the base's codec.
+
+    Raises:
+        BankMismatchError: the base is not the teacher that walked the paths.
+        ConfigError: settings that do not fit the paths.
+        ModelError, HubError: DINOv2 is asked for and cannot be loaded.
+    """
+    table = paths.check(network)
+    method = make_method(config, paths, table)
+    has_adversary = config.adversary.weight > 0
+    student = make_student(
+        network.denoiser,
+        kind=config.student.kind,
+        rank=config.student.rank,
+        alpha=config.student.alpha,
+        s_embedding=config.student.s_embedding,
+        keep_teacher=paths.bank is None or method.states == "data" or has_adversary,
+        checkpointing=config.train.checkpointing,
+        seed=config.seed,
+    )
+    averages = _averages(config, student, method)
+    networks = Networks(
+        student=student,
+        wrapped=accelerator.prepare_model(student),
+        prediction=network.prediction,
+        device=network.device,
+        autocast=accelerator.autocast,
+        average=averages[TARGET].average if TARGET in averages else None,
+    )
+    ranks = Ranks(config.train.batch_size, accelerator.process_index, accelerator.num_processes)
+    task = DistillTask(
+        method=method,
+        source=_source(config, paths, method=method, table=table, networks=networks, ranks=ranks),
+        networks=networks,
+        table=table,
+        start_id=paths.start_id,
+        loss=config.train.loss,
+        huber_c=config.train.huber_c,
+        seed=config.seed,
+    )
+    learner = _learner(
+        STUDENT,
+        networks.wrapped,
+        student.trainable(),
+        config=config,
+        accelerator=accelerator,
+        learning_rate=config.train.learning_rate,
+    )
+    training = Training(paths, network, networks, task, [learner], averages)
+    if has_adversary:
+        _add_opponent(training, config, accelerator, get_codec=get_codec)
+    return training
+
+
+def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -> Method:
+    """The method that the settings name.
+
+    Raises:
+        ConfigError: its number of steps has no path among these levels.
+    """
+    std = config.std
+    try:
+        selector = make_selector(std, paths.stored_levels(table), config.step_counts)
+    except LevelError as error:
+        raise ConfigError("too many steps for these paths", [("step_counts", str(error))]) from error
+    if config.method == "lcm":
+        return Lcm(table, paths.start_id, averages=std.target_weights == "average")
+    averages = std.target != "teacher" and std.target_weights == "average"
+    is_weighed = std.jump_weight == "inverse-square"
+    return Std(table, selector, std.target, mix=std.mix, averages=averages, weighs_jumps=is_weighed)
+
+
+class TeacherDenoiser(Denoiser):
+    """The teacher inside a student, as a denoiser.
+
+    Args:
+        networks: of the run.
+    """
+
+    def __init__(self, networks: Networks) -> None:
+        super().__init__(networks.student.unet)
+        self._networks = networks
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, t: Tensor | float, condition: Condition, **_: object) -> Tensor:
+        """As the base would answer."""
+        with self._networks.autocast(), self._networks.student.as_teacher():
+            return self._networks.student(x, t, condition)
+
+
+def _averages(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema]:
+    averages = {}
+    if method.averages:
+        averages[TARGET] = Ema(student.trainable(), decay=config.std.target_decay)
+    if config.train.average_decay:
+        averages[EXPORT] = Ema(student.trainable(), decay=config.train.average_decay)
+    return averages
+
+
+def _source(
+    config: DistillConfig,
+    paths: Paths,
+    *,
+    method: Method,
+    table: tuple[Level, ...],
+    networks: Networks,
+    ranks: Ranks,
+) -> Source:
+    if paths.bank is None:
+        online = paths.walker.make_bank(
+            TeacherDenoiser(networks),
+            num_slots=config.online.slots,
+            rank=ranks.rank,
+            num_ranks=ranks.num_ranks,
+            rate=config.online.rate,
+        )
+        return OnlineSource(online, method, ranks, config.seed, networks.device)
+    # data can be noised to every level, while states are there only where they were stored
+    takes_data = method.states == "data"
+    ids = range(paths.start_id, 0, -1) if takes_data else paths.manifest.level_ids[:-1]
+    order = PairOrder(len(paths.bank), tuple(ids), config.seed)
+    step = _teacher_step(networks) if takes_data else None
+    return BankSource(paths.bank, method, table, order, ranks, networks.device, teacher_step=step)
+
+
+def _teacher_step(networks: Networks) -> TeacherStep:
+    def step(
+        x: Tensor, level: Level, to_level: Level, cond: Condition, uncond: Condition, guidance: Tensor
+    ) -> Tensor:
+        denoised = networks.teacher(x, level, cond, uncond, guidance=guidance)
+        return jump(x, denoised, from_level=level, to_level=to_level)
+
+    return step
+
+
+def _learner(
+    name: str,
+    module: torch.nn.Module,
+    parameters: Mapping[str, torch.nn.Parameter],
+    *,
+    config: DistillConfig,
+    accelerator: Accelerator,
+    learning_rate: float,
+    **more: object,
+) -> Learner:
+    train = config.train
+    rate = make_rate(
+        learning_rate, steps=train.steps, warmup_steps=train.warmup_steps, schedule=train.schedule
+    )
+    trained = list(parameters.values())
+    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
+    is_scaled = accelerator.mixed_precision == "fp16"
+    scaler = torch.amp.GradScaler(trained[0].device.type, enabled=is_scaled)
+    return Learner(
+        name, module, parameters, optimiser, rate, train.max_grad_norm, scaler=scaler, **more
+    )
+
+
+def _add_opponent(
+    training: Training, config: DistillConfig, accelerator: Accelerator, *, get_codec: GetCodec
+) -> None:
+    """Build the adversary and its learner."""
+    section, networks, method = config.adversary, training.networks, training.task.method
+    adversary, note = make_adversary(
+        section,
+        paths=training.paths,
+        student=networks.student,
+        get_codec=get_codec,
+        device=networks.device,
+        seed=config.seed,
+        offline=config.offline,
+    )
+    training.task.source.reals, kind = make_reals(
+        section,
+        paths=training.paths,
+        style_data=config.style_data,
+        get_codec=get_codec,
+        device=networks.device,
+    )
+    training.notes.append(f"{note}; its real pictures are {kind}")
+    wrapped = accelerator.prepare_model(adversary.discriminator)
+    training.task.opponent = Opponent(
+        adversary,
+        wrapped,
+        variant="x0" if method.states == "data" else section.levels,
+        weight=section.weight,
+        start_number=section.start_step * config.train.accumulation,
+        schedule=training.network.schedule,
+    )
+    discriminator = adversary.discriminator
+    learner = _learner(
+        DISCRIMINATOR,
+        wrapped,
+        dict(discriminator.named_parameters()),
+        config=config,
+        accelerator=accelerator,
+        learning_rate=section.learning_rate,
+        buffers=dict(discriminator.named_buffers()),
+    )
+    training.learners.append(learner)

@@ -1,0 +1,243 @@
+"""Where micro-batches come from: stored paths, noised data with a live teacher, or the online bank.
+
+Each yields `Batch` for micro-batch n of a run, from n alone (the online bank: from its state), so that a
+resumed run sees what an uninterrupted one does. Networks enter only as a function for the teacher's step.
+
+Legend: B items, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stdcli.bank.batches import BankBatch, iter_batches
+from stdcli.bank.online import OnlineBank
+from stdcli.bank.order import PairBatch, PairOrder
+from stdcli.bank.reader import Bank
+from stdcli.diffusion.combine import combine
+from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.solvers import start_state
+from stdcli.distill.batch import Batch, split_conditions
+from stdcli.distill.method import Method
+from stdcli.models.bundle import Condition
+from stdcli.runtime.seeding import fold
+
+TeacherStep = Callable[[Tensor, Level, Level, Condition, Condition, Tensor], Tensor]
+"""(states, their levels, lower levels, condition, unconditional, guidance float64 [B]) -> states there."""
+
+Reals = Callable[[Tensor, Tensor], Tensor]
+"""(numbers of B paths, their clean latents [B, C, h, w]) -> clean latents of real pictures."""
+
+
+class Source(Protocol):
+    """Micro-batches in order."""
+
+    def batch(self, number: int) -> Batch:
+        """Micro-batch `number` of this rank; numbers rise by one."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beyond the number; may be empty."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+
+    def close(self) -> None:
+        """End threads."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run, and how much each takes.
+
+    Attributes:
+        batch_size: B.
+        rank, num_ranks: of this process.
+    """
+
+    batch_size: int
+    rank: int = 0
+    num_ranks: int = 1
+
+    @property
+    def rates(self) -> dict[str, int]:
+        """As `iter_batches` names them."""
+        return {"batch_size": self.batch_size, "rank": self.rank, "num_ranks": self.num_ranks}
+
+
+@dataclass
+class BankSource:
+    """States of a bank, or its samples noised afresh where the method asks for data.
+
+    Attributes:
+        bank: finished.
+        method: draws s and says what to read.
+        table: all levels by id.
+        order: pairs of path and level.
+        ranks: of this process.
+        device: where batches go.
+        teacher_step: for methods on data: the guided teacher.
+        reals: for the adversary.
+    """
+
+    bank: Bank
+    method: Method
+    table: Sequence[Level]
+    order: PairOrder
+    ranks: Ranks
+    device: torch.device
+    teacher_step: TeacherStep | None = None
+    reals: Reals | None = None
+    _batches: Generator[BankBatch, None, None] | None = field(default=None, init=False)
+    _next: int = field(default=0, init=False)
+
+    def batch(self, number: int) -> Batch:
+        """See `Source`.
+
+        Raises:
+            BankCorruptError: a file has gone or changed.
+        """
+        if self._batches is None or number != self._next:
+            self.close()
+            self._batches = iter_batches(
+                self.bank, self.order, self._choose, first_step=number, **self.ranks.rates
+            )
+        self._next = number + 1
+        read = next(self._batches)
+        cond, uncond = split_conditions(read.conditions, self.device)
+        states = {name: self._to_device(value) for name, value in read.states.items()}
+        ids = read.pairs.level_ids
+        target_ids = self.method.selector.select(ids, read.pairs.draws)
+        guidance = read.guidance.double()
+        if self.method.states == "data":
+            x = self._noised(states["start"], read)
+            next_ids = ids - 1
+            levels = [pick_levels(self.table, which) for which in (ids, next_ids)]
+            following = self.teacher_step(x, *levels, cond, uncond, guidance)
+        else:
+            x, following, next_ids = states["here"], states.get("next"), read.level_ids.get("next")
+        return Batch(
+            sample_ids=read.sample_ids,
+            positions=read.pairs.positions,
+            level_ids=ids,
+            target_ids=target_ids,
+            states=x,
+            next_ids=next_ids,
+            next_states=following,
+            targets=states.get("target"),
+            reals=None if self.reals is None else self.reals(read.pairs.paths, self._to_device(read.x0)),
+            cond=cond,
+            uncond=uncond,
+            guidance=guidance,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: the number says it all."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to restore."""
+
+    def close(self) -> None:
+        """End the reading thread."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _choose(self, pairs: PairBatch) -> Mapping[str, Tensor]:
+        if self.method.states == "data":
+            return {"start": torch.full_like(pairs.level_ids, self.bank.level_ids[0])}
+        chosen = {"here": pairs.level_ids}
+        if "next" in self.method.reads:
+            chosen["next"] = _next_stored(self.bank.level_ids, pairs.level_ids)
+        if "target" in self.method.reads:
+            chosen["target"] = self.method.selector.select(pairs.level_ids, pairs.draws)
+        return chosen
+
+    def _to_device(self, value: Tensor) -> Tensor:
+        return value.to(self.device, torch.float32)
+
+    def _noised(self, start: Tensor, read: BankBatch) -> Tensor:
+        """The samples as their paths began, T(x0), under fresh noise at their levels."""
+        level = self.table[self.bank.level_ids[0]]
+        old = torch.stack([_noise(start.shape[1:], int(seed)) for seed in read.noise_seeds])
+        clean = combine((1 / level.alpha, start), (-level.sigma / level.alpha, old.to(self.device)))
+        fresh = [fold(self.order.seed, "data noise", number) for number in read.pairs.positions.tolist()]
+        noise = torch.stack([torch.randn(start.shape[1:], generator=generator) for generator in fresh])
+        return start_state(clean, noise, pick_levels(self.table, read.pairs.level_ids))
+
+
+@dataclass
+class OnlineSource:
+    """States of the paper's online bank.
+
+    Attributes:
+        online: walks the teacher's paths.
+        method: draws s; reads "next" only.
+        ranks: of this process.
+        seed: of the draws.
+        device: where batches go.
+        reals: for the adversary; is given sample numbers.
+    """
+
+    online: OnlineBank
+    method: Method
+    ranks: Ranks
+    seed: int
+    device: torch.device
+    reals: Reals | None = None
+
+    def batch(self, number: int) -> Batch:
+        """See `Source`.
+
+        Raises:
+            NumericsError: the teacher's states hold NaN or infinity.
+        """
+        made = self.online.batch(number, self.ranks.batch_size)
+        first = (number * self.ranks.num_ranks + self.ranks.rank) * self.ranks.batch_size
+        positions = torch.arange(first, first + self.ranks.batch_size)
+        draws = [fold(self.seed, "draws", place) for place in positions.tolist()]
+        uniform = torch.stack([torch.rand(2, generator=one, dtype=torch.float64) for one in draws])
+        cond, uncond = split_conditions(made.conditions, self.device)
+        x0 = made.x0.to(self.device, torch.float32)
+        return Batch(
+            sample_ids=made.sample_numbers,
+            positions=positions,
+            level_ids=made.level_ids,
+            target_ids=self.method.selector.select(made.level_ids, uniform),
+            states=made.states.to(self.device, torch.float32),
+            next_ids=made.next_level_ids,
+            next_states=made.next_states.to(self.device, torch.float32),
+            targets=None,
+            reals=None if self.reals is None else self.reals(made.sample_numbers, x0),
+            cond=cond,
+            uncond=uncond,
+            guidance=made.guidance,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Slots and counters."""
+        return self.online.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was taken."""
+        self.online.restore(state)
+
+    def close(self) -> None:
+        """There are no threads."""
+
+
+def _next_stored(stored: Sequence[int], ids: Tensor) -> Tensor:
+    """The next lower stored level of each."""
+    below = dict(pairwise(stored))
+    return torch.tensor([below[id_] for id_ in ids.tolist()])
+
+
+def _noise(shape: Sequence[int], seed: int) -> Tensor:
+    """The noise that a stored path began with."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

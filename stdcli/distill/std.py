@@ -1,0 +1,108 @@
+"""Single trajectory distillation: the student learns jumps along the very path that a job will walk.
+
+    L = E d( J(x_j, j -> s; student), target ),  x_j on the teacher's path from one fixed start level
+
+    target teacher      x_s, the stored state
+           consistency  J(x_{j-1}, j-1 -> s; student without gradient), or x_{j-1} itself where s = j - 1
+           mix          a mean of the two
+
+Source: Single Trajectory Distillation (arXiv 2412.18945), section 3; the target `teacher` is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from stdcli.config.distill import StdSection
+from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.solvers import jump
+from stdcli.distill.batch import Batch
+from stdcli.distill.losses import jump_gain
+from stdcli.distill.method import Prediction
+from stdcli.distill.networks import Networks
+from stdcli.distill.selectors import (
+    Selector,
+    proportional_choices,
+    scheduled_choices,
+    window_choices,
+)
+
+
+def make_selector(section: StdSection, levels: Sequence[Level], step_counts: Sequence[int]) -> Selector:
+    """The choice of s that the settings describe.
+
+    Args:
+        section: policy, window or gamma, anchor, p_sched.
+        levels: stored levels of the bank, falling to level 0.
+        step_counts: Ks that the student is for.
+
+    Raises:
+        LevelError: a K has no path below the start level.
+    """
+    ids = [level.id for level in levels]
+    if section.policy == "window":
+        free = window_choices(ids, window=section.window, anchor=section.anchor)
+    else:
+        free = proportional_choices(levels, gamma=section.gamma, anchor=section.anchor)
+    return Selector(free, scheduled_choices(ids, step_counts), section.p_sched)
+
+
+@dataclass(frozen=True)
+class Std:
+    """The method; attributes as in `method.Method`.
+
+    Attributes:
+        table: all levels by id.
+        selector: draws s.
+        kind: of the target.
+        mix: weight of the consistency target in "mix", in [0, 1].
+        averages: whether the consistency target uses averaged weights.
+        weighs_jumps: whether errors are divided by `jump_gain`.
+    """
+
+    table: Sequence[Level]
+    selector: Selector
+    kind: Literal["teacher", "consistency", "mix"] = "teacher"
+    mix: float = 0.5
+    averages: bool = False
+    weighs_jumps: bool = False
+
+    name = "std"
+    states = "path"
+    sampling: Mapping[str, Any] = MappingProxyType({"sampler": "jump", "final": "level0"})
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What a batch must have."""
+        needed = {"teacher": {"target"}, "consistency": {"next"}, "mix": {"target", "next"}}
+        return frozenset(needed[self.kind])
+
+    def predict(self, networks: Networks, batch: Batch) -> Prediction:
+        """J(x_j, j -> s; student)."""
+        level, to_level = (pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids))
+        denoised = networks.live(batch.states, level, batch.cond, to_level=to_level)
+        return Prediction(jump(batch.states, denoised, from_level=level, to_level=to_level), denoised)
+
+    def target(self, networks: Networks, batch: Batch) -> Tensor:
+        """See the head of the file."""
+        if self.kind == "teacher":
+            return batch.targets
+        own = self._own_jump(networks, batch)
+        return own if self.kind == "consistency" else torch.lerp(batch.targets, own, self.mix)
+
+    def scale(self, batch: Batch) -> Tensor | None:
+        """`jump_gain`, so that jumps of all lengths count alike."""
+        if not self.weighs_jumps:
+            return None
+        return jump_gain(*(pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids)))
+
+    def _own_jump(self, networks: Networks, batch: Batch) -> Tensor:
+        level, to_level = (pick_levels(self.table, ids) for ids in (batch.next_ids, batch.target_ids))
+        denoised = networks.target(batch.next_states, level, batch.cond, to_level=to_level)
+        return jump(batch.next_states, denoised, from_level=level, to_level=to_level)

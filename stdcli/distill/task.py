@@ -1,0 +1,139 @@
+"""What a distillation learns from a micro-batch: the student's loss, then the discriminator's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.distill.adversary import Adversary, Pair, Variant, make_pair
+from stdcli.distill.batch import Batch
+from stdcli.distill.losses import distance
+from stdcli.distill.method import Method, Prediction
+from stdcli.distill.networks import Networks
+from stdcli.distill.sources import Source
+from stdcli.runtime.seeding import fold
+from stdcli.training.loop import Loss
+
+STUDENT, DISCRIMINATOR = "student", "discriminator"
+BUCKETS = 4
+"""Ranges of levels whose losses are reported apart."""
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """The adversary of a run.
+
+    Attributes:
+        adversary: features and discriminator.
+        judge: the discriminator as its gradients must pass it.
+        variant: levels of what it compares.
+        weight: of the student's part.
+        start_number: micro-batch from which the student sees it.
+        schedule: of the model.
+    """
+
+    adversary: Adversary
+    judge: Callable
+    variant: Variant
+    weight: float
+    start_number: int
+    schedule: NoiseSchedule
+
+
+@dataclass
+class DistillTask:
+    """Losses of a run.
+
+    Attributes:
+        method: what is learned.
+        source: where micro-batches come from.
+        networks: what evaluates.
+        table: all levels by id.
+        start_id: the noisiest level in use.
+        loss: distance.
+        huber_c: of "huber".
+        seed: of the adversary's draws.
+        opponent: None without an adversary.
+        current: the micro-batch at hand, for messages.
+    """
+
+    method: Method
+    source: Source
+    networks: Networks
+    table: Sequence[Level]
+    start_id: int
+    loss: Literal["huber", "l2"]
+    huber_c: float
+    seed: int
+    opponent: Opponent | None = None
+    current: Batch | None = field(default=None, init=False)
+
+    def losses(self, number: int) -> Iterator[Loss]:
+        """See `training.loop.Losses`."""
+        batch = self.current = self.source.batch(number)
+        prediction = self.method.predict(self.networks, batch)
+        errors = self._errors(prediction, batch)
+        facts = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
+        if self.opponent is None:
+            yield Loss(STUDENT, errors.mean(), facts)
+            return
+        opponent, generator = self.opponent, fold(self.seed, "adversary", int(batch.positions[0]))
+        pair = self._pair(prediction, batch)
+        seen = opponent.adversary.generator_loss(pair, batch.cond, generator=generator)
+        weight = opponent.weight if number >= opponent.start_number else 0.0
+        facts["loss/adversarial"] = seen.detach().reshape(1)
+        yield Loss(STUDENT, errors.mean() + weight * seen, facts)
+        detached = Pair(pair.fake.detach(), pair.fake_level, pair.real, pair.real_level)
+        parts = opponent.adversary.discriminator_loss(
+            detached, batch.cond, generator=generator, judge=opponent.judge
+        )
+        named = {f"discriminator/{k}": v.detach().reshape(1) for k, v in parts.items() if k != "total"}
+        yield Loss(DISCRIMINATOR, parts["total"], named)
+
+    def describe(self) -> str:
+        """What is being trained on."""
+        ids = [] if self.current is None else self.current.sample_ids.tolist()
+        return f"samples {', '.join(map(str, ids))}"
+
+    def _errors(self, prediction: Prediction, batch: Batch) -> Tensor:
+        """One error per item, [B]."""
+        target, scale = self.method.target(self.networks, batch), self.method.scale(batch)
+        predicted = prediction.state
+        if scale is not None:
+            factor = (1 / scale).float().reshape(-1, *[1] * (predicted.ndim - 1)).to(predicted.device)
+            predicted, target = predicted * factor, target * factor
+        return distance(predicted, target, kind=self.loss, huber_c=self.huber_c)
+
+    def _by_level(self, errors: Tensor, level_ids: Tensor) -> dict[str, Tensor]:
+        """Errors by the range of j, named after its lowest and highest level."""
+        edges = [round(k * self.start_id / BUCKETS) for k in range(BUCKETS + 1)]
+        found = {}
+        for low, high in pairwise(edges):
+            inside = ((level_ids > low) & (level_ids <= high)).to(errors.device)
+            found[f"loss/level_{low + 1}_to_{high}"] = errors[inside]
+        return found
+
+    def _pair(self, prediction: Prediction, batch: Batch) -> Pair:
+        numbers = batch.positions.tolist()
+        draws = [fold(self.seed, "adversary level", number) for number in numbers]
+        noises = [fold(self.seed, "adversary noise", number) for number in numbers]
+        shape = batch.states.shape[1:]
+        from_level, to_level = (pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids))
+        return make_pair(
+            self.opponent.variant,
+            schedule=self.opponent.schedule,
+            from_level=from_level,
+            to_level=to_level,
+            jumped=prediction.state,
+            x0=prediction.denoised.x0,
+            real=batch.reals,
+            noise=torch.stack([torch.randn(shape, generator=g) for g in noises]).to(batch.states.device),
+            u=torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in draws]),
+        )

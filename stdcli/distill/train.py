@@ -1,0 +1,302 @@
+"""`stdcli distill`: begin a run or take it up, take its steps, save the student.
+
+The same command resumes a stopped run and leaves a finished one alone. Micro-batch n, its draws and its noise
+depend on the seed and n alone. This module knows the order of things; the others know the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from stdcli.config.distill import DistillConfig
+from stdcli.config.recipe import Recipe
+from stdcli.console import Console
+from stdcli.distill import run as files
+from stdcli.distill.estimate import Estimate, measure
+from stdcli.distill.opponent import GetCodec
+from stdcli.distill.paths import Paths, Walker
+from stdcli.distill.reals import find_styles
+from stdcli.distill.recipe import make_recipe
+from stdcli.distill.samples import SampleSheet, make_sheet
+from stdcli.distill.setup import Training, build
+from stdcli.errors import NumericsError
+from stdcli.media.image import Picture, write_image
+from stdcli.models.bundle import Network
+from stdcli.models.load import load_codec, load_denoiser
+from stdcli.models.student import save_student
+from stdcli.runtime.devices import choose
+from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
+from stdcli.training.boards import Board, open_board
+from stdcli.training.loop import Loop, make_accelerator
+from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The outcome of `distill`.
+
+    Attributes:
+        student: its folder.
+        was_finished: whether nothing was left to do.
+        facts: what run.json says.
+        estimate: of a dry run; None otherwise.
+    """
+
+    student: Path
+    was_finished: bool
+    facts: dict[str, Any]
+    estimate: Estimate | None = None
+
+
+@dataclass
+class _Run:
+    """A run under way, in one process."""
+
+    config: DistillConfig
+    training: Training
+    accelerator: Accelerator
+    loop: Loop
+    folder: RunFolder
+    recipe: Recipe
+    sheet: SampleSheet | None
+    get_codec: GetCodec
+    console: Console
+    board: Board
+    step: int = 0
+
+
+def distill(
+    config: DistillConfig,
+    *,
+    out: Path,
+    console: Console,
+    walker: Walker | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Distilled:
+    """Train a student, or go on with it.
+
+    Args:
+        config: all settings.
+        out: folder of the run; holds the student in `student/` afterwards.
+        console: told of progress.
+        walker: walks paths where `config.bank` is None.
+        overwrite: begin anew, deleting what an earlier run left in `out`.
+        dry_run: take two steps in memory to say what the run will take; write nothing.
+
+    Raises:
+        ConfigError: settings that fit neither the paths nor the run in `out`.
+        BankError: no finished bank, a damaged one, or one of another teacher.
+        ModelError, HubError: the base or DINOv2 cannot be loaded.
+        NumericsError: the training diverged; names step, samples, dtype and the last good checkpoint.
+        ResourceError: no such device, not enough memory, or the disk is full.
+        KeyboardInterrupt: the user stopped the run; the state is saved.
+    """
+    folder, student = RunFolder(out), out / files.STUDENT
+    files.check_run(folder, config, overwrite=overwrite)
+    if not overwrite and not dry_run and _is_finished(folder, config):
+        return Distilled(student, was_finished=True, facts=folder.read_facts())
+    paths = Paths.stored(Path(config.bank)) if walker is None else Paths.walked(walker)
+    network = walker.bundle if walker else _load(config, paths)
+    accelerator = make_accelerator(choose(config.device, config.dtype))
+    get_codec = _codec_getter(config, network, walker)
+    training = build(config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec)
+    loop = Loop(
+        accelerator,
+        training.learners,
+        training.task.losses,
+        config.train.accumulation,
+        training.task.describe,
+    )
+    recipe = make_recipe(config, paths=paths, network=network, method=training.task.method)
+    if accelerator.is_main_process:
+        console.note(f"{network.name}: {network.dtype_reason}")
+        for note in training.notes:
+            console.note(note)
+    if dry_run:
+        estimate = measure(config, training, loop)
+        return Distilled(student, was_finished=False, facts={}, estimate=estimate)
+    facts = _open(folder, config, paths, accelerator, overwrite=overwrite)
+    board = open_board(out / files.TENSORBOARD, wanted=config.train.tensorboard and accelerator.is_main_process)
+    run = _Run(
+        config, training, accelerator, loop, folder, recipe, None, get_codec, console, board
+    )
+    run.sheet = _make_sheet(run)
+    try:
+        _resume(run)
+        _take_steps(run)
+        if accelerator.is_main_process:
+            save_student(student, training.networks.student, recipe=recipe, weights=training.exported())
+            facts |= {"state": "complete", "steps": run.step}
+            folder.write_facts(facts)
+    except KeyboardInterrupt:
+        console.note(f"stopped at step {run.step}; the same command goes on with {out}")
+        raise
+    finally:
+        training.task.source.close()
+        board.close()
+    return Distilled(student, was_finished=False, facts=facts)
+
+
+def _is_finished(folder: RunFolder, config: DistillConfig) -> bool:
+    if not folder.exists() or not (folder.root / files.STUDENT).is_dir():
+        return False
+    facts = folder.read_facts()
+    return facts.get("state") == "complete" and facts.get("steps") == config.train.steps
+
+
+def _load(config: DistillConfig, paths: Paths) -> Network:
+    """The base alone: no codec, no encoders."""
+    return load_denoiser(
+        config.model or str(paths.manifest.model["name"]),
+        base=config.base,
+        device=config.device,
+        dtype="float32" if config.student.kind == "full" else config.dtype,
+        offline=config.offline,
+        styles=paths.is_styled,
+    )
+
+
+def _codec_getter(config: DistillConfig, network: Network, walker: Walker | None) -> GetCodec:
+    if walker is not None:
+        return lambda: walker.bundle.codec
+    return lambda: load_codec(
+        network.name,
+        base=config.base,
+        device=config.device,
+        dtype=config.dtype,
+        offline=config.offline,
+    )
+
+
+def _open(
+    folder: RunFolder, config: DistillConfig, paths: Paths, accelerator: Accelerator, *, overwrite: bool
+) -> dict[str, Any]:
+    """run.json, written by the main process before the others go on."""
+    facts: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        facts = files.open_run(folder, config, paths, overwrite=overwrite)
+        facts |= {"versions": versions(), "state": "running"}
+        folder.write_facts(facts)
+    accelerator.wait_for_everyone()
+    return facts
+
+
+def _make_sheet(run: _Run) -> SampleSheet | None:
+    config, paths = run.config, run.training.paths
+    if paths.bank is None or not config.train.sample_every or not run.accelerator.is_main_process:
+        return None
+    styles = find_styles(paths.bank, Path(config.style_data)) if config.style_data else {}
+    return make_sheet(
+        paths,
+        run.recipe,
+        schedule=run.training.network.schedule,
+        styles=styles,
+        device=run.training.networks.device,
+    )
+
+
+def _resume(run: _Run) -> None:
+    """Take up the last checkpoint, or write that of step 0."""
+    for _, path in run.folder.checkpoints()[-1:]:
+        run.step = files.restore(run.training, path, rank=run.accelerator.process_index)
+        if run.accelerator.is_main_process:
+            run.console.note(f"going on from step {run.step}")
+            run.folder.rewind_reports(run.step)
+    run.accelerator.wait_for_everyone()
+    if not run.folder.checkpoints():
+        _save(run)
+
+
+def _take_steps(run: _Run) -> None:
+    every, total = run.config.train, run.config.train.steps
+    window: list[dict[str, float]] = []
+    is_main = run.accelerator.is_main_process
+    shown = run.console.progress("distill", total) if is_main else nullcontext()
+    with shown as progress, deferred_interrupt() as stop:
+        if is_main:
+            progress.advance(run.step)
+        while run.step < total:
+            window.append(_step(run))
+            if is_main:
+                progress.advance()
+            is_due = _is_due(run.step, total)
+            if is_due(every.log_every) and is_main:
+                metrics = _counters(run) | mean_of(window)
+                run.folder.report(metrics)
+                run.board.write(metrics, step=run.step)
+                window = []
+            if run.sheet is not None and is_due(every.sample_every):
+                _draw(run)
+            is_stopped = _agree(run, stop)
+            if is_due(every.checkpoint_every) or is_stopped:
+                _save(run)
+            if is_stopped:
+                raise KeyboardInterrupt
+
+
+def _step(run: _Run) -> dict[str, float]:
+    began_s = time.perf_counter()
+    try:
+        metrics = run.loop.step(run.step)
+    except NumericsError as error:
+        dtype = str(run.training.network.dtype).removeprefix("torch.")
+        error.where = f"step {run.step}, {dtype}, {error.where}"
+        kept = [path for _, path in run.folder.checkpoints()]
+        error.hint = f"last good checkpoint: {kept[-1]}; a lower --learning-rate or --dtype float32"
+        raise
+    run.training.after_step()
+    run.step += 1
+    return metrics | {"time/step_ms": (time.perf_counter() - began_s) * 1e3}
+
+
+def _is_due(step: int, total: int) -> Callable[[int], bool]:
+    return lambda every: step % every == 0 or step == total
+
+
+def _counters(run: _Run) -> dict[str, float]:
+    train = run.config.train
+    per_step = train.batch_size * train.accumulation * run.accelerator.num_processes
+    counters = {STEP: run.step, "progress/samples": run.step * per_step}
+    device = run.training.networks.device
+    if device.type == "cuda":
+        counters["mem/peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+    return counters
+
+
+def _agree(run: _Run, stop: StopRequest) -> bool:
+    """Whether any process was asked to stop."""
+    if run.accelerator.num_processes == 1:
+        return stop.requested
+    asked = torch.tensor(float(stop.requested), device=run.training.networks.device)
+    return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
+
+
+def _save(run: _Run) -> None:
+    own = {
+        f"source.{run.accelerator.process_index}.{name}": value
+        for name, value in run.training.task.source.state().items()
+    }
+    every = gather_object([own])
+    if run.accelerator.is_main_process:
+        sources = {name: value for state in every for name, value in state.items()}
+        state = files.state_of(run.training, sources)
+        run.folder.save(run.step, state, facts=files.facts_of(run.training))
+    run.accelerator.wait_for_everyone()
+
+
+def _draw(run: _Run) -> None:
+    codec = run.get_codec()
+    picture = run.sheet.render(run.training.networks, codec, weights=run.training.exported())
+    path = run.folder.root / "samples" / f"{step_name(run.step)}.png"
+    path.parent.mkdir(exist_ok=True)
+    write_image(path, Picture(picture), overwrite=True)

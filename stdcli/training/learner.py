@@ -1,0 +1,104 @@
+"""One of the networks that a run trains: weights, optimiser, learning rate, clipping, loss scaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from stdcli.training.checkpoint import adam_tensors, restore_adam
+
+Rate = Callable[[int], float]
+"""Step, counted from 0 -> learning rate."""
+
+
+def make_rate(peak: float, *, steps: int, warmup_steps: int, schedule: str) -> Rate:
+    """Learning rate of every step: a linear rise to `peak`, then "constant", or "cosine" down to 0.
+
+    Args:
+        peak: highest rate, > 0.
+        steps: of the run.
+        warmup_steps: of the rise, < steps.
+        schedule: "cosine" or "constant".
+    Source: Loshchilov 2017 (SGDR) eq. 5, one period.
+    """
+
+    def rate(step: int) -> float:
+        if step < warmup_steps:
+            return peak * (step + 1) / warmup_steps
+        if schedule == "constant":
+            return peak
+        return peak * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps))) / 2
+
+    return rate
+
+
+@dataclass
+class Learner:
+    """Weights and all that changes them.
+
+    Attributes:
+        name: in metrics and checkpoints.
+        module: as gradients pass it, possibly wrapped for several processes.
+        parameters: name -> what is trained.
+        optimiser: Adam over `parameters`, in their order.
+        rate: of each step.
+        max_grad_norm: gradients are scaled down to it.
+        buffers: name -> further tensors that are part of the state.
+        scaler: of the loss, for float16.
+    """
+
+    name: str
+    module: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    rate: Rate
+    max_grad_norm: float
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients."""
+        self.scaler.scale(loss).backward()
+
+    def clip(self) -> float:
+        """Scale gradients down to `max_grad_norm`; the norm they had."""
+        self.scaler.unscale_(self.optimiser)
+        return float(nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm))
+
+    def update(self, step: int) -> float:
+        """Take the step, forget the gradients; the learning rate that was used."""
+        rate = self.rate(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        return rate
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that resuming needs, as named tensors."""
+        state: dict[str, Tensor] = {f"weights.{k}": v for k, v in self.parameters.items()}
+        state |= {f"buffers.{k}": v for k, v in self.buffers.items()}
+        state |= adam_tensors(self.optimiser)
+        if self.scaler.is_enabled():
+            kept = self.scaler.state_dict()
+            state["scaler"] = torch.tensor([kept["scale"], kept["_growth_tracker"]], dtype=torch.float64)
+        return {f"{self.name}.{k}": v for k, v in state.items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from `state()` of an earlier run over the same parameters."""
+        own = {k.removeprefix(f"{self.name}."): v for k, v in state.items() if k.startswith(f"{self.name}.")}
+        for kind, tensors in (("weights", self.parameters), ("buffers", self.buffers)):
+            for name, tensor in tensors.items():
+                tensor.copy_(own[f"{kind}.{name}"])
+        restore_adam(self.optimiser, own)
+        if self.scaler.is_enabled():
+            scale, growth = own["scaler"].tolist()
+            self.scaler.load_state_dict(
+                {**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(growth)}
+            )

@@ -1,0 +1,108 @@
+"""Whether a folder holds this very run, and how a run begins in it or goes on.
+
+What decides the outcome must be the same; settings that cannot change it may differ from start to start.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stdcli.errors import ConfigError
+from stdcli.training.run_folder import RunFolder, changes
+
+OWN = ("run.json", "metrics.jsonl", "checkpoints", "samples")
+"""What every run has in its folder."""
+
+
+@dataclass(frozen=True)
+class RunKind:
+    """What tells runs of one task from others.
+
+    Attributes:
+        task: in run.json.
+        own: names in the folder that belong to such a run beside `OWN`, deleted to begin anew.
+        free: what run.json says -> dotted settings that may differ.
+    """
+
+    task: str
+    own: tuple[str, ...]
+    free: Callable[[Mapping[str, Any]], Collection[str]]
+
+
+def open_run(
+    run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, overwrite: bool
+) -> dict[str, Any]:
+    """Begin a run in its folder or take it up again.
+
+    Args:
+        run: the folder.
+        kind: of the run.
+        settings: of this start, as JSON holds them.
+        overwrite: delete what an earlier run left, and begin anew.
+
+    Returns:
+        What run.json says, the settings being those of this start.
+
+    Raises:
+        ConfigError: the folder holds another run, or other files; nothing is changed then.
+        ResourceError: the disk is full or refuses.
+    """
+    check_run(run, kind, settings, overwrite=overwrite)
+    if overwrite:
+        _clear(run, kind)
+    facts = run.read_facts() if run.exists() else {"task": kind.task, "state": "running"}
+    facts["config"] = dict(settings)
+    run.write_facts(facts)
+    return facts
+
+
+def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Whether `open_run` would accept the folder.
+
+    Raises:
+        ConfigError: see `open_run`.
+    """
+    if run.root.exists() and not run.root.is_dir():
+        raise ConfigError("the run needs a folder", where=run.root, got="a file")
+    if not run.exists():
+        if run.root.is_dir() and any(run.root.iterdir()):
+            raise ConfigError(
+                "the folder is not empty and holds no run", where=run.root, hint="another --out"
+            )
+        return
+    facts = run.read_facts()
+    if facts.get("task") != kind.task:
+        raise ConfigError(
+            "the folder holds a run of another task",
+            where=run.root,
+            got=facts.get("task"),
+            expected=kind.task,
+        )
+    if not overwrite:
+        _check_settings(run, kind, facts, settings)
+
+
+def _check_settings(
+    run: RunFolder, kind: RunKind, facts: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    free = kind.free(facts)
+    problems = [
+        (key, f"{old!r} in the run that is there, {new!r} now")
+        for key, old, new in changes(facts.get("config", {}), settings)
+        if key not in free
+    ]
+    if problems:
+        hint = "--overwrite begins anew, another --out leaves that run alone"
+        raise ConfigError("the folder holds a run with other settings", problems, where=run.root, hint=hint)
+
+
+def _clear(run: RunFolder, kind: RunKind) -> None:
+    for name in (*OWN, *kind.own):
+        path = run.root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
