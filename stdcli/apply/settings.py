@@ -72,7 +72,7 @@ class Settings:
             "evaluations": self.evaluations,
             "forwards": self.forwards,
             "timesteps": list(self.plan.timesteps),
-            **self.recipe.model_dump(mode="json", exclude={"timesteps", "steps"}),
+            **self.recipe.model_dump(mode="json", exclude={"timesteps", "steps", "trained"}),
             "steps": self.evaluations,
             "strength": None if self.recipe.timesteps else self.recipe.strength,
         }

@@ -18,13 +18,15 @@ from stdcli.apply.clips import sample_frames, stylize_clip
 from stdcli.apply.job import Job
 from stdcli.apply.outputs import record, write_sidecar
 from stdcli.apply.session import Session
-from stdcli.apply.settings import settle
+from stdcli.apply.settings import Settings, settle
+from stdcli.apply.student import choose_student, misfits
 from stdcli.apply.targets import Plan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
-from stdcli.errors import MediaError, StdcliError
+from stdcli.errors import ConfigError, MediaError, StdcliError
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.recipe import KEY
+from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 
 SAMPLES = 12
@@ -38,6 +40,7 @@ def stylize(
     overwrite: bool,
     metadata: bool,
     dry_run: bool,
+    strict: bool,
     console: Console,
 ) -> None:
     """Do what was planned.
@@ -50,6 +53,7 @@ def stylize(
         overwrite: whether results may replace files.
         metadata: whether the recipe is stored inside and beside the results.
         dry_run: say what would be done and stop before any denoising.
+        strict: refuse what the student was not trained for, where else a warning is given.
         console: where to say it.
 
     Raises:
@@ -66,11 +70,13 @@ def stylize(
         device=config.device,
         dtype=config.dtype,
         offline=config.offline,
+        student=choose_student(config),
         loras=config.lora,
         style_scale=config.style_scale,
         styles=bool(work.styles),
     )
     settings = settle(config, bundle.recipe, bundle.schedule)
+    _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())
     console.detail(bundle.dtype_reason)
     session = Session(bundle, config, settings, work.styles)
@@ -93,6 +99,14 @@ def stylize(
     if failed:
         count = len(work.targets) + len(work.refused)
         raise MediaError(f"{len(failed)} of {count} inputs were passed over; the reasons are above")
+
+
+def _check_fit(bundle: Bundle, settings: Settings, *, strict: bool, console: Console) -> None:
+    odd = list(misfits(bundle, settings))
+    if odd and strict:
+        raise ConfigError("not what this student was trained for", odd, hint="leave --strict out to try it")
+    for _, sentence in odd:
+        console.warning(sentence)
 
 
 def _pass_over(path: Path, error: MediaError, console: Console) -> Path:

@@ -16,7 +16,7 @@ from stdcli.apply.settings import Settings
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
-from stdcli.diffusion.sample import sample
+from stdcli.diffusion.sample import sample, step_targets
 from stdcli.diffusion.solvers import start_state
 from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Measured, encode_towards
@@ -61,6 +61,12 @@ class Stylizer:
             NumericsError: a state became NaN or infinite.
         """
         bundle, settings = self.bundle, self.settings
+        sampling = {
+            "schedule": bundle.schedule,
+            "sampler": settings.recipe.sampler,
+            "gamma": settings.recipe.gamma,
+        }
+        aims = dict(zip(settings.plan.levels[:-1], step_targets(settings.plan, **sampling), strict=True))
         latents = encode_towards(
             bundle.codec,
             pixels,
@@ -70,13 +76,11 @@ class Stylizer:
         )
         noise = self._noise(latents)
         state = sample(
-            self._denoise,
+            lambda x, level: self._denoise(x, level, aims[level]),
             start_state(latents, noise, settings.plan.levels[0]),
             settings.plan,
-            schedule=bundle.schedule,
-            sampler=settings.recipe.sampler,
-            gamma=settings.recipe.gamma,
             make_step_noise=lambda step: self._noise(latents, step=step),
+            **sampling,
         )
         return bundle.codec.decode(state).float().cpu()
 
@@ -84,6 +88,7 @@ class Stylizer:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)
         return noise.to(latents).expand_as(latents)
 
-    def _denoise(self, x: torch.Tensor, level: Level) -> Denoised:
+    def _denoise(self, x: torch.Tensor, level: Level, to_level: Level) -> Denoised:
         guidance = self.settings.recipe.guidance
-        return self.bundle.denoise(x, level, self.condition, self.unconditional, guidance=guidance)
+        conditions = (self.condition, self.unconditional)
+        return self.bundle.denoise(x, level, *conditions, guidance=guidance, to_level=to_level)

@@ -111,8 +111,10 @@ def plan(
     styles = [_read_style(Path(path)) for path in config.style]
     protected = [Path(style) for style in config.style]
 
+    others = [*protected, *_student_files(config)]
+
     def is_finished(source: Source, path: Path) -> bool:
-        return len(sources) > 1 and not overwrite and is_made_by(path, config, source, protected)
+        return len(sources) > 1 and not overwrite and is_made_by(path, config, source, others)
 
     paths = output_paths(
         sources,
@@ -138,6 +140,18 @@ def plan(
             continue
         targets.append(Target(source, path, clip))
     return Plan(targets, styles, finished, refused)
+
+
+def _student_files(config: StylizeConfig) -> list[Path]:
+    """Files of a local student, which may be trained further under the same name."""
+    place = Path(config.student or "").expanduser()
+    try:
+        if config.student is None or not place.is_dir():
+            return [place] if config.student is not None and place.is_file() else []
+    except OSError:  # a name too long for anything; loading says so
+        return []
+    inner = place / "student"
+    return sorted((inner if inner.is_dir() else place).rglob("*.safetensors"))
 
 
 def _read_style(path: Path) -> Picture:

@@ -48,6 +48,13 @@ Base = Annotated[
     str | None,
     typer.Option("--base", metavar="FOLDER", help="Configs and tokenizer for a single-file model."),
 ]
+Student = Annotated[
+    str | None,
+    typer.Option(
+        "--student", metavar="NAME", help="Distilled student: a run, a folder, a LoRA file or a Hub id; none."
+    ),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse values that the student was not trained for.")]
 Lora = Annotated[
     list[str] | None, typer.Option("--lora", metavar="PATH[:SCALE]", help="Adapter; repeatable.")
 ]
@@ -127,6 +134,8 @@ def stylize(
     negative_prompt: Negative = None,
     model: Model = None,
     base: Base = None,
+    student: Student = None,
+    strict: Strict = False,
     lora: Lora = None,
     max_size: MaxSize = None,
     batch: Batch = None,
@@ -170,6 +179,7 @@ def stylize(
     flags = {
         "model": model,
         "base": base,
+        "student": student,
         "style": style,
         "style_weights": style_weights,
         "prompt": prompt,
@@ -205,4 +215,4 @@ def stylize(
         stylize as run,  # brings the models, seconds that a refusal need not wait for
     )
 
-    run(resolved.config, work, dry_run=dry_run, console=console, **keep)
+    run(resolved.config, work, dry_run=dry_run, strict=strict, console=console, **keep)

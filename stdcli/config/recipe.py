@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from stdcli.config.schema import (
     Final,
@@ -15,8 +15,10 @@ from stdcli.config.schema import (
     Section,
     Steps,
     Strength,
+    Text,
     Timesteps,
     sampling_conflicts,
+    split_numbers,
 )
 
 
@@ -26,6 +28,29 @@ class Start(Section):
     transform: Literal["none", "adain", "colours"] = "none"
     """`adain` gives its latent the style's mean and deviation per channel, `colours` its pixels the style's
     mean and covariance of RGB."""
+
+
+class Trained(Section):
+    """What a student was trained on and for; away from it, results are not what its training promises."""
+
+    method: Text
+    """Distillation method, such as `std`."""
+    strength: Strength
+    """Noise fraction at the start of its paths."""
+    start_t: Annotated[float, Field(gt=0)]
+    """Model time at the start of its paths: the first timestep."""
+    supported_steps: Annotated[tuple[Steps, ...], Field(min_length=1), BeforeValidator(split_numbers)]
+    """Numbers of evaluations it was trained for."""
+    base: Text
+    """The model it changes, as it was named."""
+    base_sha256: dict[str, str]
+    """Component of that model -> hash of its weights, as in `Bundle.identity`."""
+    s_embedding: bool = False
+    """Whether its network is told where each step aims."""
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if "unet" not in self.base_sha256:
+            yield "base_sha256", "names no unet"
 
 
 class Recipe(Section):
@@ -44,6 +69,7 @@ class Recipe(Section):
     start: Start = Start()
     num_solver_steps: Steps | None = None
     guidance_fused: bool = False
+    trained: Trained | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -171,7 +171,10 @@ class StylizeConfig(Section):
     model: Text = "embedded"
     """'embedded', a folder, a single file or a Hub id."""
     base: Text | None = None
-    """The model a LoRA student belongs to, when it does not say so itself."""
+    """Folder or Hub id with the configs and tokenizers of a single-file model."""
+    student: Text | None = None
+    """A distilled student of the model: the folder of a run, a folder, a LoRA file or a Hub id; 'none' is the
+    model itself. Not set: the embedded model's own student, other models none."""
     style: Texts = ()
     """Style pictures."""
     style_weights: Numbers | None = None

@@ -67,20 +67,40 @@ def sample(
         stochastic sampling.
     """
     _check_sampler(sampler, gamma, plan, make_step_noise=make_step_noise)
+    aims = step_targets(plan, schedule=schedule, sampler=sampler, gamma=gamma)
     state = x.to(torch.promote_types(x.dtype, torch.float32))
     state = _arrive(state, 0, plan, on_step=on_step)
     for index, (level, to_level) in enumerate(pairwise(plan.levels), start=1):
-        denoised = denoise(state, level)
+        denoised, aim = denoise(state, level), aims[index - 1]
         if index == plan.evaluations or (sampler == "jump" and gamma == 0):
             state = jump(state, denoised, from_level=level, to_level=to_level)
         elif sampler == "jump":
-            below = level_below(schedule, to_level, gamma)
-            state = jump(state, denoised, from_level=level, to_level=below)
-            state = add_noise(state, make_step_noise(index), from_level=below, to_level=to_level)
+            state = jump(state, denoised, from_level=level, to_level=aim)
+            state = add_noise(state, make_step_noise(index), from_level=aim, to_level=to_level)
         else:
             state = start_state(denoised.x0, make_step_noise(index), to_level)
         state = _arrive(state, index, plan, on_step=on_step)
     return state.to(x.dtype)
+
+
+def step_targets(
+    plan: Plan, *, schedule: NoiseSchedule, sampler: Literal["jump", "renoise"] = "jump", gamma: float = 0.0
+) -> tuple[Level, ...]:
+    """Where each evaluation of a plan aims, for networks that are told.
+
+    "jump" aims at the next level, or with gamma > 0 below it; "renoise" at the end of the path, every time.
+
+    Args:
+        plan: levels to visit.
+        schedule: as in `sample`, like the other two.
+
+    Returns:
+        K levels, one per evaluation; the last is `plan.levels[-1]`.
+    """
+    *between, end = plan.levels[1:]
+    if sampler == "renoise":
+        return (end,) * plan.evaluations
+    return (*(level_below(schedule, level, gamma) if gamma else level for level in between), end)
 
 
 def walk(denoise: Denoise, x: Tensor, plan: Plan, *, schedule: NoiseSchedule) -> Tensor:

@@ -29,6 +29,7 @@ from stdcli.errors import HubError, ModelError, ResourceError
 LORA_FILE = "pytorch_lora_weights.safetensors"
 INDEX_FILE = "model_index.json"
 RECIPE_FILE = "recipe.json"
+STUDENT_FILES = (LORA_FILE, RECIPE_FILE, "unet/config.json", "unet/diffusion_pytorch_model*.safetensors")
 COMPONENTS = (
     "unet",
     "vae",

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
-from stdcli.models.fetch import INDEX_FILE, LORA_FILE, WEIGHTS
+from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.locate import PICKLE_SUFFIXES
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.weights import read_shapes
@@ -111,7 +114,15 @@ def weight_files(folder: ModelFolder, component: str, *, half: bool) -> list[Pat
     Raises:
         ModelError: only pickle files, none at all, or a damaged one.
     """
-    place = folder.path / component
+    return component_files(folder.path / component, half=half)
+
+
+def component_files(place: Path, *, half: bool) -> list[Path]:
+    """The same of any folder with the weights of one component.
+
+    Raises:
+        ModelError: as `weight_files`.
+    """
     by_variant: dict[bool, list[Path]] = {}
     for path in sorted(place.iterdir()):
         match = WEIGHTS.fullmatch(path.name)
@@ -148,6 +159,27 @@ def read_json(path: Path) -> dict[str, Any]:
             "cannot read this config", where=path, got=type(value).__name__, expected="a JSON object"
         )
     return value
+
+
+def read_recipe(place: Path) -> Recipe | None:
+    """The recipe that lies in a folder, or None.
+
+    Raises:
+        ModelError: it is there but not valid.
+    """
+    path = place / RECIPE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise ModelError("cannot read this recipe", where=path, got=str(e), expected="UTF-8 text") from e
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = f"{path} {'.'.join(map(str, first['loc']))}"
+        raise ModelError(
+            "cannot read this recipe", where=where, got=first.get("input"), expected=first["msg"]
+        ) from e
 
 
 def _check_unet(folder: ModelFolder) -> None:

@@ -13,28 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError, ResourceError
-from stdcli.models.bundle import Bundle, Denoiser
+from stdcli.models.bundle import Bundle, Network
 from stdcli.models.codec import Codec, codec_dtype
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.families import embedded, sd15, sdxl
 from stdcli.models.families.family import Family
-from stdcli.models.fetch import RECIPE_FILE
-from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, check_folder, read_folder, weight_files
+from stdcli.models.folder import (
+    WITH_WEIGHTS,
+    ModelFolder,
+    check_folder,
+    read_folder,
+    read_recipe,
+    weight_files,
+)
 from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint
+from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter, find_adapter
 from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 
+KEPT = {"unet", "scheduler"}
+"""Parts of a pipeline that say what a denoiser's output is."""
 FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A model whose weights are not read yet."""
+
+    source: Source
+    folder: ModelFolder
+    family: Family
+    choice: DeviceChoice
+    adapter: AdapterFiles | None
+    notes: list[str]
 
 
 @dataclass
@@ -54,6 +75,7 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     offline: bool = False,
+    student: str | None = None,
     loras: Sequence[str] = (),
     style_scale: float | None = None,
     styles: bool = False,
@@ -67,6 +89,7 @@ def load_model(
         dtype: "auto", "float32", "float16" or "bfloat16".
         offline: never reach the network. Else it is reached for Hub ids, and for the published style adapter
             where a model, a local one too, has none of its own.
+        student: one distilled from this model, see `find_student`; its recipe is taken before any other.
         loras: `path[:scale]` or Hub ids, fused in this order; a recipe beside the last one that has one is
             taken.
         style_scale: strength of the style picture; None is 1.
@@ -74,18 +97,70 @@ def load_model(
             before any weights are read.
 
     Raises:
-        ModelError: not found, damaged, unsafe, incomplete, unknown, a LoRA that does not fit, or no style
-            adapter for `styles`.
+        ModelError: not found, damaged, unsafe, incomplete, unknown, a student or LoRA that does not fit, or
+            no style adapter for `styles`.
         HubError: the Hub refuses or cannot be reached, or offline and not in its cache.
         ResourceError: no such device, or not enough memory on it.
     """
+    for text in loras:
+        check_lora(text, offline=offline)
+    distilled = None if student is None else find_student(student, offline=offline)
+    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
+    opened = _open(found)
+    pipe, family = opened.pipe, opened.family
+    _move(pipe, found.choice.device)
+    if distilled is not None:
+        apply_student(pipe, distilled, family=family.name)
+    applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
+    scale = family.style_scale(1.0 if style_scale is None else style_scale)
+    style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline)
+    if family is embedded.FAMILY:
+        style.load()  # the network was trained with it: without it, nothing works
+    return _bundle(found, opened, style=style, applied=applied, student=distilled)
+
+
+def load_denoiser(
+    name: str,
+    *,
+    base: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    offline: bool = False,
+    style_scale: float | None = None,
+    styles: bool = False,
+) -> Network:
+    """Load what training needs of a model and nothing more: no autoencoder, no text or image encoder.
+
+    Its `identity` is that of the whole model, so that it can be compared with what a bank was built from.
+    Adapters are trained on a base in any dtype; full weights need `dtype="float32"`.
+
+    Args:
+        name: as in `load_model`, like those not named here.
+        styles: install the projections of the style adapter; the embedded kind has them always.
+
+    Raises:
+        ModelError, HubError, ResourceError: as `load_model`.
+    """
+    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
+    opened = _open(found, unet_alone=True)
+    pipe, family = opened.pipe, opened.family
+    _move(pipe, found.choice.device)
+    encoder = found.folder.path / "image_encoder" if "image_encoder" in opened.weight_files else None
+    scale = family.style_scale(1.0 if style_scale is None else style_scale)
+    style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline, own_encoder=encoder)
+    if styles or family is embedded.FAMILY:
+        style.load(encoder=False)
+    facts = _facts(found, opened)
+    return Network(**facts | {"weight_files": {**opened.weight_files, **style.weight_files}})
+
+
+def _find(name: str, *, base: str | None, device: str, dtype: str, offline: bool, styles: bool) -> _Found:
+    """All that is known of a model before its weights are read."""
     choice = choose(device, dtype)
     source = locate_model(name, offline=offline, half=choice.dtype != torch.float32)
     if name == EMBEDDED and not source.path.is_dir():
         hint = "pip install --force-reinstall stdcli"
         raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
-    for text in loras:
-        check_lora(text, offline=offline)
     notes: list[str] = []
     if source.path.is_file():
         folder, family = _base_of(source, base, offline=offline)
@@ -98,17 +173,16 @@ def load_model(
     adapter = _own_adapter(folder) or family.adapter
     if styles:
         adapter = find_adapter(adapter, offline=offline)
-    if source.path.is_file():
-        opened = _open_file(source, folder, family, choice)
-    else:
-        opened = _open_folder(folder, family, choice)
-    _move(opened.pipe, choice.device)
-    applied = [apply_lora(opened.pipe, text, family=opened.family.name, offline=offline) for text in loras]
-    scale = opened.family.style_scale(1.0 if style_scale is None else style_scale)
-    style = StyleAdapter(opened.pipe, files=adapter, scale=scale, offline=offline)
-    if opened.family is embedded.FAMILY:
-        style.load()  # the network was trained with it: without it, nothing works
-    return _bundle(source, opened, choice=choice, style=style, applied=applied, notes=notes)
+    return _Found(source, folder, family, choice, adapter, notes)
+
+
+def _open(found: _Found, *, unet_alone: bool = False) -> _Opened:
+    if not found.source.path.is_file():
+        return _open_folder(found.folder, found.family, found.choice, unet_alone=unet_alone)
+    opened = _open_file(found.source, found.folder, found.family, found.choice)
+    if unet_alone:
+        opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - KEPT))
+    return opened
 
 
 def _family_of(folder: ModelFolder) -> Family:
@@ -126,7 +200,9 @@ def _family_of(folder: ModelFolder) -> Family:
     )
 
 
-def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
+def _open_folder(
+    folder: ModelFolder, family: Family, choice: DeviceChoice, *, unet_alone: bool = False
+) -> _Opened:
     half = choice.dtype != torch.float32
     files = {
         part: weight_files(folder, part, half=half)
@@ -135,18 +211,19 @@ def _open_folder(folder: ModelFolder, family: Family, choice: DeviceChoice) -> _
     }
     fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
     variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
-    skipped = {"safety_checker": None, "requires_safety_checker": False} if family is sd15.FAMILY else {}
+    skipped = {"feature_extractor": None}  # the style adapter brings one that does not depend on torchvision
+    if family is sd15.FAMILY:
+        skipped |= {"safety_checker": None, "requires_safety_checker": False}
+    left_out = dict.fromkeys(folder.components.keys() - KEPT) if unet_alone else {}
     try:
-        apart = {} if variant else {part: _load_part(folder, part, files[part]) for part in fp16}
+        apart = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
         pipe = family.pipeline.from_pretrained(
             str(folder.path),
             dtype={"default": choice.dtype, "vae": torch.float32},
             variant=variant,
             use_safetensors=True,
             local_files_only=True,
-            feature_extractor=None,  # the style adapter brings one that does not depend on torchvision
-            **skipped,
-            **apart,
+            **skipped | left_out | apart,
         )
     except FAULTS as e:
         raise ModelError(
@@ -203,30 +280,11 @@ def _own_adapter(folder: ModelFolder) -> AdapterFiles | None:
     )
 
 
-def read_recipe(place: Path) -> Recipe | None:
-    """The recipe that lies in a folder, or None.
-
-    Raises:
-        ModelError: it is there but not valid.
-    """
-    path = place / RECIPE_FILE
-    if not path.is_file():
-        return None
-    try:
-        return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise ModelError("cannot read this recipe", where=path, got=str(e), expected="UTF-8 text") from e
-    except ValidationError as e:
-        first = e.errors()[0]
-        where = f"{path} {'.'.join(map(str, first['loc']))}"
-        raise ModelError(
-            "cannot read this recipe", where=where, got=first.get("input"), expected=first["msg"]
-        ) from e
-
-
 def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:
     """Upstream only logs when a file lacks tensors, and leaves random numbers in their place."""
     for part, paths in files.items():
+        if getattr(pipe, part, None) is None:
+            continue
         parameters = dict(getattr(pipe, part).named_parameters())
         needs, has = sum(p.numel() for p in parameters.values()), count_values(paths)
         empty = [name for name, p in parameters.items() if p.is_meta]
@@ -261,47 +319,71 @@ def multiple_of(unet: Any, *, factor: int) -> int:
     return factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def _bundle(
-    source: Source,
-    opened: _Opened,
-    *,
-    choice: DeviceChoice,
-    style: StyleAdapter,
-    applied: Sequence[AppliedLora],
-    notes: list[str],
-) -> Bundle:
-    pipe, family = opened.pipe, opened.family
+def _facts(found: _Found, opened: _Opened) -> dict[str, Any]:
+    """The fields of `Network`."""
+    pipe, choice = opened.pipe, found.choice
     scheduler = dict(pipe.scheduler.config)
     try:
         schedule = NoiseSchedule.from_config(scheduler)
         prediction = PredictionType(scheduler.get("prediction_type", "epsilon"))
     except (ValueError, KeyError) as e:
-        raise ModelError("this model's noise schedule is not supported", where=source.path, got=str(e)) from e
+        what = "this model's noise schedule is not supported"
+        raise ModelError(what, where=found.source.path, got=str(e)) from e
+    return {
+        "name": found.source.name,
+        "family": opened.family.name,
+        "denoiser": Denoiser(pipe.unet),
+        "schedule": schedule,
+        "prediction": prediction,
+        "recipe": opened.recipe,
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "dtype_reason": choice.reason,
+        "notes": found.notes,
+        "revision": found.source.revision,
+        "weight_files": opened.weight_files,
+    }
+
+
+def _bundle(
+    found: _Found,
+    opened: _Opened,
+    *,
+    style: StyleAdapter,
+    applied: Sequence[AppliedLora],
+    student: StudentFiles | None,
+) -> Bundle:
+    facts = _facts(found, opened)
+    pipe, notes = opened.pipe, found.notes
     num_parameters = sum(p.numel() for p in pipe.vae.parameters())
-    pipe.vae.to(codec_dtype(choice.dtype, num_parameters=num_parameters))
-    recipe = opened.recipe
-    for lora in applied:
-        own = read_recipe(lora.path.parent)
-        if own is not None:
-            recipe = own
-            notes.append(f"sampling as the recipe beside {lora.name} says")
+    pipe.vae.to(codec_dtype(found.choice.dtype, num_parameters=num_parameters))
+    if student is not None:
+        facts["student"] = (student.name, student.weights)
+        facts["denoiser"] = Denoiser(pipe.unet, sees_target=student.sees_target)
+        if student.recipe is None:
+            notes.append(f"the student {student.name} brings no recipe: sampled as the model itself would be")
+    facts["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)
     factor = pipe.vae_scale_factor
     return Bundle(
-        name=source.name,
-        family=family.name,
-        denoiser=Denoiser(pipe.unet),
+        **facts,
         codec=Codec(pipe.vae, factor=factor, notes=notes),
-        text=family.make_text(pipe),
+        text=opened.family.make_text(pipe),
         style=style,
-        schedule=schedule,
-        prediction=prediction,
-        recipe=recipe,
-        device=choice.device,
-        dtype=choice.dtype,
-        dtype_reason=choice.reason,
         multiple_px=multiple_of(pipe.unet, factor=factor),
-        notes=notes,
-        revision=source.revision,
-        weight_files=opened.weight_files,
         loras=[(lora.name, lora.scale, lora.path) for lora in applied],
     )
+
+
+def _recipe_of(
+    own: Recipe, student: StudentFiles | None, applied: Sequence[AppliedLora], *, notes: list[str]
+) -> Recipe:
+    """The student's recipe; else that of the last LoRA with one; else the model's own."""
+    if student is not None and student.recipe is not None:
+        return student.recipe
+    recipe = own
+    for lora in applied:
+        beside = read_recipe(lora.path.parent)
+        if beside is not None:
+            recipe = beside
+            notes.append(f"sampling as the recipe beside {lora.name} says")
+    return recipe

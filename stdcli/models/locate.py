@@ -16,6 +16,8 @@ from stdcli.models import fetch
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "embedded"
+STUDENT = "student"
+"""Folder of a student in that of a run, or of the embedded model."""
 PICKLE_SUFFIXES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<file>/[^@]+)?(@(?P<revision>[^@]+))?")
 
@@ -96,6 +98,40 @@ def locate_lora(name: str, *, offline: bool) -> Source:
             f"no file {chosen} in {repo}", where=name, hint=f"https://huggingface.co/{repo}/tree/main"
         )
     return Source(name, folder / chosen, revision=folder.name)
+
+
+def has_embedded_student() -> bool:
+    """Whether the embedded model has a student in this installation."""
+    return (EMBEDDED_FOLDER / STUDENT).is_dir()
+
+
+def locate_student(name: str, *, offline: bool) -> Source:
+    """Resolve a student's name to a local folder or LoRA file.
+
+    Args:
+        name: folder of a run or of a student, LoRA file, `embedded` (the embedded model's own student),
+            `OWNER/NAME[@REVISION]` or `OWNER/NAME/FILE.safetensors[@REVISION]`.
+        offline: use the local Hub cache only.
+
+    Raises:
+        ModelError: nothing there, or a pickle file.
+        HubError: as for `locate_model`.
+    """
+    path = EMBEDDED_FOLDER if name == EMBEDDED else _local(name)
+    if path.is_file():
+        refuse_unsafe(path)
+        return Source(name, path)
+    if path.is_dir():
+        return Source(name, path / STUDENT if (path / STUDENT).is_dir() else path)
+    hub = _hub_id(name)
+    if hub is None:
+        raise _not_found(
+            name, what="student", expected="a run, a student's folder, a .safetensors file or a Hub id"
+        )
+    if hub["file"]:
+        return locate_lora(name, offline=offline)
+    folder = fetch.files(hub["repo"], hub["revision"], list(fetch.STUDENT_FILES), offline=offline)
+    return Source(name, folder, revision=folder.name)
 
 
 def _local(name: str) -> Path:

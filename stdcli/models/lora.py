@@ -69,7 +69,15 @@ def check_lora(text: str, *, offline: bool) -> None:
     Raises:
         ModelError, HubError: as `apply_lora`.
     """
-    path = locate_lora(parse_lora(text)[0], offline=offline).path
+    check_lora_file(locate_lora(parse_lora(text)[0], offline=offline).path)
+
+
+def check_lora_file(path: Path) -> None:
+    """The same of a file.
+
+    Raises:
+        ModelError: damaged, or of a kind other than LoRA.
+    """
     _stems(path, read_shapes(path))
 
 
@@ -90,6 +98,16 @@ def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLo
     """
     name, scale = parse_lora(text)
     path = locate_lora(name, offline=offline).path
+    fuse_lora(pipe, path, scale=scale, family=family)
+    return AppliedLora(name, scale, path)
+
+
+def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> None:
+    """`apply_lora` of a file.
+
+    Raises:
+        ModelError: damaged, of a kind other than LoRA, or not all of it fits the model.
+    """
     shapes = read_shapes(path)
     stems = _stems(path, shapes)
     lost = stems - _fitting(pipe, path)
@@ -113,7 +131,6 @@ def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLo
     except ValueError as e:
         raise ModelError("fusing this LoRA gives NaN weights", where=path, got=first_line(e)) from e
     pipe.unload_lora_weights()
-    return AppliedLora(name, scale, path)
 
 
 def _stems(path: Path, shapes: Mapping[str, Sequence[int]]) -> set[str]:

@@ -99,20 +99,33 @@ class StyleAdapter:
         files: where the adapter is; None for a family without one.
         scale: strength, one number or diffusers' per-block dict.
         offline: never reach the network.
+        own_encoder: folder of the model's own image encoder, where the pipeline was loaded without it.
     """
 
-    def __init__(self, pipe: Any, *, files: AdapterFiles | None, scale: float | dict, offline: bool) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        *,
+        files: AdapterFiles | None,
+        scale: float | dict,
+        offline: bool,
+        own_encoder: Path | None = None,
+    ) -> None:
         self._pipe = pipe
+        self._own_encoder = own_encoder
         self._files = files
         self._scale = scale
         self._offline = offline
         self.loaded = False
         self.weight_files: Mapping[str, Sequence[Path]] = {}
 
-    def load(self) -> None:
+    def load(self, *, encoder: bool = True) -> None:
         """Install the adapter in the UNet; a second call does nothing.
 
         Load LoRAs before and inject trainable ones after: this replaces the UNet's attention processors.
+
+        Args:
+            encoder: whether the image encoder is loaded too; without it nothing can be embedded.
 
         Raises:
             ModelError: no adapter for this model, or it does not fit the UNet or the image encoder.
@@ -121,16 +134,11 @@ class StyleAdapter:
         if self.loaded:
             return
         files = find_adapter(self._files, offline=self._offline)
-        weights, encoder = Path(files.weights), None if files.encoder is None else Path(files.encoder)
-        self._check_fit(weights, encoder)
+        weights, place = Path(files.weights), None if files.encoder is None else Path(files.encoder)
+        self._check_fit(weights, place or self._own_encoder)
+        if encoder:
+            self._load_encoder(place)
         pipe = self._pipe
-        if encoder is not None:
-            with _damage(encoder):
-                model = CLIPVisionModelWithProjection.from_pretrained(
-                    encoder, dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
-                )
-            pipe.register_modules(image_encoder=model.to(pipe.unet.device).requires_grad_(False))
-        pipe.register_modules(feature_extractor=self._make_processor())
         others = {id(p) for p in pipe.unet.parameters()}
         try:
             pipe.load_ip_adapter(
@@ -147,9 +155,19 @@ class StyleAdapter:
         for parameter in pipe.unet.parameters():
             if id(parameter) not in others:
                 parameter.requires_grad_(False)
-        encoder_files = {} if encoder is None else {"style_encoder": sorted(encoder.glob("*.safetensors"))}
+        encoder_files = {} if place is None else {"style_encoder": sorted(place.glob("*.safetensors"))}
         self.weight_files = {"style": [weights], **encoder_files}
         self.loaded = True
+
+    def _load_encoder(self, place: Path | None) -> None:
+        pipe = self._pipe
+        if place is not None:
+            with _damage(place):
+                model = CLIPVisionModelWithProjection.from_pretrained(
+                    place, dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
+                )
+            pipe.register_modules(image_encoder=model.to(pipe.unet.device).requires_grad_(False))
+        pipe.register_modules(feature_extractor=self._make_processor())
 
     def embed(self, styles: Sequence[Image.Image], weights: Sequence[float] | None = None) -> StyleEmbeds:
         """Embed style pictures and average them; loads the adapter.

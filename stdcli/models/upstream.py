@@ -31,7 +31,9 @@ from diffusers import (
 )
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.models import ImageProjection
+from diffusers.models.embeddings import get_timestep_embedding
 from huggingface_hub.errors import StrictDataclassError
+from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import (
     CLIPImageProcessorPil,  # the plain name wants torchvision, and warns where it is missing
@@ -71,12 +73,14 @@ __all__ = [
     "CLIPVisionModelWithProjection",
     "DDIMScheduler",
     "ImageProjection",
+    "LoraConfig",
     "SingleFileComponentError",
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "UNet2DConditionModel",
     "class_named",
     "first_line",
+    "get_timestep_embedding",
     "load_part",
 ]
 

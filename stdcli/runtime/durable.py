@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SUFFIX = ".part"
+OLD = ".old"
 
 
 def write_durably(path: Path, data: bytes | Iterable[bytes]) -> None:
@@ -33,6 +36,47 @@ def write_durably(path: Path, data: bytes | Iterable[bytes]) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Fill a folder under a temporary name; at the end it takes the place of the one that may be there.
+
+    A reader finds the old folder or the new one, whole; only after a power cut between two renames may it
+    find neither, the old one then being `.NAME.old` beside.
+
+    Yields:
+        An empty folder beside `folder`. If the block fails, it is deleted and `folder` is as it was.
+
+    Raises:
+        OSError: the disk is full or refuses.
+    """
+    fresh, old = (folder.with_name(f".{folder.name}{end}") for end in (SUFFIX, OLD))
+    if old.exists() and not folder.exists():  # a power cut, see above
+        old.replace(folder)
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        for path in sorted(fresh.rglob("*"), reverse=True):
+            sync_folder(path) if path.is_dir() else _sync_file(path)
+        sync_folder(fresh)
+        if folder.exists():
+            folder.replace(old)
+        fresh.replace(folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:

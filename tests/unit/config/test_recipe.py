@@ -22,6 +22,7 @@ def test_defaults() -> None:
         "start": {"transform": "none"},
         "num_solver_steps": None,
         "guidance_fused": False,
+        "trained": None,
     }
 
 

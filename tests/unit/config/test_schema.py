@@ -7,13 +7,28 @@ import yaml
 
 from stdcli.config.check import check, dotted_names
 from stdcli.config.load import value_at
-from stdcli.config.recipe import Recipe
+from stdcli.config.recipe import Recipe, Trained
 from stdcli.config.schema import Section, StylizeConfig
 from stdcli.config.tasks import TASKS
 from stdcli.errors import ConfigError
 
-SCHEMAS = {**TASKS, "recipe": Recipe}
-FIELDS = [(task, name) for task, schema in SCHEMAS.items() for name in dotted_names(schema)]
+SCHEMAS = {**TASKS, "recipe": Recipe, "trained": Trained}
+FIELDS = [
+    (task, name)
+    for task, schema in SCHEMAS.items()
+    for name in dotted_names(schema)
+    if "trained." not in name and name != "base_sha256"  # a section of its own here; a mapping
+]
+WHOLE = {  # sections of which no field may be missing
+    "trained": {
+        "method": "std",
+        "strength": 0.75,
+        "start_t": 739,
+        "supported_steps": [4],
+        "base": "embedded",
+        "base_sha256": {"unet": "0"},
+    }
+}
 NEEDS = {"style_weights": {"style": ["a"]}}  # a field that makes sense only beside another
 
 
@@ -56,7 +71,7 @@ def load(task: str, name: str, text: str) -> Any:
     data = yaml.safe_load(f"{last}: {text}")
     for parent in reversed(parents):
         data = {parent: data}
-    value = value_at(check(SCHEMAS[task], {**NEEDS.get(name, {}), **data}), name)
+    value = value_at(check(SCHEMAS[task], {**WHOLE.get(task, {}), **NEEDS.get(name, {}), **data}), name)
     return value[0] if isinstance(value, tuple) and value else value
 
 

@@ -1,0 +1,91 @@
+"""Which student a run uses, and whether the values in force are those it was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stdcli.apply.settings import Settings
+from stdcli.config.recipe import Trained
+from stdcli.config.schema import StylizeConfig
+from stdcli.diffusion.levels import LevelError, make_plan
+from stdcli.models.bundle import Bundle
+from stdcli.models.locate import EMBEDDED, has_embedded_student
+
+NO_STUDENT = "none"
+
+
+def choose_student(config: StylizeConfig) -> str | None:
+    """The student to load: the one asked for, else the embedded model's own if there is one.
+
+    Returns:
+        A name for `load_model`; None for the model itself.
+    """
+    if config.student is None:
+        return EMBEDDED if config.model == EMBEDDED and has_embedded_student() else None
+    return None if config.student == NO_STUDENT else config.student
+
+
+def misfits(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, str]]:
+    """What is asked of a student that it was not trained for.
+
+    Args:
+        bundle: the model, the student in it.
+        settings: the values in force.
+
+    Yields:
+        (flag, one sentence: both values and what to type).
+    """
+    trained, recipe = bundle.recipe.trained, settings.recipe
+    if trained is not None:
+        yield from _base(bundle, trained)
+        yield from _start(bundle, settings, trained)
+        if settings.evaluations not in trained.supported_steps:
+            known = _listed(trained.supported_steps)
+            yield "--steps", f"this student was trained for {known} steps, not {settings.evaluations}"
+    if recipe.guidance_fused and recipe.guidance > 1:
+        yield (
+            "--guidance",
+            f"guidance {recipe.guidance:g} doubles the forwards: live guidance on top of the fused one; "
+            "--guidance 1 is what this student was trained for",
+        )
+
+
+def _start(bundle: Bundle, settings: Settings, trained: Trained) -> Iterator[tuple[str, str]]:
+    start_t, recipe = settings.plan.timesteps[0], settings.recipe
+    if abs(start_t - trained.start_t) < 0.5:
+        return
+    here = "" if recipe.timesteps else f" (strength {recipe.strength:g})"
+    yield (
+        "--timesteps" if recipe.timesteps else "--strength",
+        f"this student was trained to start at timestep {trained.start_t:g} (strength {trained.strength:g}); "
+        f"this run starts at {start_t:g}{here}: {_remedy(bundle, settings, trained)}",
+    )
+
+
+def _remedy(bundle: Bundle, settings: Settings, trained: Trained) -> str:
+    """What to type to start where a student was trained to."""
+    path = settings.recipe.path() | {"strength": trained.strength, "timesteps": None}
+    try:
+        plan = make_plan(bundle.schedule, **path)
+    except LevelError:
+        return f"--timesteps {trained.start_t:g},..."
+    if abs(plan.timesteps[0] - trained.start_t) < 0.5:
+        return f"--strength {trained.strength:g}"
+    return f"--timesteps {trained.start_t:g},..."
+
+
+def _base(bundle: Bundle, trained: Trained) -> Iterator[tuple[str, str]]:
+    for component, there in trained.base_sha256.items():
+        here = bundle.hash_of(component)
+        if here is not None and here != there:
+            yield (
+                "--model",
+                f"this student was trained on {trained.base}, whose {component} has SHA-256 {there[:12]}; "
+                f"that of {bundle.name} has {here[:12]}: --model {trained.base}",
+            )
+            return
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    *most, last = map(str, sorted(numbers))
+    return f"{', '.join(most)} or {last}" if most else last

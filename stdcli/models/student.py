@@ -1,0 +1,328 @@
+"""The denoiser under training: low-rank adapters or full weights on a frozen base, and its files.
+
+Adapters are peft's, on modules whose full names are worked out here, so that a style adapter, whose inside
+has modules of the same names, is never touched. Knows no losses, levels or optimisers.
+
+Legend: B batch, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from stdcli.config.recipe import Recipe
+from stdcli.errors import NumericsError, ResourceError
+from stdcli.models.denoiser import Condition, Denoiser, see_target
+from stdcli.models.fetch import RECIPE_FILE
+from stdcli.models.student_files import UNET
+from stdcli.models.upstream import (
+    LoraConfig,
+    StableDiffusionImg2ImgPipeline,
+    UNet2DConditionModel,
+)
+from stdcli.runtime.durable import new_folder
+from stdcli.runtime.seeding import fold
+
+LORA_TARGETS = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+)
+"""Ends of the names of modules that get an adapter: those of LCM-LoRA."""
+ADAPTER = "default"
+
+
+class Student(nn.Module):
+    """A denoiser under training; made by `make_student`.
+
+    Backward passes belong outside `as_teacher` and `averaged`.
+
+    Args:
+        unet: diffusers' UNet2DConditionModel whose trained parameters require gradients, and no others.
+        kind: `lora` or `full`.
+        sees_target: whether the UNet is told where a step aims.
+        teacher: a frozen copy of the base beside full weights.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        *,
+        kind: Literal["lora", "full"],
+        sees_target: bool = False,
+        teacher: UNet2DConditionModel | None = None,
+    ) -> None:
+        super().__init__()
+        self.unet = unet
+        self.kind = kind
+        self.sees_target = sees_target
+        self.teacher = teacher
+        self._live = self._current = Denoiser(unet, sees_target=sees_target)
+        trained = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
+        self._names = {name.replace(f".{ADAPTER}.", "."): name for name in trained}
+        self._teaching = False
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor | float,
+        condition: Condition,
+        *,
+        to_t: Tensor | float | None = None,
+    ) -> Tensor:
+        """Evaluate the network once, with live weights unless a context says otherwise.
+
+        Args:
+            x: noisy latents [B, C, h, w], any float dtype.
+            t: model time, a number or [B].
+            condition: B conditions, or one for all.
+            to_t: model time where the step aims, likewise; not used unless `sees_target`.
+
+        Returns:
+            Raw network output [B, C, h, w], float32.
+
+        Raises:
+            ValueError: no `to_t` for a network that sees it.
+        """
+        return self._current(x, t, condition, to_t=to_t)
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What is trained, float32, in a fixed order: `<module>.lora_A.weight` or the UNet's own names."""
+        return {name: self.unet.get_parameter(inner) for name, inner in self._names.items()}
+
+    @contextmanager
+    def as_teacher(self) -> Iterator[None]:
+        """Inside, `forward` is the base's, from the same weights: nothing is copied.
+
+        Nothing is recomputed for graphs that are recorded inside (gradients with respect to the input), so
+        that they stay the teacher's when backward runs outside.
+
+        Raises:
+            ValueError: full weights, made without `keep_teacher`.
+        """
+        if self.kind == "full" and self.teacher is None:
+            raise ValueError("full weights leave no teacher behind unless made with keep_teacher=True")
+        if self._teaching:
+            yield
+            return
+        before, self._teaching = self._current, True
+        try:
+            if self.teacher is not None:
+                self._current = Denoiser(self.teacher)
+                yield
+                return
+            self._current = self._live
+            with self._without_checkpointing():
+                self.unet.disable_adapters()
+                try:
+                    yield
+                finally:
+                    self.unet.enable_adapters()  # and with it `requires_grad`, before any backward
+        finally:
+            self._current, self._teaching = before, False
+
+    @contextmanager
+    def averaged(self, average: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, `forward` uses these values in place of `trainable()`; the live tensors are not touched.
+
+        Args:
+            average: one tensor per name of `trainable()`, on the same device.
+
+        Raises:
+            ValueError: other names, or inside `as_teacher`.
+        """
+        self._check_names(average)
+        if self._teaching:
+            raise ValueError("the teacher has no averaged weights")
+        weights = {self._names[name]: value for name, value in average.items()}
+        before = self._current
+        self._current = Denoiser(self.unet, sees_target=self.sees_target, weights=weights)
+        try:
+            with self._without_checkpointing():
+                yield
+        finally:
+            self._current = before
+
+    def values(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """The trained tensors by name, or others in their place.
+
+        Raises:
+            ValueError: others of other names.
+        """
+        if weights is not None:
+            self._check_names(weights)
+        source = self.trainable() if weights is None else weights
+        return {name: source[name].detach() for name in self._names}
+
+    def _check_names(self, values: Mapping[str, Tensor]) -> None:
+        if values.keys() != self._names.keys():
+            odd = sorted(values.keys() ^ self._names.keys())
+            raise ValueError(f"{len(odd)} names differ from those that are trained: {', '.join(odd[:3])}")
+
+    @contextmanager
+    def _without_checkpointing(self) -> Iterator[None]:
+        """What is recomputed during backward would be so with the weights of that moment."""
+        was_on = self.unet.is_gradient_checkpointing
+        if was_on:
+            self.unet.disable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            if was_on:
+                self.unet.enable_gradient_checkpointing()
+
+
+def make_student(
+    denoiser: Denoiser,
+    *,
+    kind: Literal["lora", "full"],
+    rank: int = 32,
+    alpha: float | None = None,
+    s_embedding: bool = False,
+    keep_teacher: bool = False,
+    checkpointing: bool = False,
+    seed: int,
+) -> Student:
+    """Make a student that starts as its base: before any training both give the same output.
+
+    Args:
+        denoiser: the base, its style adapter installed; changed in place, and the student's from here on.
+        kind: `lora`: float32 adapters, the base in its own dtype. `full`: all weights but the style
+            adapter's, in float32.
+        rank: of every adapter, at least 1.
+        alpha: factor times rank; None is `rank`, a factor of 1.
+        s_embedding: let the network be told where a step aims; full weights only.
+        keep_teacher: keep a frozen copy of full weights for `as_teacher`; adapters need none.
+        checkpointing: recompute activations during backward.
+        seed: of the adapters' first halves; the second ones are zero.
+
+    Raises:
+        ValueError: an unknown kind, a rank below 1, or an s-embedding with adapters.
+    Source: Hu 2021 (LoRA) section 4.1; Luo 2023 (LCM-LoRA) for the modules.
+    """
+    if kind not in ("lora", "full"):
+        raise ValueError(f"kind {kind!r} is neither 'lora' nor 'full'")
+    if kind == "lora" and s_embedding:
+        raise ValueError("an s-embedding is a new input of the network: full weights only")
+    if rank < 1:
+        raise ValueError(f"rank {rank} is not at least 1")
+    unet = denoiser.unet.requires_grad_(False)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    if kind == "lora":
+        _add_lora(unet, rank=rank, alpha=rank if alpha is None else alpha, seed=seed)
+        return Student(unet, kind=kind)
+    teacher = copy.deepcopy(unet) if keep_teacher else None
+    unet.float()
+    if s_embedding:
+        see_target(unet)
+    for name, parameter in unet.named_parameters():
+        parameter.requires_grad_(not _is_style(name))
+    return Student(unet, kind=kind, sees_target=s_embedding, teacher=teacher)
+
+
+def lora_targets(unet: nn.Module) -> list[str]:
+    """Full names of the modules that get an adapter, in the UNet's order; none inside a style adapter."""
+    ends = tuple(f".{end}" for end in LORA_TARGETS)
+    return [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and name.endswith(ends) and not _is_style(name)
+    ]
+
+
+def save_student(
+    folder: str | Path,
+    student: Student,
+    *,
+    recipe: Recipe,
+    weights: Mapping[str, Tensor] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a student's folder, see `student_files`; plain diffusers reads it as it is.
+
+    The folder appears whole or not at all; one of that name is replaced.
+
+    Args:
+        folder: where to.
+        student: not changed.
+        recipe: written to `recipe.json`; its `trained.s_embedding` says whether the network sees its target.
+        weights: values in place of `trainable()`, such as averages.
+        dtype: of the stored weights.
+
+    Raises:
+        NumericsError: a value is not finite, or not in `dtype`.
+        ResourceError: the disk is full or refuses.
+        ValueError: `weights` of other names, or a recipe that contradicts the network.
+    """
+    says = recipe.trained is not None and recipe.trained.s_embedding
+    if says != student.sees_target:
+        raise ValueError(f"the recipe says s_embedding {says}, the network {student.sees_target}")
+    values = {k: v.to("cpu", dtype).contiguous() for k, v in student.values(weights).items()}
+    broken = next((name for name, value in values.items() if not value.isfinite().all()), None)
+    if broken is not None:
+        raise NumericsError("a weight is NaN or infinite", where=broken, got=f"stored as {dtype}")
+    try:
+        with new_folder(Path(folder)) as fresh:
+            (_save_lora if student.kind == "lora" else _save_unet)(fresh, student.unet, values)
+            (fresh / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise ResourceError("the student cannot be written", where=folder, got=error) from error
+
+
+def _add_lora(unet: UNet2DConditionModel, *, rank: int, alpha: float, seed: int) -> None:
+    targets = lora_targets(unet)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
+    with torch.random.fork_rng(devices=[]):  # peft draws, to no end
+        unet.add_adapter(config, adapter_name=ADAPTER)
+    for name in targets:
+        layer = unet.get_submodule(name)
+        down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+        first = torch.empty(down.shape)
+        nn.init.kaiming_uniform_(first, a=5**0.5, generator=fold(seed, "lora", name))
+        down.data = first.to(down.device)
+        up.data = torch.zeros_like(up, dtype=torch.float32)
+
+
+def _is_style(name: str) -> bool:
+    """Whether a parameter or module belongs to an IP-Adapter."""
+    return ".processor." in name or name.startswith("encoder_hid_proj.")
+
+
+def _save_lora(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Tensor]) -> None:
+    config = {  # what older versions of peft know too
+        "r": unet.peft_config[ADAPTER].r,
+        "lora_alpha": unet.peft_config[ADAPTER].lora_alpha,
+        "target_modules": sorted({name.rpartition(".lora_")[0] for name in values}),
+    }
+    # both families write "unet.<module>.lora_A.weight"
+    StableDiffusionImg2ImgPipeline.save_lora_weights(
+        folder, unet_lora_layers=dict(values), unet_lora_adapter_metadata=config
+    )
+
+
+def _save_unet(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Tensor]) -> None:
+    config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    with torch.device("meta"):
+        plain = UNet2DConditionModel.from_config(config | {"encoder_hid_dim_type": None})
+    plain.load_state_dict(dict(values), assign=True)
+    plain.save_pretrained(folder / UNET, safe_serialization=True, max_shard_size="1TB")

@@ -1,0 +1,153 @@
+"""A distilled student on disk: find it, check it, give it to a model.
+
+    pytorch_lora_weights.safetensors      low-rank adapters, in diffusers' format; or
+    unet/                                 all weights: config.json, diffusion_pytorch_model.safetensors
+    recipe.json                           how it wants to be sampled, and what it was trained for
+
+`student.py` writes these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+
+from stdcli.config.recipe import Recipe
+from stdcli.errors import ModelError
+from stdcli.models.denoiser import see_target
+from stdcli.models.fetch import LORA_FILE
+from stdcli.models.folder import component_files, read_json, read_recipe
+from stdcli.models.locate import EMBEDDED, locate_lora, locate_student
+from stdcli.models.lora import check_lora_file, fuse_lora
+from stdcli.models.upstream import UNet2DConditionModel
+from stdcli.models.weights import read_shapes
+
+UNET = "unet"
+RUN_FILE = "run.json"
+OWN_KEYS = ("encoder_hid_dim_type", "sample_size", "time_cond_proj_dim")
+"""What may differ between the configs of a model's UNet and a student's."""
+
+
+@dataclass(frozen=True)
+class StudentFiles:
+    """A student that was found and whose files are whole.
+
+    Attributes:
+        name: as the user gave it.
+        kind: `lora` or `full`.
+        weights: its files.
+        recipe: from the folder where they lie; None where there is none.
+    """
+
+    name: str
+    kind: Literal["lora", "full"]
+    weights: Sequence[Path]
+    recipe: Recipe | None
+
+    @property
+    def sees_target(self) -> bool:
+        """Whether its network is told where a step aims."""
+        trained = self.recipe and self.recipe.trained
+        return trained is not None and trained.s_embedding
+
+
+def find_student(name: str, *, offline: bool) -> StudentFiles:
+    """Find a student and check what its files alone tell.
+
+    Args:
+        name: see `locate_student`.
+        offline: never reach the network.
+
+    Raises:
+        ModelError: nothing there, damaged, a run that has no student yet, a file that is no LoRA, or a
+            network that is told something else than where a step aims.
+        HubError: cannot be fetched.
+    """
+    place = locate_student(name, offline=offline).path
+    if place.is_dir() and not (place / LORA_FILE).is_file() and (place / UNET).is_dir():
+        weights = component_files(place / UNET, half=True)
+        student = StudentFiles(name, "full", weights, read_recipe(place))
+        _check_target(place, student)
+        return student
+    if (place / RUN_FILE).is_file():
+        raise ModelError(
+            "this run has no student yet",
+            where=place,
+            expected=f"student/{LORA_FILE} or student/{UNET}/",
+            hint="the command that began the run goes on with it",
+        )
+    if place.is_dir() and name == EMBEDDED:
+        raise ModelError("the embedded model has no student in this installation", where=place)
+    path = locate_lora(str(place), offline=offline).path if place.is_dir() else place
+    check_lora_file(path)
+    return StudentFiles(name, "lora", [path], read_recipe(path.parent))
+
+
+def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> None:
+    """Make a model its student. Call it before LoRAs are fused and a style adapter is installed.
+
+    Args:
+        pipe: diffusers pipeline; its UNet is changed in place.
+        student: of `find_student`.
+        family: the model's family, for messages.
+
+    Raises:
+        ModelError: not all of it fits the model.
+    """
+    if student.kind == "lora":
+        fuse_lora(pipe, student.weights[0], scale=1.0, family=family)
+    else:
+        _replace_weights(pipe.unet, student, family=family)
+
+
+def _check_target(place: Path, student: StudentFiles) -> None:
+    width = read_json(place / UNET / "config.json").get("time_cond_proj_dim")
+    if (width is not None) != student.sees_target:
+        raise ModelError(
+            "network and recipe of this student contradict each other",
+            where=place,
+            got=f"time_cond_proj_dim {width}, trained.s_embedding {student.sees_target}",
+            hint="UNets with an embedded guidance value (LCM) are not supported" if width else None,
+        )
+
+
+@torch.no_grad()
+def _replace_weights(unet: UNet2DConditionModel, student: StudentFiles, *, family: str) -> None:
+    where = student.weights[0]
+    _check_config(read_json(where.parent / "config.json"), unet.config, where=where)
+    if student.sees_target:
+        see_target(unet)
+    there = {name: shape for path in student.weights for name, shape in read_shapes(path).items()}
+    here = unet.state_dict()
+    wrong = [name for name in here.keys() | there.keys() if name not in here or name not in there]
+    wrong += [name for name in here.keys() & there.keys() if tuple(here[name].shape) != there[name]]
+    if wrong:
+        raise ModelError(
+            f"this student does not fit the model, a {family}",
+            where=where,
+            got=f"{len(here.keys() | there.keys()) - len(wrong)} of {len(here)} tensors match; "
+            f"first that do not: {', '.join(sorted(wrong)[:3])}",
+            expected=f"all {len(here)}",
+        )
+    for path in student.weights:
+        for name, value in load_file(path).items():
+            here[name].copy_(value)
+
+
+def _check_config(there: Mapping[str, Any], here: Mapping[str, Any], *, where: Path) -> None:
+    """Networks of the same shapes may still differ, in the number of heads for one."""
+    here = json.loads(json.dumps(dict(here), default=str))
+    for key, value in there.items():
+        if not key.startswith("_") and key not in OWN_KEYS and here.get(key, value) != value:
+            raise ModelError(
+                "this student was made from another network than the model's",
+                where=where.with_name("config.json"),
+                got=f"{key} {value}",
+                expected=here[key],
+            )

@@ -1,0 +1,274 @@
+"""The student under training: it starts as its base, only what is trained moves, and the teacher stays."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.nn.parallel import DistributedDataParallel
+
+from stdcli.models.load import load_denoiser
+from stdcli.models.student import LORA_TARGETS, Student, lora_targets, make_student
+from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
+from tests.tiny_students import condition_for, latents_for, student_of, train
+
+X, T = latents_for("embedded"), torch.tensor([739, 199])
+CONDITION = condition_for("embedded")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_embedded(tmp_path_factory.mktemp("embedded"))
+
+
+@pytest.fixture(scope="module")
+def base(model: Path) -> torch.Tensor:
+    """The base's own output, without any of the code under test."""
+    return load_denoiser(str(model), device="cpu", dtype="float32").denoiser(X, T, CONDITION)
+
+
+def output(student: Student, **inputs: object) -> torch.Tensor:
+    with torch.no_grad():
+        return student(X, T, CONDITION, **inputs)
+
+
+KINDS = [
+    {"kind": "lora"},
+    {"kind": "full", "keep_teacher": True},
+    {"kind": "full", "keep_teacher": True, "s_embedding": True},
+]
+
+
+@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_begins_as_its_base_and_keeps_it_as_teacher(model, base, options, checkpointing) -> None:
+    student = student_of(model, checkpointing=checkpointing, **options)
+    aim = {"to_t": 199} if student.sees_target else {}
+    assert torch.equal(output(student, **aim), base)
+    train(student)
+    changed = output(student, **aim)
+    assert (changed - base).abs().max() > 0.01
+    with student.as_teacher():
+        assert torch.equal(output(student), base)
+        with student.as_teacher():
+            pass
+        assert torch.equal(output(student), base), "the inner end is not the outer one"
+    assert torch.equal(output(student, **aim), changed)
+    assert all(p.requires_grad for p in student.trainable().values())
+    assert student.unet.is_gradient_checkpointing == checkpointing
+
+
+def test_the_teacher_ends_with_an_exception(model, base) -> None:
+    student = train(student_of(model))
+    changed = output(student)
+    with pytest.raises(KeyError), student.as_teacher():
+        raise KeyError
+    assert torch.equal(output(student), changed)
+    assert all(p.requires_grad for p in student.trainable().values())
+
+
+def test_full_weights_without_a_copy_have_no_teacher(model) -> None:
+    with pytest.raises(ValueError, match="keep_teacher"), student_of(model, kind="full").as_teacher():
+        pass
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_averages_are_what_a_copy_with_those_values_gives(model, options) -> None:
+    student = train(student_of(model, **options))
+    aim = {"to_t": torch.tensor([199.0, 0.0])} if student.sees_target else {}
+    average = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
+    live = output(student, **aim)
+    other = copy.deepcopy(student)
+    with torch.no_grad():
+        for name, parameter in other.trainable().items():
+            parameter.copy_(average[name])
+    expected = output(other, **aim)
+    before = {name: value.clone() for name, value in student.trainable().items()}
+    with student.averaged(average):
+        assert torch.equal(output(student, **aim), expected)
+        with student.as_teacher():
+            assert torch.equal(output(student), output_of_teacher(model))
+        assert torch.equal(output(student, **aim), expected)
+    assert not torch.equal(expected, live)
+    assert torch.equal(output(student, **aim), live)
+    assert all(torch.equal(before[name], value) for name, value in student.trainable().items())
+
+
+def output_of_teacher(model: Path) -> torch.Tensor:
+    return load_denoiser(str(model), device="cpu", dtype="float32").denoiser(X, T, CONDITION)
+
+
+def test_averages_need_every_name_and_no_teacher(model) -> None:
+    student = student_of(model)
+    with pytest.raises(ValueError, match="2 names differ"), student.averaged(_renamed(student)):
+        pass
+    average = dict(student.trainable())
+    with (
+        student.as_teacher(),
+        pytest.raises(ValueError, match="no averaged"),
+        student.averaged(average),
+    ):
+        pass
+
+
+def _renamed(student: Student) -> dict[str, torch.Tensor]:
+    first, *rest = student.trainable().items()
+    return {"other": first[1], **dict(rest)}
+
+
+@pytest.mark.parametrize("options", KINDS)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_reach_all_that_is_trained_and_nothing_else(model, options, checkpointing) -> None:
+    student = train(student_of(model, checkpointing=checkpointing, **options))
+    loss = student(X, T, CONDITION, **({"to_t": 99} if student.sees_target else {})).square().mean()
+    with torch.no_grad(), student.as_teacher():
+        student(X, T, CONDITION)
+    loss.backward()
+    trained = {id(p) for p in student.trainable().values()}
+    touched = {id(p) for p in student.parameters() if p.grad is not None}
+    assert touched == trained
+    assert all(p.grad.any() for p in student.trainable().values())
+    assert {id(p) for p in student.parameters() if p.requires_grad} == trained
+    assert all(p.dtype == torch.float32 for p in student.trainable().values())
+
+
+def test_checkpointing_gives_the_same_gradients(model) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        student = train(student_of(model, checkpointing=checkpointing))
+        student(X, T, CONDITION).square().mean().backward()
+        gradients.append([p.grad for p in student.trainable().values()])
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("way", ["as_teacher", "averaged"])
+def test_graphs_of_other_weights_stay_theirs_under_checkpointing(model, way) -> None:
+    """The gradient with respect to the input of what was recorded inside, asked for outside."""
+    gradients = []
+    for checkpointing in (False, True):
+        student = train(student_of(model, checkpointing=checkpointing))
+        halves = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
+        x = X.clone().requires_grad_()
+        with student.as_teacher() if way == "as_teacher" else student.averaged(halves):
+            loss = student(x, T, CONDITION).square().mean()
+        gradients.append(torch.autograd.grad(loss, x)[0])
+    assert torch.allclose(*gradients, atol=1e-7)
+
+
+def test_gradients_flow_under_ddp_after_the_teacher_has_spoken(model) -> None:
+    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        plain, wrapped = (train(student_of(model)) for _ in range(2))
+        network = DistributedDataParallel(wrapped)
+        for student, call in ((plain, plain), (wrapped, network)):
+            for _ in range(2):
+                loss = call(X, T, CONDITION).square().mean()
+                with torch.no_grad(), student.as_teacher():
+                    student(X, T, CONDITION)
+                loss.backward()
+        for name, parameter in plain.trainable().items():
+            assert torch.allclose(wrapped.trainable()[name].grad, parameter.grad, atol=1e-7)
+            assert parameter.grad.any()
+    finally:
+        destroy_process_group()
+
+
+def test_adapters_come_from_the_seed_and_leave_torchs_generator_alone(model) -> None:
+    state = torch.get_rng_state()
+    first, same = (student_of(model).trainable() for _ in range(2))
+    other = student_of(model, seed=6).trainable()
+    assert torch.equal(torch.get_rng_state(), state)
+    downs = [name for name in first if ".lora_A." in name]
+    assert len(downs) * 2 == len(first)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert all(not torch.equal(first[name], other[name]) for name in downs)
+    assert all(not first[name].any() for name in first if ".lora_B." in name)
+    for name in downs:  # uniform in +-1/sqrt(fan in), as peft's own
+        bound = first[name][0].numel() ** -0.5
+        assert 0.8 * bound < first[name].abs().max() <= bound
+
+
+def test_alpha_is_a_factor_times_rank(model) -> None:
+    """alpha = 2 rank and alpha = rank with B twice as large are the same network."""
+    double = train(student_of(model, rank=4, alpha=8))
+    single = train(student_of(model, rank=4))
+    with torch.no_grad():
+        for name, parameter in single.trainable().items():
+            if ".lora_B." in name:
+                parameter.mul_(2)
+    assert torch.allclose(output(double), output(single), atol=1e-5)
+
+
+def test_float32_adapters_on_a_bfloat16_base(model) -> None:
+    student = student_of(model, dtype="bfloat16")
+    plain = load_denoiser(str(model), device="cpu", dtype="bfloat16").denoiser
+    assert student.unet.dtype == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in student.trainable().values())
+    assert student(X, T, CONDITION).dtype == torch.float32
+    assert torch.equal(output(student), plain(X, T, CONDITION))
+    train(student)(X, T, CONDITION).square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.any() for p in student.trainable().values())
+
+
+def test_full_weights_of_a_bfloat16_base_are_float32_and_the_teacher_is_not(model) -> None:
+    student = student_of(model, dtype="bfloat16", kind="full", keep_teacher=True)
+    assert {p.dtype for p in student.unet.parameters()} == {torch.float32}
+    plain = load_denoiser(str(model), device="cpu", dtype="bfloat16").denoiser
+    with student.as_teacher():
+        assert torch.equal(output(student), plain(X, T, CONDITION))
+
+
+def test_a_target_is_seen_once_its_projection_is_trained(model) -> None:
+    student = student_of(model, kind="full", s_embedding=True)
+    assert torch.equal(output(student, to_t=0), output(student, to_t=599))
+    torch.nn.init.normal_(
+        student.trainable()["time_embedding.cond_proj.weight"], generator=torch.Generator().manual_seed(0)
+    )
+    low, high = output(student, to_t=0), output(student, to_t=599)
+    assert not torch.allclose(low, high, atol=1e-3)
+    mixed = output(student, to_t=torch.tensor([0, 599]))
+    assert torch.allclose(mixed[0], low[0], atol=1e-5) and torch.allclose(mixed[1], high[1], atol=1e-5)
+    with pytest.raises(ValueError, match="no time was given"):
+        output(student)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kind": "lokr"}, "neither"),
+        ({"kind": "lora", "s_embedding": True}, "full weights only"),
+        ({"kind": "lora", "rank": 0}, "at least 1"),
+    ],
+)
+def test_refuses_what_makes_no_sense(model, options, reason) -> None:
+    denoiser = load_denoiser(str(model), device="cpu").denoiser
+    with pytest.raises(ValueError, match=reason):
+        make_student(denoiser, seed=0, **options)
+
+
+@pytest.mark.parametrize("family", ["embedded", "sd15", "sdxl", "sd15-plus"])
+def test_every_adapter_is_outside_the_style_adapter(tmp_path, family) -> None:
+    makers = {"embedded": save_tiny_embedded, "sd15": save_tiny_sd15, "sdxl": save_tiny_sdxl}
+    name = family.partition("-")[0]
+    model = makers[name](tmp_path)
+    if name != "embedded":
+        add_style_adapter(model, plus=family.endswith("plus"))
+    student = student_of(model, styles=True)
+    adapted = {n.rpartition(".lora_")[0] for n in student.trainable()}
+    assert not {n for n in adapted if "processor" in n or "encoder_hid_proj" in n}
+    plain = load_denoiser(str(model), device="cpu")
+    inside = dict(plain.denoiser.unet.named_modules())
+    wanted = set(lora_targets(plain.denoiser.unet))
+    assert adapted == wanted
+    # by the published list: every weight with one of these last names that plain diffusers' UNet has
+    ends = {end for end in LORA_TARGETS if any(n.endswith(f".{end}") for n in wanted)}
+    assert ends >= {"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"}
+    assert ends >= {"conv1", "conv2", "conv_shortcut", "time_emb_proj"}
+    assert ends >= {"downsamplers.0.conv", "upsamplers.0.conv"}
+    for n, module in inside.items():
+        is_listed = n.endswith(tuple(f".{end}" for end in LORA_TARGETS)) and hasattr(module, "weight")
+        is_style = n.startswith("encoder_hid_proj") or ".processor" in n
+        assert (n in wanted) == (is_listed and not is_style)
