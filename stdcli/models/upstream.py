@@ -39,6 +39,7 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    Dinov2Model,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -70,6 +71,7 @@ __all__ = [
     "CLIPVisionConfig",
     "CLIPVisionModelWithProjection",
     "DDIMScheduler",
+    "Dinov2Model",
     "ImageProjection",
     "SingleFileComponentError",
     "StableDiffusionImg2ImgPipeline",

@@ -1,0 +1,1 @@
+"""Few-step students: methods, losses, the training run."""
