@@ -34,7 +34,7 @@ _MARGINS: dict[Loss, Callable[[Tensor], Tensor]] = {
     "hinge": lambda logits: F.relu(1 - logits),
     "non-saturating": lambda logits: F.softplus(-logits),
 }
-_OPEN = 1e-9  # a draw of 0 would put r of a flow on s itself
+_OPEN = 1e-9  # how near draws come to 0 and 1, where rounding would put a flow's r on s or j
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ def make_pair(
 
     Source: Single Trajectory Distillation, asymmetric adversarial loss; variants of the released code.
     """
+    u = u.clamp(_OPEN, 1 - _OPEN)
     match variant:
         case "x0" | "xs-x0":
             level = _clean(to_level)
@@ -230,7 +231,7 @@ def _below(schedule: NoiseSchedule, level: Level, u: Tensor) -> Level:
 def _between(schedule: NoiseSchedule, low: Level, high: Level, *, u: Tensor) -> Level:
     """Uniformly between two levels, both excluded; the lower one where nothing lies between."""
     if schedule.kind == "flow":
-        return levels_at(schedule, torch.lerp(low.t, high.t, u.clamp_min(_OPEN)))
+        return levels_at(schedule, torch.lerp(low.t, high.t, u))
     between = high.t - low.t - 1
     t = low.t + 1 + (u * between).floor().long()
     return levels_at(schedule, torch.where(between > 0, t, low.t))

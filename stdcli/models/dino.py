@@ -7,6 +7,7 @@ import torch
 from stdcli.errors import ModelError
 from stdcli.models.locate import locate_network
 from stdcli.models.upstream import FAULTS, Dinov2Model, first_line
+from stdcli.models.weights import read_shapes
 
 
 def load_dino(name: str, *, device: torch.device | str, offline: bool) -> Dinov2Model:
@@ -23,6 +24,7 @@ def load_dino(name: str, *, device: torch.device | str, offline: bool) -> Dinov2
     Source: Oquab 2023 (DINOv2).
     """
     path = locate_network(name, what="DINOv2 model", offline=offline).path
+    read_shapes(path / "model.safetensors")  # damaged weights are told from damaged configs
     try:
         kind = Dinov2Model.config_class.get_config_dict(path, local_files_only=True)[0].get("model_type")
         if kind != "dinov2":  # one with registers would load, and its registers pass for patches
