@@ -51,7 +51,9 @@ def distill(
         str | None, typer.Option("--target", metavar="NAME", help="teacher, consistency or mix.")
     ] = None,
     student: Annotated[str | None, typer.Option("--student", metavar="KIND", help="lora or full.")] = None,
-    rank: Annotated[int | None, typer.Option("--rank", metavar="N", help="Of the LoRA. [default: 32]")] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", metavar="N", help="Of the LoRA. [default: 32]")
+    ] = None,
     train_steps: Annotated[
         int | None, typer.Option("--train-steps", metavar="N", help="Training steps. [default: 1000]")
     ] = None,

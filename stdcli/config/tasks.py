@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from stdcli.config.bank import BankConfig
+from stdcli.config.distill import DistillConfig
 from stdcli.config.schema import Section, StylizeConfig
 from stdcli.config.teacher import TeacherConfig
 
-TASKS: dict[str, type[Section]] = {"bank": BankConfig, "stylize": StylizeConfig, "teacher": TeacherConfig}
+TASKS: dict[str, type[Section]] = {
+    "bank": BankConfig,
+    "distill": DistillConfig,
+    "stylize": StylizeConfig,
+    "teacher": TeacherConfig,
+}

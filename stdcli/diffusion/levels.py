@@ -135,6 +135,30 @@ def pick_levels(table: Sequence[Level], ids: Tensor) -> Level:
     )
 
 
+def levels_at(schedule: NoiseSchedule, t: Tensor) -> Level:
+    """One level per sample at any model times, on a solver's table or not.
+
+    Args:
+        t: [B]; rows of the training table, 0..T-1 (vp), or times in [0, T] (flow).
+
+    Returns:
+        A level of [B] CPU tensors as of `pick_levels`; the ids are the times, rounded down.
+
+    Raises:
+        LevelError: a time is out of range, or no whole number (vp).
+    """
+    highest = schedule.num_train_timesteps - (schedule.kind == "vp")
+    rows = t.cpu().long()
+    is_whole = schedule.kind == "flow" or bool((rows == t.cpu()).all())
+    if not is_whole or bool(((t < 0) | (t > highest)).any()):
+        kind = "whole numbers " if schedule.kind == "vp" else ""
+        raise LevelError(f"times {t.tolist()} are not all {kind}in 0..{highest}")
+    if schedule.kind == "vp":
+        return Level(id=rows, t=rows, alpha=schedule.alphas[rows], sigma=schedule.sigmas[rows])
+    sigma = t.cpu().double() / schedule.num_train_timesteps
+    return Level(id=rows, t=t.cpu().double(), alpha=1 - sigma, sigma=sigma)
+
+
 def start_level(num_solver_steps: int, strength: float) -> int:
     """Level where a VP path starts: j = floor(N strength), in 0..N.
 

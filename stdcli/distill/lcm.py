@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class Lcm:
     name = "lcm"
     states = "data"
     reads = frozenset({"next"})
-    sampling: Mapping[str, Any] = MappingProxyType({"sampler": "renoise", "final": "x0"})
+    sampling: ClassVar[Mapping[str, Any]] = MappingProxyType({"sampler": "renoise", "final": "x0"})
 
     @property
     def selector(self) -> Selector:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from stdcli.config.distill import DistillConfig
 from stdcli.config.recipe import Recipe, Start, Trained
 from stdcli.diffusion.levels import make_plan
-from stdcli.distill.paths import Paths
 from stdcli.distill.method import Method
+from stdcli.distill.paths import Paths
 from stdcli.models.bundle import Network
 
 HASH = "_sha256"

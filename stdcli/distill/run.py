@@ -1,8 +1,8 @@
 """The files of a distillation run, and whether a folder holds this very one.
 
-    run.json  metrics.jsonl  checkpoints/  samples/      as in every run, see `training.run_folder`
-    tensorboard/                                         where asked for
-    student/                                             the outcome: weights and recipe.json
+run.json  metrics.jsonl  checkpoints/  samples/      as in every run, see `training.run_folder`
+tensorboard/                                         where asked for
+student/                                             the outcome: weights and recipe.json
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def check_run(run: RunFolder, config: DistillConfig, *, overwrite: bool) -> None
         )
 
 
-def open_run(
-    run: RunFolder, config: DistillConfig, paths: Paths, *, overwrite: bool
-) -> dict[str, Any]:
+def open_run(run: RunFolder, config: DistillConfig, paths: Paths, *, overwrite: bool) -> dict[str, Any]:
     """Begin a run in its folder or take it up again.
 
     Returns:

@@ -236,9 +236,7 @@ def _learner(
     optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
     is_scaled = accelerator.mixed_precision == "fp16"
     scaler = torch.amp.GradScaler(trained[0].device.type, enabled=is_scaled)
-    return Learner(
-        name, module, parameters, optimiser, rate, train.max_grad_norm, scaler=scaler, **more
-    )
+    return Learner(name, module, parameters, optimiser, rate, train.max_grad_norm, scaler=scaler, **more)
 
 
 def _add_opponent(

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Std:
 
     name = "std"
     states = "path"
-    sampling: Mapping[str, Any] = MappingProxyType({"sampler": "jump", "final": "level0"})
+    sampling: ClassVar[Mapping[str, Any]] = MappingProxyType({"sampler": "jump", "final": "level0"})
 
     @property
     def reads(self) -> frozenset[str]:

@@ -126,10 +126,10 @@ def distill(
         estimate = measure(config, training, loop)
         return Distilled(student, was_finished=False, facts={}, estimate=estimate)
     facts = _open(folder, config, paths, accelerator, overwrite=overwrite)
-    board = open_board(out / files.TENSORBOARD, wanted=config.train.tensorboard and accelerator.is_main_process)
-    run = _Run(
-        config, training, accelerator, loop, folder, recipe, None, get_codec, console, board
+    board = open_board(
+        out / files.TENSORBOARD, wanted=config.train.tensorboard and accelerator.is_main_process
     )
+    run = _Run(config, training, accelerator, loop, folder, recipe, None, get_codec, console, board)
     run.sheet = _make_sheet(run)
     try:
         _resume(run)

@@ -41,8 +41,9 @@ from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 
-KEPT = {"unet", "scheduler"}
+DENOISER = frozenset({"unet", "scheduler"})
 """Parts of a pipeline that say what a denoiser's output is."""
+CODEC = frozenset({"vae"})
 FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
 
 
@@ -142,7 +143,7 @@ def load_denoiser(
         ModelError, HubError, ResourceError: as `load_model`.
     """
     found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
-    opened = _open(found, unet_alone=True)
+    opened = _open(found, only=DENOISER)
     pipe, family = opened.pipe, opened.family
     _move(pipe, found.choice.device)
     encoder = found.folder.path / "image_encoder" if "image_encoder" in opened.weight_files else None
@@ -152,6 +153,22 @@ def load_denoiser(
         style.load(encoder=False)
     facts = _facts(found, opened)
     return Network(**facts | {"weight_files": {**opened.weight_files, **style.weight_files}})
+
+
+def load_codec(
+    name: str, *, base: str | None = None, device: str = "auto", dtype: str = "auto", offline: bool = False
+) -> Codec:
+    """Load a model's codec and nothing else of it; arguments and errors as `load_model`."""
+    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=False)
+    pipe = _open(found, only=CODEC).pipe
+    _move(pipe, found.choice.device)
+    return _codec(pipe, found.choice, found.notes)
+
+
+def _codec(pipe: Any, choice: DeviceChoice, notes: list[str]) -> Codec:
+    num_parameters = sum(p.numel() for p in pipe.vae.parameters())
+    pipe.vae.to(codec_dtype(choice.dtype, num_parameters=num_parameters))
+    return Codec(pipe.vae, factor=pipe.vae_scale_factor, notes=notes)
 
 
 def _find(name: str, *, base: str | None, device: str, dtype: str, offline: bool, styles: bool) -> _Found:
@@ -176,12 +193,12 @@ def _find(name: str, *, base: str | None, device: str, dtype: str, offline: bool
     return _Found(source, folder, family, choice, adapter, notes)
 
 
-def _open(found: _Found, *, unet_alone: bool = False) -> _Opened:
+def _open(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
     if not found.source.path.is_file():
-        return _open_folder(found.folder, found.family, found.choice, unet_alone=unet_alone)
+        return _open_folder(found.folder, found.family, found.choice, only=only)
     opened = _open_file(found.source, found.folder, found.family, found.choice)
-    if unet_alone:
-        opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - KEPT))
+    if only is not None:
+        opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - only))
     return opened
 
 
@@ -201,7 +218,7 @@ def _family_of(folder: ModelFolder) -> Family:
 
 
 def _open_folder(
-    folder: ModelFolder, family: Family, choice: DeviceChoice, *, unet_alone: bool = False
+    folder: ModelFolder, family: Family, choice: DeviceChoice, *, only: frozenset[str] | None = None
 ) -> _Opened:
     half = choice.dtype != torch.float32
     files = {
@@ -214,7 +231,7 @@ def _open_folder(
     skipped = {"feature_extractor": None}  # the style adapter brings one that does not depend on torchvision
     if family is sd15.FAMILY:
         skipped |= {"safety_checker": None, "requires_safety_checker": False}
-    left_out = dict.fromkeys(folder.components.keys() - KEPT) if unet_alone else {}
+    left_out = {} if only is None else dict.fromkeys(folder.components.keys() - only)
     try:
         apart = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
         pipe = family.pipeline.from_pretrained(
@@ -355,21 +372,18 @@ def _bundle(
 ) -> Bundle:
     facts = _facts(found, opened)
     pipe, notes = opened.pipe, found.notes
-    num_parameters = sum(p.numel() for p in pipe.vae.parameters())
-    pipe.vae.to(codec_dtype(found.choice.dtype, num_parameters=num_parameters))
     if student is not None:
         facts["student"] = (student.name, student.weights)
         facts["denoiser"] = Denoiser(pipe.unet, sees_target=student.sees_target)
         if student.recipe is None:
             notes.append(f"the student {student.name} brings no recipe: sampled as the model itself would be")
     facts["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)
-    factor = pipe.vae_scale_factor
     return Bundle(
         **facts,
-        codec=Codec(pipe.vae, factor=factor, notes=notes),
+        codec=_codec(pipe, found.choice, notes),
         text=opened.family.make_text(pipe),
         style=style,
-        multiple_px=multiple_of(pipe.unet, factor=factor),
+        multiple_px=multiple_of(pipe.unet, factor=pipe.vae_scale_factor),
         loras=[(lora.name, lora.scale, lora.path) for lora in applied],
     )
 

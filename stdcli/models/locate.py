@@ -18,6 +18,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "embedded"
 STUDENT = "student"
 """Folder of a student in that of a run, or of the embedded model."""
+NETWORK_FILES = ("config.json", "model.safetensors")
 PICKLE_SUFFIXES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<file>/[^@]+)?(@(?P<revision>[^@]+))?")
 
@@ -132,6 +133,31 @@ def locate_student(name: str, *, offline: bool) -> Source:
         return locate_lora(name, offline=offline)
     folder = fetch.files(hub["repo"], hub["revision"], list(fetch.STUDENT_FILES), offline=offline)
     return Source(name, folder, revision=folder.name)
+
+
+def locate_network(name: str, *, what: str, offline: bool) -> Source:
+    """Resolve the name of one network (not a whole model) to a local folder with its config and weights.
+
+    Args:
+        name: folder, or `OWNER/NAME[@REVISION]`.
+        what: the kind of network, for messages.
+        offline: use the local Hub cache only.
+
+    Raises:
+        ModelError: nothing there, or not both of config.json and model.safetensors.
+        HubError: as for `locate_model`.
+    """
+    path, revision = _local(name), None
+    if not path.is_dir():
+        hub = _hub_id(name)
+        if hub is None or hub["file"]:
+            raise _not_found(name, what=what, expected="a folder or a Hub id")
+        path = fetch.files(hub["repo"], hub["revision"], list(NETWORK_FILES), offline=offline)
+        revision = path.name
+    for file in NETWORK_FILES:
+        if not (path / file).is_file():
+            raise ModelError(f"this {what} is not complete", where=path, got=f"no {file}")
+    return Source(name, path, revision)
 
 
 def _local(name: str) -> Path:

@@ -41,6 +41,7 @@ from transformers import (
     CLIPTextModelWithProjection,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    Dinov2Model,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -72,6 +73,7 @@ __all__ = [
     "CLIPVisionConfig",
     "CLIPVisionModelWithProjection",
     "DDIMScheduler",
+    "Dinov2Model",
     "ImageProjection",
     "LoraConfig",
     "SingleFileComponentError",

@@ -13,6 +13,7 @@ from stdcli.diffusion.levels import (
     Plan,
     level_below,
     level_table,
+    levels_at,
     make_path,
     make_plan,
     nearest_level,
@@ -278,3 +279,28 @@ def test_pick_levels_gathers_one_per_sample():
 def test_pick_levels_refuses_ids_outside_the_table(ids):
     with pytest.raises(LevelError, match=r"not all in 0\.\.50"):
         pick_levels(level_table(SD, 50), torch.tensor(ids))
+
+
+def test_levels_at_any_times():
+    level = levels_at(SD, torch.tensor([0, 559, 560, 999]))
+    assert level.t.tolist() == level.id.tolist() == [0, 559, 560, 999] and level.t.dtype == torch.int64
+    assert level.alpha.tolist() == SD.alphas[[0, 559, 560, 999]].tolist()
+    assert level.sigma.tolist() == SD.sigmas[[0, 559, 560, 999]].tolist()
+    assert levels_at(SD, torch.tensor([3.0])).t.dtype == torch.int64
+    flow = levels_at(FLOW, torch.tensor([0.0, 857.5, 1000.0]))
+    assert flow.sigma.tolist() == [0, 0.8575, 1] and flow.alpha.tolist() == [1, 1 - 0.8575, 0]
+    assert flow.t.tolist() == [0, 857.5, 1000] and flow.sigma.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("schedule", "t", "message"),
+    [
+        (SD, [5, 1000], r"not all whole numbers in 0\.\.999"),
+        (SD, [-1], r"not all whole numbers in 0\.\.999"),
+        (SD, [2.5], "not all whole numbers"),
+        (FLOW, [1000.5], r"not all in 0\.\.1000"),
+    ],
+)
+def test_levels_at_refuses_times_out_of_range(schedule, t, message):
+    with pytest.raises(LevelError, match=message):
+        levels_at(schedule, torch.tensor(t))

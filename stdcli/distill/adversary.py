@@ -1,0 +1,237 @@
+"""The asymmetric adversarial loss: student's jumps against real pictures that hold less noise.
+
+The student's state at level s is judged against a real latent noised to r < s, so the student learns to be
+cleaner than its level. What sees the states (`Features`) and what judges them (`Discriminator`) come from
+outside, and so do the real latents.
+
+Legend: B batch, C latent channels, h w latent cells, D width of the condition's vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from stdcli.diffusion.levels import Level, levels_at
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.diffusion.solvers import start_state
+from stdcli.distill.discriminator import Discriminator, condition_vector
+from stdcli.distill.features import Features
+from stdcli.models.bundle import Condition
+
+Variant = Literal["x0", "xs", "xs-x0", "xs-xr", "xs-xR"]
+Loss = Literal["hinge", "non-saturating"]
+Judge = Callable[[Sequence[Tensor], Tensor], Tensor]
+"""(feature maps, condition vectors [B, D]) -> logits [B, tokens]."""
+
+_MARGINS: dict[Loss, Callable[[Tensor], Tensor]] = {
+    "hinge": lambda logits: F.relu(1 - logits),
+    "non-saturating": lambda logits: F.softplus(-logits),
+}
+_OPEN = 1e-9  # how near draws come to 0 and 1, where rounding would put a flow's r on s or j
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is told apart: latents [B, C, h, w], and levels with [B] tensors in every field.
+
+    Clean latents have id -1, alpha 1, sigma 0 and t 0, the time at which a network is asked about them.
+    """
+
+    fake: Tensor
+    fake_level: Level
+    real: Tensor
+    real_level: Level
+
+
+def make_pair(
+    variant: Variant,
+    *,
+    schedule: NoiseSchedule,
+    from_level: Level,
+    to_level: Level,
+    jumped: Tensor,
+    x0: Tensor,
+    real: Tensor,
+    noise: Tensor,
+    u: Tensor,
+) -> Pair:
+    """Set a student's jump j -> s against real latents at the level of a variant.
+
+        variant  fake  real
+        x0       x0    clean
+        xs       x_s   r = s
+        xs-x0    x_s   clean
+        xs-xr    x_s   r < s, uniform in t (vp) or sigma (flow); clean where s is the table's first row
+        xs-xR    x_s   s < r < j, likewise; r = s where nothing lies between
+
+    Args:
+        variant: see above.
+        schedule: the model's own.
+        from_level: j, where the student jumped from; [B] fields, as of `pick_levels`.
+        to_level: s, likewise.
+        jumped: the student's states at s, [B, C, h, w].
+        x0: its predictions of clean latents, same shape.
+        real: clean real latents, same shape.
+        noise: standard normal, same shape.
+        u: float64 [B] CPU, uniform draws in [0, 1).
+
+    Source: Single Trajectory Distillation, asymmetric adversarial loss; variants of the released code.
+    """
+    u = u.clamp(_OPEN, 1 - _OPEN)
+    match variant:
+        case "x0" | "xs-x0":
+            level = _clean(to_level)
+        case "xs":
+            level = to_level
+        case "xs-xr":
+            level = _below(schedule, to_level, u)
+        case "xs-xR":
+            level = _between(schedule, to_level, from_level, u=u)
+        case _:
+            raise ValueError(f"no such variant of the adversarial loss: {variant!r}")
+    state = start_state(real, noise, level)
+    return Pair(x0, level, state, level) if variant == "x0" else Pair(jumped, to_level, state, level)
+
+
+class Adversary:
+    """Features, the discriminator that judges them, and the losses of both sides.
+
+    Args:
+        features: what the discriminator sees of latents.
+        discriminator: the one thing trained here. Not saved with the student.
+        loss: "hinge" (upstream's "wgan" is the same but for a constant), or "non-saturating".
+        gradient_penalty: weight of (||dD/dfeatures|| - 1)^2 between real and fake; 0 is off.
+        r1: weight of the squared change of logits under small noise on real latents; 0 is off.
+        r1_sigma: standard deviation of that noise.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        discriminator: Discriminator,
+        *,
+        loss: Loss = "hinge",
+        gradient_penalty: float = 0.0,
+        r1: float = 0.0,
+        r1_sigma: float = 0.1,
+    ) -> None:
+        self.features = features
+        self.discriminator = discriminator
+        self._margin = _MARGINS[loss]
+        self._aim = torch.neg if loss == "hinge" else self._margin
+        self._gradient_penalty = gradient_penalty
+        self._r1, self._r1_sigma = r1, r1_sigma
+
+    def generator_loss(self, pair: Pair, condition: Condition, *, generator: torch.Generator) -> Tensor:
+        """What the student minimises: -mean D(fake) (hinge), mean softplus(-D(fake)) (non-saturating).
+
+        The discriminator's weights get no gradient, and a wrapper around it is not called.
+
+        Args:
+            pair: `fake` with gradient.
+            condition: B conditions, or one for all.
+            generator: CPU; draws augmentations.
+
+        Returns:
+            A scalar.
+        Source: Lim 2017 (geometric GAN) eq. 15; Goodfellow 2014 section 3.
+        """
+        maps = self.features(pair.fake, pair.fake_level, generator=generator)
+        weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
+        logits = functional_call(self.discriminator, weights, (maps, _vector(condition, pair)))
+        return self._aim(logits).mean()
+
+    def discriminator_loss(
+        self,
+        pair: Pair,
+        condition: Condition,
+        *,
+        generator: torch.Generator,
+        judge: Judge | None = None,
+    ) -> dict[str, Tensor]:
+        """What the discriminator minimises; no gradient reaches features or latents.
+
+        Args:
+            pair: fake and real; gradients of `fake` are not followed.
+            condition: B conditions, or one for all.
+            generator: CPU; draws augmentations and what the penalties need.
+            judge: the discriminator as wrapped for several ranks; None is the discriminator itself.
+
+        Returns:
+            Scalars: `real` and `fake` (hinge: mean relu(1 - D), mean relu(1 + D); non-saturating: softplus),
+            `gradient_penalty` and `r1` without their weights (0 where off), `total` with them.
+        Source: Lim 2017 (geometric GAN) eq. 14; Goodfellow 2014 eq. 1; Gulrajani 2017 (WGAN-GP) eq. 3, on
+            features; Lin 2025 (APT) eq. 4, approximated R1.
+        """
+        judge = judge or self.discriminator
+        vector = _vector(condition, pair)
+        again = generator.clone_state()  # the same augmentations once more
+        real_logits = judge(self._see(pair.real, pair.real_level, generator=generator), vector)
+        fake_logits = judge(self._see(pair.fake, pair.fake_level, generator=generator), vector)
+        losses = {"real": self._margin(real_logits).mean(), "fake": self._margin(-fake_logits).mean()}
+        losses["gradient_penalty"] = losses["r1"] = real_logits.new_zeros(())
+        if self._gradient_penalty:
+            losses["gradient_penalty"] = self._penalise(judge, pair, vector, generator=generator)
+        if self._r1:
+            noise = torch.randn(pair.real.shape, generator=generator).to(pair.real)
+            maps = self._see(pair.real + self._r1_sigma * noise, pair.real_level, generator=again)
+            losses["r1"] = (judge(maps, vector) - real_logits).square().mean()
+        penalties = self._gradient_penalty * losses["gradient_penalty"] + self._r1 * losses["r1"]
+        return {"total": losses["real"] + losses["fake"] + penalties, **losses}
+
+    @torch.no_grad()
+    def _see(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
+        return self.features(latents, level, generator=generator)
+
+    def _penalise(self, judge: Judge, pair: Pair, vector: Tensor, *, generator: torch.Generator) -> Tensor:
+        """D is the sum of a sample's logits; latents are mixed, and seen at the level of the fake ones."""
+        share = torch.rand(len(pair.fake), 1, 1, 1, generator=generator).to(pair.fake)
+        mixed = torch.lerp(pair.fake.detach(), pair.real, share)
+        maps = self._see(mixed, pair.fake_level, generator=generator)
+        maps = [features.requires_grad_() for features in maps]
+        gradients = torch.autograd.grad(judge(maps, vector).sum(), maps, create_graph=True)
+        norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)
+        return (norms - 1).square().mean()
+
+
+def _vector(condition: Condition, pair: Pair) -> Tensor:
+    return condition_vector(condition.expand(len(pair.fake))).to(pair.fake.device)
+
+
+def _clean(level: Level) -> Level:
+    """Clean data, as often as `level` has samples."""
+    return Level(
+        id=torch.full_like(level.id, -1),
+        t=torch.zeros_like(level.t),
+        alpha=torch.ones_like(level.alpha),
+        sigma=torch.zeros_like(level.sigma),
+    )
+
+
+def _below(schedule: NoiseSchedule, level: Level, u: Tensor) -> Level:
+    """Uniformly below a level; clean data below the first row."""
+    t = u * level.t
+    below, clean = levels_at(schedule, t.floor() if schedule.kind == "vp" else t), _clean(level)
+    has_room = level.t > 0
+    return Level(
+        id=torch.where(has_room, below.id, clean.id),
+        t=below.t,
+        alpha=torch.where(has_room, below.alpha, clean.alpha),
+        sigma=torch.where(has_room, below.sigma, clean.sigma),
+    )
+
+
+def _between(schedule: NoiseSchedule, low: Level, high: Level, *, u: Tensor) -> Level:
+    """Uniformly between two levels, both excluded; the lower one where nothing lies between."""
+    if schedule.kind == "flow":
+        return levels_at(schedule, torch.lerp(low.t, high.t, u))
+    between = high.t - low.t - 1
+    t = low.t + 1 + (u * between).floor().long()
+    return levels_at(schedule, torch.where(between > 0, t, low.t))

@@ -1,0 +1,163 @@
+"""What a discriminator sees of latents: the teacher's own encoder, or DINOv2 on the decoded picture.
+
+Networks are frozen; gradients flow through them to the latents. Knows no losses.
+
+Legend: B batch, C latent channels, h w latent cells, C_k and T_k channels and tokens of feature map k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdcli.diffusion.levels import Level
+from stdcli.distill.augment import augment
+from stdcli.models.bundle import Condition
+from stdcli.models.codec import Codec
+
+DINO_PX = 224
+DINO_BLOCKS = (2, 5, 8, 11)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Features(Protocol):
+    """Feature maps of latents.
+
+    Attributes:
+        channels: C_k of every map.
+    """
+
+    channels: tuple[int, ...]
+
+    def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
+        """See latents.
+
+        Args:
+            latents: [B, C, h, w], with gradient if there is to be one.
+            level: where they are; [B] tensors in every field.
+            generator: CPU; draws augmentations, where there are any.
+
+        Returns:
+            One [B, C_k, T_k] float32 per map.
+        """
+
+
+class Network(Protocol):
+    """A `Denoiser`, or a `Student`, whose `as_teacher()` is then entered."""
+
+    unet: nn.Module
+
+    def __call__(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
+        """Evaluate the network once."""
+
+
+class _Encoded(Exception):
+    """The middle of the UNet is reached: nothing after it is needed."""
+
+
+class TeacherFeatures:
+    """Outputs of the down blocks and of the mid block of the teacher's UNet, at the latents' own time.
+
+    Nothing is decoded, neither latents nor features.
+
+    Args:
+        network: frozen denoiser, or the student that was made from the teacher.
+        unconditional: condition of one row; the discriminator's heads are told the real one.
+
+    Source: Wang 2024 (PCM) section 3.3, teacher's encoder as features; Sauer 2024 (LADD) section 3.
+    """
+
+    def __init__(self, network: Network, unconditional: Condition) -> None:
+        self._network = network
+        self._unconditional = unconditional
+        widths = network.unet.config.block_out_channels
+        self.channels = (*widths, widths[-1])
+
+    def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
+        """See `Features`."""
+        maps: list[Tensor] = []
+        t = level.t.to(latents.device)
+        with getattr(self._network, "as_teacher", nullcontext)():
+            with _encoder_only(self._network.unet, maps), suppress(_Encoded):
+                self._network(latents, t, self._unconditional)
+        return maps
+
+
+class DinoFeatures:
+    """Patch tokens of DINOv2 from four depths, of the decoded and augmented picture.
+
+    Args:
+        dino: transformers' Dinov2Model, frozen, with 12 blocks; of `load_dino`.
+        codec: decodes latents.
+
+    Source: Sauer 2023 (StyleGAN-T) section 3.2; Oquab 2023 (DINOv2), intermediate layers.
+    """
+
+    def __init__(self, dino: Any, codec: Codec) -> None:
+        self._dino = dino
+        self._codec = codec
+        self.channels = (dino.config.hidden_size,) * len(DINO_BLOCKS)
+
+    def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
+        """See `Features`; the level does not matter here."""
+        pictures = augment(self._codec.decode(latents), generator=generator)
+        inputs = normalise(fit(pictures / 2 + 0.5, generator=generator))
+        states = self._dino(pixel_values=inputs, output_hidden_states=True).hidden_states
+        # state 0 is the embedding, token 0 the class token
+        return [self._dino.layernorm(states[block + 1])[:, 1:].transpose(1, 2) for block in DINO_BLOCKS]
+
+
+def fit(pictures: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Bring pictures to DINOv2's size, each by a random crop or (half of them, and all small ones) whole.
+
+    Args:
+        pictures: [B, 3, H, W].
+        generator: CPU; takes three draws per picture.
+
+    Returns:
+        [B, 3, 224, 224].
+    """
+    height, width = pictures.shape[-2:]
+    fitted = []
+    for picture, (lot, y, x) in zip(pictures, torch.rand(len(pictures), 3, generator=generator), strict=True):
+        if min(height, width) > DINO_PX and lot < 0.5:
+            top, left = (int(at * (side - DINO_PX + 1)) for at, side in ((y, height), (x, width)))
+            fitted.append(picture[:, top : top + DINO_PX, left : left + DINO_PX])
+        else:
+            fitted.append(F.interpolate(picture[None], (DINO_PX, DINO_PX), mode="area")[0])
+    return torch.stack(fitted)
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] with ImageNet's mean and deviation taken out."""
+    mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pictures - mean) / std
+
+
+@contextmanager
+def _encoder_only(unet: nn.Module, maps: list[Tensor]) -> Iterator[None]:
+    """Inside, a forward of the UNet fills `maps` [B, C_k, T_k] and ends by `_Encoded` after the mid block.
+
+    Without checkpointing: its second forward, in the backward, would run with other adapters.
+    """
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
+        features = output[0] if isinstance(output, tuple) else output
+        maps.append(features.flatten(2).float())
+        if module is unet.mid_block:
+            raise _Encoded
+
+    checkpointed = [module for module in unet.modules() if getattr(module, "gradient_checkpointing", False)]
+    with ExitStack() as stack:
+        for block in (*unet.down_blocks, unet.mid_block):
+            stack.enter_context(block.register_forward_hook(keep))
+        for module in checkpointed:
+            module.gradient_checkpointing = False
+            stack.callback(setattr, module, "gradient_checkpointing", True)
+        yield
