@@ -82,7 +82,7 @@ def make_pair(
         noise: standard normal, same shape.
         u: float64 [B] CPU, uniform draws in [0, 1).
 
-    Source: Single Trajectory Distillation, asymmetric adversarial loss; variants of the released code.
+    Source: STD, asymmetric adversarial loss; variants of the released code.
     """
     u = u.clamp(_OPEN, 1 - _OPEN)
     match variant:
@@ -141,7 +141,7 @@ class Adversary:
 
         Returns:
             A scalar.
-        Source: Lim 2017 (geometric GAN) eq. 15; Goodfellow 2014 section 3.
+        Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN), non-saturating loss.
         """
         maps = self.features(pair.fake, pair.fake_level, generator=generator)
         weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
@@ -167,8 +167,8 @@ class Adversary:
         Returns:
             Scalars: `real` and `fake` (hinge: mean relu(1 - D), mean relu(1 + D); non-saturating: softplus),
             `gradient_penalty` and `r1` without their weights (0 where off), `total` with them.
-        Source: Lim 2017 (geometric GAN) eq. 14; Goodfellow 2014 eq. 1; Gulrajani 2017 (WGAN-GP) eq. 3, on
-            features; Lin 2025 (APT) eq. 4, approximated R1.
+        Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN); Gulrajani 2017 (WGAN-GP) eq. 3,
+            on features; Lin 2025 (APT), approximated R1.
         """
         judge = judge or self.discriminator
         vector = _vector(condition, pair)

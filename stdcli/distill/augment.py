@@ -29,7 +29,7 @@ def augment(pictures: Tensor, *, generator: torch.Generator, strength: float = 1
 
     Returns:
         [B, 3, H, W]; what came in from outside, and what was cut out, is 0.
-    Source: Zhao 2020 (DiffAugment) section 3.
+    Source: Zhao 2020 (DiffAugment).
     """
     draws = torch.rand(len(pictures), 7, generator=generator)
     change = (strength * (2 * draws[:, :3] - 1)).to(pictures).view(-1, 3, 1, 1, 1)

@@ -74,7 +74,7 @@ class SpectralConv1d(nn.Module):
 class LocalBatchNorm(nn.Module):
     """Batch normalisation over virtual batches of at most 8 consecutive samples, with no running statistics.
 
-    Source: Sauer 2023 (StyleGAN-T) section 3.2.
+    Source: Sauer 2023 (StyleGAN-T), discriminator heads.
     """
 
     def __init__(self, channels: int) -> None:
@@ -109,7 +109,7 @@ class Head(nn.Module):
         norm: what normalises activations.
         generator: draws all weights.
 
-    Source: Sauer 2023 (StyleGAN-T) section 3.2, discriminator heads; Miyato 2018 (projection) eq. 3.
+    Source: Sauer 2023 (StyleGAN-T), discriminator heads; Miyato 2018 (projection discriminator).
     """
 
     def __init__(self, channels: int, cond_dim: int, *, norm: Norm, generator: torch.Generator) -> None:
@@ -139,7 +139,7 @@ class Discriminator(nn.Module):
         norm: "group", or "local-batch" as in the paper, for batches of at most 8 or multiples of it.
         seed: of all weights, which take nothing from the global generator.
 
-    Source: Single Trajectory Distillation, asymmetric adversarial loss (released form of the discriminator).
+    Source: STD, discriminator of the released code.
     """
 
     def __init__(self, channels: Sequence[int], cond_dim: int, *, norm: Norm = "group", seed: int) -> None:

@@ -49,7 +49,7 @@ class Features(Protocol):
 
 
 class Network(Protocol):
-    """A `Denoiser`, or a `Student`, whose `as_teacher()` is then entered."""
+    """A `Denoiser`; or a `Student`, inside whose `as_teacher()` its `teacher` runs, or the UNet itself."""
 
     unet: nn.Module
 
@@ -70,7 +70,7 @@ class TeacherFeatures:
         network: frozen denoiser, or the student that was made from the teacher.
         unconditional: condition of one row; the discriminator's heads are told the real one.
 
-    Source: Wang 2024 (PCM) section 3.3, teacher's encoder as features; Sauer 2024 (LADD) section 3.
+    Source: Wang 2024 (PCM), adversarial loss on the features of the teacher's encoder.
     """
 
     def __init__(self, network: Network, unconditional: Condition) -> None:
@@ -83,8 +83,10 @@ class TeacherFeatures:
         """See `Features`."""
         maps: list[Tensor] = []
         t = level.t.to(latents.device)
+        apart = getattr(self._network, "teacher", None)
+        unet = self._network.unet if apart is None else apart
         with getattr(self._network, "as_teacher", nullcontext)():
-            with _encoder_only(self._network.unet, maps), suppress(_Encoded):
+            with _encoder_only(unet, maps), suppress(_Encoded):
                 self._network(latents, t, self._unconditional)
         return maps
 
@@ -96,7 +98,7 @@ class DinoFeatures:
         dino: transformers' Dinov2Model, frozen, with 12 blocks; of `load_dino`.
         codec: decodes latents.
 
-    Source: Sauer 2023 (StyleGAN-T) section 3.2; Oquab 2023 (DINOv2), intermediate layers.
+    Source: Sauer 2023 (StyleGAN-T), discriminator; Oquab 2023 (DINOv2), intermediate layers.
     """
 
     def __init__(self, dino: Any, codec: Codec) -> None:

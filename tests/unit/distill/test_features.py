@@ -194,6 +194,33 @@ def test_of_a_student_the_teacher_is_seen(checkpointing) -> None:
     assert all(weight.grad.abs().sum() > 0 for weight in student.lora())
 
 
+class FullStudent:
+    """A student whose weights are all trained, beside a frozen copy of its teacher."""
+
+    def __init__(self, unet: UNet2DConditionModel, teacher: UNet2DConditionModel) -> None:
+        self.unet, self.teacher = unet, teacher
+        self._current = Denoiser(unet)
+
+    def __call__(self, x, t, condition):
+        return self._current(x, t, condition)
+
+    @contextmanager
+    def as_teacher(self):
+        self._current = Denoiser(self.teacher)
+        yield
+        self._current = Denoiser(self.unet)
+
+
+def test_of_full_weights_the_copy_is_seen() -> None:
+    student = FullStudent(plain_unet().requires_grad_(True), plain_unet())
+    for weight in student.unet.parameters():
+        weight.data += 0.1
+    x, level, condition = normal(2, 4, 8, 8), level_of(19, 739), Condition(normal(1, 5, 12))
+    maps = TeacherFeatures(student, condition)(x, level, generator=rng())
+    torch.testing.assert_close(maps, blocks_by_hand(student.teacher, x, level.t, condition))
+    assert not any(features.requires_grad for features in maps)
+
+
 @pytest.fixture(scope="module")
 def dino() -> Dinov2Model:
     config = Dinov2Config(hidden_size=12, num_hidden_layers=12, num_attention_heads=2, mlp_ratio=1)
