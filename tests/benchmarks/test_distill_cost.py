@@ -1,10 +1,10 @@
-"""What a training step costs: STD from a bank, consistency distillation with a live teacher, STD without a bank.
+"""What a training step costs: STD from a bank, consistency distillation with a live teacher, STD without bank.
 
     STDCLI_BENCH_BANK=banks/guided pytest tests/benchmarks/test_distill_cost.py -s
 
 Seconds are medians of steps taken in turns, in one process; memory is the peak of a process of its own. The
-same LoRA, batch and bank for all. Without a bank the teacher walks every item of a batch from the start to its
-level, and each walks no further than it needs. Ratios are to the step of the ordinary kind (LCM).
+same LoRA, batch and bank for all. Without a bank the teacher walks every item of a batch from the start to
+its level, and each no further than it needs. Ratios are to the step of the ordinary kind (LCM).
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ class WithoutBank:
         made = self.inner.batch(number)
         start = self.bank.level_ids[0]
         x = made.states.clone()
-        ids = torch.full_like(made.level_ids, start)
         after = torch.empty_like(x)
         for id_ in range(start, 0, -1):
             todo = torch.nonzero(made.level_ids <= id_).flatten()
@@ -88,7 +87,6 @@ class WithoutBank:
             last = made.level_ids[todo] == id_
             after[todo[last]] = moved[last]
             x[todo[~last]] = moved[~last]
-        assert ids is not None
         return replace(made, states=x, next_states=after)
 
 
@@ -108,8 +106,6 @@ def test_seconds_per_step():
             loop.step(step)
             if step:
                 seconds[name].append(time.perf_counter() - began_s)
-    for loop in loops.values():
-        getattr(loop.training.task.source, "close", loop.training.task.source.__class__)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
         say(f"{name}: {value:.2f} s, {value / medians['lcm']:.2f} of lcm's")
