@@ -1,4 +1,4 @@
-"""What a training step costs: STD from a bank, consistency distillation with a live teacher, STD without bank.
+"""What a training step costs: STD from a bank, LCM with a live teacher, STD without a bank.
 
     STDCLI_BENCH_BANK=banks/guided pytest tests/benchmarks/test_distill_cost.py -s
 
