@@ -129,7 +129,8 @@ def test_weights_come_from_the_seed_alone_and_are_all_saved() -> None:
     assert torch.equal(logits[0], logits[1])
     assert not torch.allclose(logits[0], logits[2])
     assert {"heads.0.mix.0.u", "heads.1.leave.v"} <= first.state_dict().keys()
-    assert not torch.equal(first.heads[0].direction, first.heads[1].direction)
+    twins = Discriminator((16, 16), COND, seed=0).heads
+    assert not torch.equal(twins[0].leave.weight, twins[1].leave.weight)
     other.load_state_dict(first.state_dict())
     assert torch.equal(other(inputs(), normal(2, COND)), logits[0])
 
