@@ -29,6 +29,7 @@ CORE = (
 EXTRAS = {
     "demo": {"skimage": "scikit-image"},
     "eval": {"cv2": "opencv-python-headless", "skimage": "scikit-image"},
+    "tensorboard": {"tensorboard": "tensorboard"},
 }
 EMBEDDED_FILES = (
     "model_index.json",

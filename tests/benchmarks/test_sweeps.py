@@ -7,8 +7,8 @@
     ... -k adversary    weight (figure 6) and the level of the real picture (table 3)
 
 Each variant is the preset distill/std-offline with the settings shown, and STDCLI_BENCH_STEPS training steps
-(100). Judged by the error against the teacher's whole path on held pairs (lower is nearer), and, for the
-adversary, by palette and texture against the style picture (lower is nearer to the style) beside the teacher's
+(100). Judged by the error against the teacher's whole path on held pairs (lower is nearer) and, for the
+adversary, by palette and texture against the style picture (lower is nearer to it) beside the teacher's
 own 20-step Euler result. An adversary is not expected to lower the error.
 """
 
