@@ -9,6 +9,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from PIL import Image
+from safetensors.torch import load_file
 
 from stdcli.errors import HubError, ModelError
 from stdcli.models.load import load_model
@@ -41,6 +42,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(made / "image_encoder", adapters / place / "image_encoder")
         shutil.copy(made / "ip_adapter.safetensors", adapters / place / f"ip-adapter_{family}.safetensors")
     save_tiny_lora(put(root, "o/lora") / "students" / "four.safetensors", sd15)
+    other = save_tiny_sd15(tmp_path_factory.mktemp("other"), seed=8)
+    shutil.copytree(other / "unet", put(root, "o/student") / "unet")
     return root
 
 
@@ -70,6 +73,21 @@ def test_lora_file_in_a_repository() -> None:
     bundle = load_model("o/sd15", device="cpu", dtype="float32", offline=True, loras=[f"{lora}:0.5"])
     (entry,) = bundle.identity["loras"]
     assert (entry["name"], entry["scale"]) == (lora, 0.5)
+
+
+def test_students_in_a_repository(cache: Path) -> None:
+    """All weights under their own name, and adapters by the name of a file."""
+    options = {"device": "cpu", "dtype": "float32", "offline": True}
+    bundle = load_model("o/sd15", student="o/student", **options)
+    (file,) = (cache / "models--o--student").rglob("*.safetensors")
+    stored = load_file(file)
+    weights = bundle.denoiser.unet.state_dict()
+    assert weights.keys() == stored.keys() and all(torch.equal(weights[k], v) for k, v in stored.items())
+    assert bundle.identity["student"]["name"] == "o/student"
+    lora = "o/lora/students/four.safetensors"
+    assert load_model("o/sd15", student=lora, **options).identity["student"]["name"] == lora
+    with pytest.raises(HubError, match="not in the local Hub cache"):
+        load_model("o/sd15", student="o/nowhere", **options)
 
 
 def test_unknown_revision_is_not_in_the_cache() -> None:
