@@ -62,7 +62,9 @@ def test_a_later_start_and_two_ranks_give_the_same_batches(bank):
     ranks = [batches(bank, 3, rank=rank, num_ranks=2) for rank in (0, 1)]
     for step in range(3):
         together = torch.cat([ranks[rank][step].states["here"] for rank in (0, 1)])
-        assert torch.equal(together, torch.cat([whole[2 * step].states["here"], whole[2 * step + 1].states["here"]]))
+        assert torch.equal(
+            together, torch.cat([whole[2 * step].states["here"], whole[2 * step + 1].states["here"]])
+        )
 
 
 def test_faults_reach_the_caller_and_the_thread_ends(bank):

@@ -18,7 +18,6 @@ from tests.tiny_methods import (
     AVERAGE_STD,
     SD,
     STD,
-    Known,
     condition_of,
     guidance_of,
     mean_of,
