@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from stdcli.config.recipe import Recipe, Trained
-from stdcli.models.bundle import Condition
+from stdcli.models.denoiser import Condition, Denoiser
 from stdcli.models.load import load_denoiser
 from stdcli.models.student import Student, make_student
 from tests.tiny_models import CROSS, POOLED, STYLE
@@ -34,17 +36,27 @@ def latents_for(family: str, *, batch: int = 2, seed: int = 1) -> torch.Tensor:
 
 
 def student_of(model: Path, *, dtype: str = "float32", styles: bool = False, **options: object) -> Student:
-    """A student of a tiny model, untrained."""
-    denoiser = load_denoiser(str(model), device="cpu", dtype=dtype, styles=styles).denoiser
-    return make_student(denoiser, **({"kind": "lora", "rank": 3, "seed": 5} | options))
+    """A student of a tiny model, untrained: a copy of one that is made once."""
+    made = _made(str(model), dtype, styles, **({"kind": "lora", "rank": 3, "seed": 5} | options))
+    return copy.deepcopy(made)
+
+
+@cache
+def _made(model: str, dtype: str, styles: bool, **options: object) -> Student:
+    return make_student(copy.deepcopy(_denoiser(model, dtype, styles)), **options)
+
+
+@cache
+def _denoiser(model: str, dtype: str, styles: bool) -> Denoiser:
+    return load_denoiser(model, device="cpu", dtype=dtype, styles=styles).denoiser
 
 
 @torch.no_grad()
-def train(student: Student, *, seed: int = 3) -> Student:
+def train(student: Student, *, scale: float = 0.1, seed: int = 3) -> Student:
     """Move every trained value, each by its own random amount."""
     draw = torch.Generator().manual_seed(seed)
     for parameter in student.trainable().values():
-        parameter += 0.1 * torch.randn(parameter.shape, generator=draw)
+        parameter += scale * torch.randn(parameter.shape, generator=draw)
     return student
 
 

@@ -78,6 +78,10 @@ def build(
     resolution: Annotated[
         int | None, typer.Option("--resolution", metavar="PX", help="Side of the square samples.")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="NAME", help="all, train, or held-out: a tenth kept to measure on."),
+    ] = None,
     keep_levels: KeepLevels = None,
     shard_size: Annotated[
         int | None, typer.Option("--shard-size", metavar="N", help="Paths per shard. [default: 64]")
@@ -132,6 +136,7 @@ def build(
         "prompts": prompts,
         "style_data": style_data,
         "resolution": resolution,
+        "split": split,
         "keep_levels": keep_levels,
         "shard_size": shard_size,
         "batch_size": batch_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from stdcli.cli.options import (
 )
 from stdcli.config.load import Resolved, resolve
 from stdcli.console import Console
+
+if TYPE_CHECKING:
+    from stdcli.distill.train import Distilled
 
 
 def distill(
@@ -143,20 +146,17 @@ def distill(
     done = train(
         resolved.config, out=out, console=console, walker=walker, overwrite=overwrite, dry_run=dry_run
     )
-    if done.estimate is not None:
-        plain = resolved.config.model_dump(mode="json")
-        console.result(
-            f"nothing trained (dry run): {done.estimate.line()}",
-            path=out,
-            dry_run=True,
-            config=plain,
-            **vars(done.estimate),
-        )
+    _tell(done, resolved, console, out=out)
+
+
+def _tell(done: Distilled, resolved: Resolved, console: Console, *, out: Path) -> None:
+    if done.estimate is None:
+        message = f"finished already: {done.student}" if done.was_finished else f"wrote {done.student}"
+        console.result(message, path=done.student, was_finished=done.was_finished, run=done.facts)
         return
-    message = f"wrote {done.student}"
-    if done.was_finished:
-        message = f"finished already: {done.student}"
-    console.result(message, path=done.student, was_finished=done.was_finished, run=done.facts)
+    plain = resolved.config.model_dump(mode="json")
+    message = f"nothing trained (dry run): {done.estimate.line()}"
+    console.result(message, path=out, dry_run=True, config=plain, **vars(done.estimate))
 
 
 def _show_settings(resolved: Resolved, console: Console, *, dry_run: bool) -> None:

@@ -63,6 +63,9 @@ class BankConfig(Section):
     """A style picture or a folder of them, of which each path draws one; "self": a crop of the sample."""
     start: Literal["none", "adain", "colours"] | None = None
     """What is done to a sample towards its style before the noise; else what the model's recipe says."""
+    split: Literal["all", "train", "held-out"] = "all"
+    """Files to take, pictures and styles alike: "train" leaves out the tenth, by the hash of their names,
+    that `teacher train` never sees, and "held-out" takes only these."""
     resolution: Annotated[int, Field(ge=32)] | None = None
     """Side of the square crops in pixels; else 256, 512 or 1024 by the model's family."""
     keep_levels: Levels | None = None

@@ -165,7 +165,7 @@ class DistillConfig(Section):
             yield "student.s_embedding", "belongs to method std: lcm has one target level"
         if self.adversary.weight and self.adversary.real == "style" and self.style_data is None:
             yield "style_data", "is needed for adversary.real style"
-        if self.bank is None:
+        if self.bank is None and self.paths.data:
             yield from self._online_conflicts()
 
     def _online_conflicts(self) -> Iterator[tuple[str, str]]:

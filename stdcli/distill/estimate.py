@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import dataclass
 
@@ -12,6 +10,7 @@ import torch
 from stdcli.config.distill import DistillConfig
 from stdcli.distill.run import state_of
 from stdcli.distill.setup import Training
+from stdcli.runtime.memory import peak_bytes
 from stdcli.training.loop import Loop
 from stdcli.training.run_folder import KEPT_CHECKPOINTS
 
@@ -59,16 +58,11 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
         step_s = time.perf_counter() - began_s
     finally:
         training.task.source.close()
-    if device.type == "cuda":
-        memory_bytes = torch.cuda.max_memory_allocated(device)
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        memory_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     state = state_of(training, training.task.source.state())
     kept = sum(value.numel() * value.element_size() for value in state.values())
     student = sum(value.numel() * 2 for value in training.exported().values())
     return Estimate(
-        memory_bytes=memory_bytes,
+        memory_bytes=peak_bytes(device),
         disk_bytes=KEPT_CHECKPOINTS * kept + student,
         step_s=step_s,
         hours=config.train.steps * step_s / 3600,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from stdcli.models.load import load_codec, load_denoiser
 from stdcli.models.student import save_student
 from stdcli.runtime.devices import choose
 from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
-from stdcli.training.boards import Board, open_board
+from stdcli.training.boards import Board, NoBoard, open_board
 from stdcli.training.loop import Loop, make_accelerator
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
@@ -67,10 +67,10 @@ class _Run:
     loop: Loop
     folder: RunFolder
     recipe: Recipe
-    sheet: SampleSheet | None
     get_codec: GetCodec
     console: Console
-    board: Board
+    board: Board = field(default_factory=NoBoard)
+    sheet: SampleSheet | None = None
     step: int = 0
 
 
@@ -106,44 +106,28 @@ def distill(
     if not overwrite and not dry_run and _is_finished(folder, config):
         return Distilled(student, was_finished=True, facts=folder.read_facts())
     paths = Paths.stored(Path(config.bank)) if walker is None else Paths.walked(walker)
-    network = walker.bundle if walker else _load(config, paths)
-    accelerator = make_accelerator(choose(config.device, config.dtype))
-    get_codec = _codec_getter(config, network, walker)
-    training = build(config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec)
-    loop = Loop(
-        accelerator,
-        training.learners,
-        training.task.losses,
-        config.train.accumulation,
-        training.task.describe,
-    )
-    recipe = make_recipe(config, paths=paths, network=network, method=training.task.method)
-    if accelerator.is_main_process:
-        console.note(f"{network.name}: {network.dtype_reason}")
-        for note in training.notes:
-            console.note(note)
+    run = _prepare(config, paths, folder, console=console)
     if dry_run:
-        estimate = measure(config, training, loop)
+        estimate = measure(config, run.training, run.loop)
         return Distilled(student, was_finished=False, facts={}, estimate=estimate)
-    facts = _open(folder, config, paths, accelerator, overwrite=overwrite)
-    board = open_board(
-        out / files.TENSORBOARD, wanted=config.train.tensorboard and accelerator.is_main_process
-    )
-    run = _Run(config, training, accelerator, loop, folder, recipe, None, get_codec, console, board)
+    is_main = run.accelerator.is_main_process
+    facts = _open(run, overwrite=overwrite)
     run.sheet = _make_sheet(run)
     try:
+        run.board = open_board(out / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
         _resume(run)
         _take_steps(run)
-        if accelerator.is_main_process:
-            save_student(student, training.networks.student, recipe=recipe, weights=training.exported())
+        if is_main:
+            trained = run.training
+            save_student(student, trained.networks.student, recipe=run.recipe, weights=trained.exported())
             facts |= {"state": "complete", "steps": run.step}
             folder.write_facts(facts)
     except KeyboardInterrupt:
         console.note(f"stopped at step {run.step}; the same command goes on with {out}")
         raise
     finally:
-        training.task.source.close()
-        board.close()
+        run.training.task.source.close()
+        run.board.close()
     return Distilled(student, was_finished=False, facts=facts)
 
 
@@ -152,6 +136,21 @@ def _is_finished(folder: RunFolder, config: DistillConfig) -> bool:
         return False
     facts = folder.read_facts()
     return facts.get("state") == "complete" and facts.get("steps") == config.train.steps
+
+
+def _prepare(config: DistillConfig, paths: Paths, folder: RunFolder, *, console: Console) -> _Run:
+    """Everything of a run in memory; nothing is written."""
+    network = paths.walker.bundle if paths.walker else _load(config, paths)
+    accelerator = make_accelerator(choose(config.device, config.dtype))
+    get_codec = _codec_getter(config, network, paths.walker)
+    training = build(config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec)
+    task = training.task
+    loop = Loop(accelerator, training.learners, task.losses, config.train.accumulation, task.describe)
+    recipe = make_recipe(config, paths=paths, network=network, method=task.method)
+    if accelerator.is_main_process:
+        for note in (f"{network.name}: {network.dtype_reason}", *training.notes):
+            console.note(note)
+    return _Run(config, training, accelerator, loop, folder, recipe, get_codec, console)
 
 
 def _load(config: DistillConfig, paths: Paths) -> Network:
@@ -178,16 +177,14 @@ def _codec_getter(config: DistillConfig, network: Network, walker: Walker | None
     )
 
 
-def _open(
-    folder: RunFolder, config: DistillConfig, paths: Paths, accelerator: Accelerator, *, overwrite: bool
-) -> dict[str, Any]:
+def _open(run: _Run, *, overwrite: bool) -> dict[str, Any]:
     """run.json, written by the main process before the others go on."""
     facts: dict[str, Any] = {}
-    if accelerator.is_main_process:
-        facts = files.open_run(folder, config, paths, overwrite=overwrite)
+    if run.accelerator.is_main_process:
+        facts = files.open_run(run.folder, run.config, run.training.paths, overwrite=overwrite)
         facts |= {"versions": versions(), "state": "running"}
-        folder.write_facts(facts)
-    accelerator.wait_for_everyone()
+        run.folder.write_facts(facts)
+    run.accelerator.wait_for_everyone()
     return facts
 
 

@@ -36,7 +36,7 @@ from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
-from stdcli.models.style import ADAPTER_FOLDER, AdapterFiles, StyleAdapter, find_adapter
+from stdcli.models.style import AdapterFiles, StyleAdapter, find_adapter, own_adapter
 from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
@@ -187,7 +187,7 @@ def _find(name: str, *, base: str | None, device: str, dtype: str, offline: bool
         choice = choose(device, dtype, float16_ok=family.float16_ok)
         if base is not None:
             notes.append(f"--base {base} is not used: {name} has configs of its own")
-    adapter = _own_adapter(folder) or family.adapter
+    adapter = own_adapter(folder) or family.adapter
     if styles:
         adapter = find_adapter(adapter, offline=offline)
     return _Found(source, folder, family, choice, adapter, notes)
@@ -276,25 +276,6 @@ def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelF
 def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
     pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
     return _Opened(pipe, family, files, family.recipe)
-
-
-def _own_adapter(folder: ModelFolder) -> AdapterFiles | None:
-    place = folder.path / ADAPTER_FOLDER
-    found = sorted(place.glob("*.safetensors"))
-    if len(found) > 1:
-        names = ", ".join(p.name for p in found)
-        raise ModelError(
-            "more than one style adapter", where=place, got=names, expected="one .safetensors file"
-        )
-    if not found:
-        return None
-    encoder = place / "image_encoder"
-    processor = folder.path / "feature_extractor"
-    return AdapterFiles(
-        weights=str(found[0]),
-        encoder=str(encoder) if encoder.is_dir() else None,
-        processor=str(processor) if "feature_extractor" in folder.components else None,
-    )
 
 
 def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:

@@ -118,7 +118,9 @@ def locate_student(name: str, *, offline: bool) -> Source:
         ModelError: nothing there, or a pickle file.
         HubError: as for `locate_model`.
     """
-    path = EMBEDDED_FOLDER if name == EMBEDDED else _local(name)
+    if name == EMBEDDED:
+        return Source(name, EMBEDDED_FOLDER / STUDENT)
+    path = _local(name)
     if path.is_file():
         refuse_unsafe(path)
         return Source(name, path)

@@ -4,7 +4,7 @@
     unet/                                 all weights: config.json, diffusion_pytorch_model.safetensors
     recipe.json                           how it wants to be sampled, and what it was trained for
 
-`student.py` writes these.
+`student.py` writes these. Knows no pictures and no sampling.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
         HubError: cannot be fetched.
     """
     place = locate_student(name, offline=offline).path
+    if not place.exists():
+        raise ModelError(f"the model '{EMBEDDED}' has no student in this installation", where=place)
     if place.is_dir() and not (place / LORA_FILE).is_file() and (place / UNET).is_dir():
         weights = component_files(place / UNET, half=True)
         student = StudentFiles(name, "full", weights, read_recipe(place))
@@ -82,8 +84,6 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
             expected=f"student/{LORA_FILE} or student/{UNET}/",
             hint="the command that began the run goes on with it",
         )
-    if place.is_dir() and name == EMBEDDED:
-        raise ModelError("the embedded model has no student in this installation", where=place)
     path = locate_lora(str(place), offline=offline).path if place.is_dir() else place
     check_lora_file(path)
     return StudentFiles(name, "lora", [path], read_recipe(path.parent))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models import fetch
+from stdcli.models.folder import ModelFolder
 from stdcli.models.upstream import (
     FAULTS,
     CLIPImageProcessorPil,
@@ -64,6 +65,30 @@ class StyleEmbeds:
 
     cond: Tensor
     uncond: Tensor
+
+
+def own_adapter(folder: ModelFolder) -> AdapterFiles | None:
+    """The style adapter in a model's folder, or None.
+
+    Raises:
+        ModelError: there is more than one.
+    """
+    place = folder.path / ADAPTER_FOLDER
+    found = sorted(place.glob("*.safetensors"))
+    if len(found) > 1:
+        names = ", ".join(p.name for p in found)
+        raise ModelError(
+            "more than one style adapter", where=place, got=names, expected="one .safetensors file"
+        )
+    if not found:
+        return None
+    encoder = place / "image_encoder"
+    processor = folder.path / "feature_extractor"
+    return AdapterFiles(
+        weights=str(found[0]),
+        encoder=str(encoder) if encoder.is_dir() else None,
+        processor=str(processor) if "feature_extractor" in folder.components else None,
+    )
 
 
 def find_adapter(files: AdapterFiles | None, *, offline: bool) -> AdapterFiles:

@@ -143,6 +143,8 @@ def find_data(
         styles = (
             find_files([config.style_data], known=known, advance=progress.advance) if has_styles else None
         )
+    found = found.part(config.split)
+    styles = styles and styles.part(config.split)
     for what, result in (("data", found), ("style_data", styles)):
         if result is None:
             continue

@@ -9,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.arrays import check_rgb
+from stdcli.media.held_out import is_held_out
 from stdcli.media.image import read_image
 from stdcli.media.probe import probe
 from stdcli.media.sources import Kind, kind_of, resolve_input
@@ -61,6 +63,13 @@ class Found:
 
     files: tuple[File, ...]
     skipped: tuple[tuple[str, str], ...]
+
+    def part(self, split: Literal["all", "train", "held-out"]) -> Found:
+        """The files of one side of the line that `is_held_out` draws."""
+        if split == "all":
+            return self
+        wanted = split == "held-out"
+        return Found(tuple(f for f in self.files if is_held_out(f.path.name) == wanted), self.skipped)
 
 
 def find_files(

@@ -9,7 +9,8 @@ from typing import Any
 
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError
-from stdcli.teacher.pictures import PictureSet, is_held_out, list_pictures, load_pictures
+from stdcli.media.held_out import is_held_out
+from stdcli.teacher.pictures import PictureSet, list_pictures, load_pictures
 
 MIN_PICTURES = 8  # of each kind; with fewer a network learns them by heart
 SHOWN_UNREADABLE = 10

@@ -6,7 +6,6 @@ nothing of styles or noise.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,12 @@ from PIL import Image
 
 from stdcli.console import Progress
 from stdcli.errors import MediaError
+from stdcli.media.held_out import is_held_out
 from stdcli.media.image import read_image
 from stdcli.media.sources import IMAGE_SUFFIXES
 
 SHORT_SIDES_PX = (192, 256, 352)
 MAX_ASPECT = 3  # longer pictures are cropped, so that one panorama does not fill the memory
-HELD_OUT_ONE_IN = 10
-
-
-def is_held_out(name: str) -> bool:
-    """Whether a file name belongs to the tenth that is never trained on (SHA-256 of it, mod 10 == 0)."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % HELD_OUT_ONE_IN == 0
 
 
 @dataclass(frozen=True)

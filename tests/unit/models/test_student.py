@@ -42,8 +42,7 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("options", KINDS)
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("options", "checkpointing"), [*((kind, False) for kind in KINDS), (KINDS[0], True)])
 def test_begins_as_its_base_and_keeps_it_as_teacher(model, base, options, checkpointing) -> None:
     student = student_of(model, checkpointing=checkpointing, **options)
     aim = {"to_t": 199} if student.sees_target else {}
@@ -76,7 +75,7 @@ def test_full_weights_without_a_copy_have_no_teacher(model) -> None:
 
 
 @pytest.mark.parametrize("options", KINDS)
-def test_averages_are_what_a_copy_with_those_values_gives(model, options) -> None:
+def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) -> None:
     student = train(student_of(model, **options))
     aim = {"to_t": torch.tensor([199.0, 0.0])} if student.sees_target else {}
     average = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
@@ -88,17 +87,13 @@ def test_averages_are_what_a_copy_with_those_values_gives(model, options) -> Non
     expected = output(other, **aim)
     before = {name: value.clone() for name, value in student.trainable().items()}
     with student.averaged(average):
-        assert torch.equal(output(student, **aim), expected)
+        assert torch.allclose(output(student, **aim), expected, atol=1e-6)
         with student.as_teacher():
-            assert torch.equal(output(student), output_of_teacher(model))
-        assert torch.equal(output(student, **aim), expected)
-    assert not torch.equal(expected, live)
+            assert torch.equal(output(student), base)
+        assert torch.allclose(output(student, **aim), expected, atol=1e-6)
+    assert (expected - live).abs().max() > 0.01
     assert torch.equal(output(student, **aim), live)
     assert all(torch.equal(before[name], value) for name, value in student.trainable().items())
-
-
-def output_of_teacher(model: Path) -> torch.Tensor:
-    return load_denoiser(str(model), device="cpu", dtype="float32").denoiser(X, T, CONDITION)
 
 
 def test_averages_need_every_name_and_no_teacher(model) -> None:
@@ -119,8 +114,7 @@ def _renamed(student: Student) -> dict[str, torch.Tensor]:
     return {"other": first[1], **dict(rest)}
 
 
-@pytest.mark.parametrize("options", KINDS)
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("options", "checkpointing"), [*((kind, False) for kind in KINDS), (KINDS[0], True)])
 def test_gradients_reach_all_that_is_trained_and_nothing_else(model, options, checkpointing) -> None:
     student = train(student_of(model, checkpointing=checkpointing, **options))
     loss = student(X, T, CONDITION, **({"to_t": 99} if student.sees_target else {})).square().mean()
@@ -178,8 +172,9 @@ def test_gradients_flow_under_ddp_after_the_teacher_has_spoken(model) -> None:
 
 def test_adapters_come_from_the_seed_and_leave_torchs_generator_alone(model) -> None:
     state = torch.get_rng_state()
-    first, same = (student_of(model).trainable() for _ in range(2))
-    other = student_of(model, seed=6).trainable()
+    bases = [load_denoiser(str(model), device="cpu").denoiser for _ in range(3)]
+    made = [make_student(b, kind="lora", rank=3, seed=s) for b, s in zip(bases, (5, 5, 6), strict=True)]
+    first, same, other = (student.trainable() for student in made)
     assert torch.equal(torch.get_rng_state(), state)
     downs = [name for name in first if ".lora_A." in name]
     assert len(downs) * 2 == len(first)
@@ -249,19 +244,17 @@ def test_refuses_what_makes_no_sense(model, options, reason) -> None:
         make_student(denoiser, seed=0, **options)
 
 
-@pytest.mark.parametrize("family", ["embedded", "sd15", "sdxl", "sd15-plus"])
+@pytest.mark.parametrize("family", ["embedded", "sdxl", "sd15-plus"])
 def test_every_adapter_is_outside_the_style_adapter(tmp_path, family) -> None:
-    makers = {"embedded": save_tiny_embedded, "sd15": save_tiny_sd15, "sdxl": save_tiny_sdxl}
-    name = family.partition("-")[0]
-    model = makers[name](tmp_path)
-    if name != "embedded":
+    makers = {"embedded": save_tiny_embedded, "sd15-plus": save_tiny_sd15, "sdxl": save_tiny_sdxl}
+    model = makers[family](tmp_path)
+    if family != "embedded":
         add_style_adapter(model, plus=family.endswith("plus"))
     student = student_of(model, styles=True)
     adapted = {n.rpartition(".lora_")[0] for n in student.trainable()}
     assert not {n for n in adapted if "processor" in n or "encoder_hid_proj" in n}
-    plain = load_denoiser(str(model), device="cpu")
-    inside = dict(plain.denoiser.unet.named_modules())
-    wanted = set(lora_targets(plain.denoiser.unet))
+    unet = load_denoiser(str(model), device="cpu").denoiser.unet
+    inside, wanted = dict(unet.named_modules()), set(lora_targets(unet))
     assert adapted == wanted
     # by the published list: every weight with one of these last names that plain diffusers' UNet has
     ends = {end for end in LORA_TARGETS if any(n.endswith(f".{end}") for n in wanted)}

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from stdcli.errors import MediaError
+from stdcli.media.held_out import is_held_out
 from stdcli.teacher.pictures import (
     MAX_ASPECT,
     SHORT_SIDES_PX,
     PictureSet,
-    is_held_out,
     list_pictures,
     load_pictures,
 )

@@ -1,0 +1,174 @@
+"""Pairs that no student was trained on, and how students are measured on them; shared by benchmarks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from PIL import Image
+from skimage.color import rgb2lab
+from torch import Tensor
+
+from stdcli.bank.reader import Bank
+from stdcli.cli.main import main
+from stdcli.config.recipe import Recipe
+from stdcli.diffusion.levels import make_path, make_plan
+from stdcli.diffusion.noise import make_noise
+from stdcli.diffusion.sample import sample
+from stdcli.distill.batch import split_conditions
+from stdcli.distill.reals import find_styles
+from stdcli.media.image import read_image
+from stdcli.media.tensors import to_uint8
+from stdcli.models.bundle import Bundle
+from stdcli.models.load import load_model
+from stdcli.runtime.seeding import fold
+
+BANK, HELD, STYLES = (os.environ.get(f"STDCLI_BENCH_{name}") for name in ("BANK", "HELD", "STYLES"))
+PATHS, PATCH, DIRECTIONS = 24, 7, 64
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"\n{line}")
+    sys.stdout.flush()
+
+
+class Held:
+    """Paths that no student was trained on, and where they end."""
+
+    def __init__(self, root: str, *, fine: bool = True) -> None:
+        self.bank = bank = Bank(root)
+        self.manifest = bank.manifest
+        paths = range(min(PATHS, len(bank)))
+        self.teacher = load_model("embedded", dtype="float32")
+        self.cond, self.uncond = split_conditions(bank.conditions(paths), "cpu")
+        self.guidance = bank.guidance(paths).double()
+        start = bank.level_ids[0]
+        self.start = bank.states(paths, [start] * len(paths)).float()
+        self.stored = bank.states(paths, [0] * len(paths)).float()
+        if fine:
+            whole = make_path(self.teacher.schedule, num_solver_steps=500, strength=self.manifest.strength)
+            self.fine = self.walk(whole)
+
+    @property
+    def is_guided(self) -> bool:
+        return bool((self.guidance != 1).any())
+
+    @torch.no_grad()
+    def walk(self, plan) -> Tensor:
+        uncond = self.uncond if self.is_guided else None
+
+        def denoise(x, level):
+            return self.teacher.denoise(x, level, self.cond, uncond, guidance=self.guidance)
+
+        return sample(denoise, self.start, plan, schedule=self.teacher.schedule)
+
+    def ddim(self, steps: int) -> Tensor:
+        m = self.manifest
+        plan = make_plan(
+            self.teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
+        )
+        return self.walk(plan)
+
+    @torch.no_grad()
+    def dpm(self, steps: int) -> Tensor:
+        """DPM-Solver++(2M) of diffusers, over the same timesteps, from the same state."""
+        m, teacher = self.manifest, self.teacher
+        plan = make_plan(
+            teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
+        )
+        betas = 1 - (teacher.schedule.alphas**2)[1:] / (teacher.schedule.alphas**2)[:-1]
+        first = 1 - teacher.schedule.alphas[:1] ** 2
+        scheduler = DPMSolverMultistepScheduler(
+            trained_betas=torch.cat([first, betas]).tolist(),
+            prediction_type="sample",
+            final_sigmas_type="sigma_min",
+        )
+        scheduler.set_timesteps(timesteps=[int(t) for t in plan.timesteps])
+        x = self.start
+        uncond = self.uncond if self.is_guided else None
+        for level in plan.levels[:-1]:
+            denoised = teacher.denoise(x, level, self.cond, uncond, guidance=self.guidance)
+            x = scheduler.step(denoised.x0, int(level.t), x, return_dict=False)[0]
+        return x
+
+    @torch.no_grad()
+    def student(self, model: Bundle, steps: int) -> Tensor:
+        recipe: Recipe = model.recipe.override(steps=steps)
+        plan = make_plan(model.schedule, **recipe.path())
+
+        def noise(step: int) -> Tensor:
+            return make_noise(self.start.shape[1:], 0, 0, step=step).expand_as(self.start)
+
+        return sample(
+            lambda x, level: model.denoise(x, level, self.cond),
+            self.start,
+            plan,
+            schedule=model.schedule,
+            sampler=recipe.sampler,
+            make_step_noise=noise,
+        )
+
+    @torch.no_grad()
+    def errors(self, ends: Tensor, reference: Tensor) -> dict[str, float]:
+        pictures = [self.teacher.codec.decode(z) / 2 + 0.5 for z in (ends, reference)]
+        vectors = [self._style_vectors(picture) for picture in pictures]
+        relative = (vectors[0] - vectors[1]).norm() / vectors[1].norm()
+        return {
+            "latent": rms(ends - reference),
+            "pixel": rms(pictures[0] - pictures[1]),
+            "style": relative.item(),
+        }
+
+    def _style_vectors(self, pictures: Tensor) -> Tensor:
+        images = [Image.fromarray(frame) for frame in to_uint8(pictures * 2 - 1)]
+        return torch.cat([self.teacher.style.embed([image], None).cond.flatten(1) for image in images])
+
+    @torch.no_grad()
+    def style_distances(self, ends: Tensor) -> str:
+        """Sliced Wasserstein distances to the styles: Lab colours, and luminance patches at two scales."""
+        files = find_styles(self.bank, Path(STYLES))
+        pictures = to_uint8(self.teacher.codec.decode(ends))
+        colours, textures = [], []
+        for path, picture in enumerate(pictures):
+            style = read_image(files[self.bank.source(path)["style_sha256"]]).rgb
+            small = Image.fromarray(style)
+            small.thumbnail((2 * len(picture), 2 * len(picture)))
+            one, other = (rgb2lab(rgb / 255.0) for rgb in (picture, np.asarray(small)))
+            colours.append(wasserstein(one.reshape(-1, 3), other.reshape(-1, 3)))
+            textures.append(sum(wasserstein(patches(one, k), patches(other, k)) for k in (1, 2)) / 2)
+        return f"palette {np.mean(colours):.3f}, texture {np.mean(textures):.3f}"
+
+
+def patches(lab: np.ndarray, stride: int) -> np.ndarray:
+    """[N, 49] of luminance without their means, every `stride`-th pixel."""
+    light = lab[::stride, ::stride, 0]
+    windows = np.lib.stride_tricks.sliding_window_view(light, (PATCH, PATCH))[::2, ::2]
+    flat = windows.reshape(-1, PATCH * PATCH)
+    return flat - flat.mean(1, keepdims=True)
+
+
+def wasserstein(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean over random directions of the 1-D distance between projections."""
+    generator = fold(0, "directions", one.shape[1])
+    directions = torch.randn(one.shape[1], DIRECTIONS, generator=generator)
+    directions = (directions / directions.norm(dim=0)).double().numpy()
+    grid = np.linspace(0, 1, 256)
+    quantiles = [np.quantile(values @ directions, grid, axis=0) for values in (one, other)]
+    return float(np.abs(quantiles[0] - quantiles[1]).mean())
+
+
+def rms(x: Tensor) -> float:
+    return x.square().mean().sqrt().item()
+
+
+def train(out: Path, *options: str, steps: int) -> Path:
+    """A finished run, its student in `out`; seconds per step are in its metrics."""
+    warmup = max(1, min(50, steps // 10))
+    every = ["--sample-every", "0", "--checkpoint-every", str(steps), "--quiet"]
+    sized = ["--train-steps", str(steps), "--set", f"train.warmup_steps={warmup}"]
+    assert main(["distill", "--bank", BANK, "-o", str(out), *sized, *every, *options]) == 0
+    return out

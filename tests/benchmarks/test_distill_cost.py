@@ -1,0 +1,124 @@
+"""What a training step costs: STD from a bank, LCM with a live teacher, STD without a bank.
+
+    STDCLI_BENCH_BANK=banks/guided pytest tests/benchmarks/test_distill_cost.py -s
+
+Seconds are medians of steps taken in turns, in one process; memory is the peak of a process of its own. The
+same LoRA, batch and bank for all. Without a bank the teacher walks every item of a batch from the start to
+its level, and each no further than it needs. Ratios are to the step of the ordinary kind (LCM).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stdcli.bank.reader import Bank
+from stdcli.config.load import resolve
+from stdcli.diffusion.levels import level_table, pick_levels
+from stdcli.diffusion.solvers import jump
+from stdcli.distill.paths import Paths
+from stdcli.distill.setup import build
+from stdcli.models.denoiser import Condition
+from stdcli.models.load import load_denoiser
+from stdcli.runtime.devices import choose
+from stdcli.training.loop import Loop, make_accelerator
+
+BANK = os.environ.get("STDCLI_BENCH_BANK")
+ROUNDS = 7
+KINDS = {
+    "lcm": ("lcm", []),
+    "std teacher": ("std-offline", []),
+    "std consistency": ("std-offline", ["std.target=consistency"]),
+    "std teacher, adversary": ("std-offline", ["adversary.weight=0.3", "adversary.features=teacher"]),
+}
+
+pytestmark = [
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not BANK, reason="STDCLI_BENCH_BANK names no bank"),
+]
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"\n{line}")
+
+
+def make_loop(preset: str, sets: list[str]) -> Loop:
+    config = resolve("distill", preset=preset, sets=sets, flags={"bank": BANK, "dtype": "float32"}).config
+    network = load_denoiser("embedded", dtype="float32")
+    accelerator = make_accelerator(choose("auto", "float32"))
+    training = build(
+        config, paths=Paths.stored(BANK), network=network, accelerator=accelerator, get_codec=lambda: None
+    )
+    loop = Loop(accelerator, training.learners, training.task.losses, 1, training.task.describe)
+    loop.training = training
+    return loop
+
+
+class WithoutBank:
+    """The same batches, but for their states and next states, which the teacher walks to anew."""
+
+    def __init__(self, training) -> None:
+        self.inner, self.networks = training.task.source, training.networks
+        self.bank = Bank(BANK)
+        self.table = level_table(training.network.schedule, self.bank.manifest.num_solver_steps)
+
+    @torch.no_grad()
+    def batch(self, number: int):
+        made = self.inner.batch(number)
+        start = self.bank.level_ids[0]
+        x = made.states.clone()
+        after = torch.empty_like(x)
+        for id_ in range(start, 0, -1):
+            todo = torch.nonzero(made.level_ids <= id_).flatten()
+            if not len(todo):
+                continue
+            level, lower = (pick_levels(self.table, torch.full_like(todo, k)) for k in (id_, id_ - 1))
+            cond, uncond = (_rows(side, todo) for side in (made.cond, made.uncond))
+            denoised = self.networks.teacher(x[todo], level, cond, uncond, guidance=made.guidance[todo])
+            moved = jump(x[todo], denoised, from_level=level, to_level=lower)
+            last = made.level_ids[todo] == id_
+            after[todo[last]] = moved[last]
+            x[todo[~last]] = moved[~last]
+        return replace(made, states=x, next_states=after)
+
+
+def _rows(condition: Condition, which: torch.Tensor) -> Condition:
+    return Condition.from_tensors({name: value[which] for name, value in condition.tensors().items()})
+
+
+def test_seconds_per_step():
+    loops = {name: make_loop(*kind) for name, kind in KINDS.items()}
+    loops["std without a bank"] = make_loop(*KINDS["std consistency"])
+    bankless = loops["std without a bank"].training.task
+    bankless.source = WithoutBank(loops["std without a bank"].training)
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for step in range(ROUNDS + 1):
+        for name, loop in loops.items():
+            began_s = time.perf_counter()
+            loop.step(step)
+            if step:
+                seconds[name].append(time.perf_counter() - began_s)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in medians.items():
+        say(f"{name}: {value:.2f} s, {value / medians['lcm']:.2f} of lcm's")
+    say(f"without a bank: {medians['std without a bank'] / medians['std consistency']:.1f} times as long")
+    assert medians["std teacher"] <= 0.55 * medians["lcm"]
+    assert medians["std consistency"] <= 0.75 * medians["lcm"]
+
+
+def test_memory(tmp_path):
+    for name, (preset, sets) in KINDS.items():
+        command = [sys.executable, "-m", "stdcli", "distill", "--preset", preset, "--bank", BANK, "--json"]
+        command += ["--dry-run", "-o", str(tmp_path / "run"), "--dtype", "float32"]
+        command += [word for one in sets for word in ("--set", one)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        told = json.loads(done.stdout)
+        say(f"{name}: peak {told['memory_bytes'] / 2**20:.0f} MiB")

@@ -1,0 +1,78 @@
+"""What the settings of distillation do, at one budget: one command per sweep.
+
+    export STDCLI_BENCH_BANK=banks/train STDCLI_BENCH_HELD=banks/held STDCLI_BENCH_STYLES=art
+    pytest tests/benchmarks/test_sweeps.py -s -k target
+    ... -k policy       window against the paper's gamma (its figure 10), anchor
+    ... -k weighting    jump weights, p_sched
+    ... -k adversary    weight (figure 6) and the level of the real picture (table 3)
+
+Each variant is the preset distill/std-offline with the settings shown, and STDCLI_BENCH_STEPS training steps
+(100). Judged by the error against the teacher's whole path on held pairs (lower is nearer), and, for the
+adversary, by palette and texture against the style picture (lower is nearer to the style) beside the teacher's
+own 20-step Euler result. An adversary is not expected to lower the error.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from stdcli.models.load import load_model
+from tests.benchmarks.held import BANK, HELD, Held, say, train
+
+STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "100"))
+SWEEPS = {
+    "target": {kind: [f"std.target={kind}"] for kind in ("teacher", "consistency", "mix")},
+    "policy": {
+        "window 12": [],
+        **{f"gamma {g}": ["std.policy=proportional", f"std.gamma={g}"] for g in (0.3, 0.5, 0.7, 0.9)},
+        "window 12, no anchor": ["std.anchor=false"],
+        "window 19": ["std.window=19"],
+    },
+    "weighting": {
+        "none": [],
+        "inverse-square": ["std.jump_weight=inverse-square"],
+        "p_sched 0": ["std.p_sched=0"],
+        "p_sched 0.9": ["std.p_sched=0.9"],
+    },
+    "adversary": {
+        "weight 0": [],
+        "weight 0.3, r < s": ["adversary.weight=0.3"],
+        "weight 0.7, r < s": ["adversary.weight=0.7"],
+        "weight 0.7, r = s": ["adversary.weight=0.7", "adversary.levels=xs"],
+        "weight 0.7, r > s": ["adversary.weight=0.7", "adversary.levels=xs-xR"],
+    },
+}
+
+pytestmark = [
+    pytest.mark.timeout(4 * 3600),
+    pytest.mark.skipif(not (BANK and HELD), reason="STDCLI_BENCH_BANK and STDCLI_BENCH_HELD name no banks"),
+]
+
+
+@pytest.fixture(scope="module")
+def held() -> Held:
+    return Held(HELD, fine=False)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweep(name, held, tmp_path_factory):
+    given = os.environ.get("STDCLI_BENCH_RUNS")
+    runs = Path(given) if given else tmp_path_factory.mktemp("sweeps")
+    say(f"{name}: {STEPS} training steps each")
+    if name == "adversary":
+        say(f"{'teacher, Euler of 20 steps':28} style distances {held.style_distances(held.stored)}")
+    for variant, sets in SWEEPS[name].items():
+        options = [word for one in sets for word in ("--set", one)]
+        if name == "adversary":
+            options += ["--set", "adversary.features=teacher"]
+        folder = runs / f"{name} {variant}".replace(" ", "_")
+        run = train(folder, "--learning-rate", "3e-4", *options, steps=STEPS)
+        model = load_model("embedded", dtype="float32", student=str(run))
+        ends = {steps: held.student(model, steps) for steps in (4, 8)}
+        errors = " ".join(f"{k} steps {held.errors(z, held.stored)['latent']:.5f}" for k, z in ends.items())
+        styles = f" style distances {held.style_distances(ends[4])}" if name == "adversary" else ""
+        say(f"{variant:28} error {errors}{styles}")
+    assert len(list(runs.glob(f"{name}_*/student"))) >= len(SWEEPS[name])
