@@ -23,7 +23,7 @@ def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError) as told:
         open_board(tmp_path, wanted=True)
-    assert told.value.hint == "pip install 'stdcli[tensorboard]'"
+    assert told.value.hint == "pip install tensorboard"
     assert told.value.problems == [("train.tensorboard", "the package tensorboard is not installed")]
 
 
