@@ -101,3 +101,11 @@ def golden(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Any], None
         assert value == json.loads(path.read_text())["value"], f"differs from {path}; see its made_by"
 
     yield compare
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Tiny teachers and banks for distillation, see `tests.tiny_runs`."""
+    from tests.tiny_runs import Bench
+
+    return Bench(tmp_path_factory.mktemp("bench"))

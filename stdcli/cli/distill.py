@@ -142,7 +142,7 @@ def distill(
     if resolved.config.bank is None:
         from stdcli.rollout.online import open_walker
 
-        walker = open_walker(resolved.config.paths, console=console)
+        walker = open_walker(resolved.config.walked(), console=console)
     done = train(
         resolved.config, out=out, console=console, walker=walker, overwrite=overwrite, dry_run=dry_run
     )

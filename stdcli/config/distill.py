@@ -158,6 +158,12 @@ class DistillConfig(Section):
     device: Device = "auto"
     offline: bool = False
 
+    def walked(self) -> BankConfig:
+        """`paths` with what the run itself is told: device, dtype, offline, seed; model and base where given."""
+        own = {name: getattr(self, name) for name in ("device", "dtype", "offline", "seed")}
+        given = {"model": self.model, "base": self.base}
+        return self.paths.model_copy(update=own | {k: v for k, v in given.items() if v is not None})
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.steps not in self.step_counts:
             yield "steps", f"{self.steps} is not among step_counts {list(self.step_counts)}"

@@ -86,7 +86,7 @@ class Paths:
             All levels of the solver, by id.
 
         Raises:
-            BankMismatchError: another network, style adapter or schedule; both values are named.
+            BankMismatchError: another network, style adapter, schedule or prediction; names both values.
         """
         own, fingerprint = network.identity, network.schedule.fingerprint()
         found = [
@@ -94,8 +94,9 @@ class Paths:
             for name, there in self.manifest.model.items()
             if (name.endswith("_sha256") or name == "loras") and there != own.get(name)
         ]
-        if self.manifest.schedule != fingerprint:
-            found.append(("schedule", self.manifest.schedule, fingerprint))
+        said = ("schedule", self.manifest.schedule, fingerprint)
+        meant = ("prediction", self.manifest.prediction, str(network.prediction))
+        found += [row for row in (said, meant) if row[1] != row[2]]
         if found:
             raise BankMismatchError(
                 "these paths are of another teacher",

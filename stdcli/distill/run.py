@@ -43,12 +43,21 @@ def check_run(run: RunFolder, config: DistillConfig, *, overwrite: bool) -> None
         ConfigError: it holds another run, other files, or a run whose checkpoints are gone.
     """
     resume.check_run(run, _kind(config), config.model_dump(mode="json"), overwrite=overwrite)
-    if run.exists() and not overwrite and run.metrics_path.exists() and not run.checkpoints():
+    is_begun = run.exists() and not overwrite and run.metrics_path.exists()
+    if is_begun and not run.checkpoints() and not is_finished(run, config):
         raise ConfigError(
             "this run has no checkpoint left to go on from",
             where=run.root,
             hint="--overwrite begins anew, another --out leaves it alone",
         )
+
+
+def is_finished(run: RunFolder, config: DistillConfig) -> bool:
+    """Whether nothing is left to do."""
+    if not run.exists() or not (run.root / STUDENT).is_dir():
+        return False
+    facts = run.read_facts()
+    return facts.get("state") == "complete" and facts.get("steps") == config.train.steps
 
 
 def open_run(run: RunFolder, config: DistillConfig, paths: Paths, *, overwrite: bool) -> dict[str, Any]:

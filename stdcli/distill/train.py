@@ -103,7 +103,7 @@ def distill(
     """
     folder, student = RunFolder(out), out / files.STUDENT
     files.check_run(folder, config, overwrite=overwrite)
-    if not overwrite and not dry_run and _is_finished(folder, config):
+    if not overwrite and not dry_run and files.is_finished(folder, config):
         return Distilled(student, was_finished=True, facts=folder.read_facts())
     paths = Paths.stored(Path(config.bank)) if walker is None else Paths.walked(walker)
     run = _prepare(config, paths, folder, console=console)
@@ -129,13 +129,6 @@ def distill(
         run.training.task.source.close()
         run.board.close()
     return Distilled(student, was_finished=False, facts=facts)
-
-
-def _is_finished(folder: RunFolder, config: DistillConfig) -> bool:
-    if not folder.exists() or not (folder.root / files.STUDENT).is_dir():
-        return False
-    facts = folder.read_facts()
-    return facts.get("state") == "complete" and facts.get("steps") == config.train.steps
 
 
 def _prepare(config: DistillConfig, paths: Paths, folder: RunFolder, *, console: Console) -> _Run:
@@ -227,10 +220,9 @@ def _take_steps(run: _Run) -> None:
             if is_main:
                 progress.advance()
             is_due = _is_due(run.step, total)
-            if is_due(every.log_every) and is_main:
-                metrics = _counters(run) | mean_of(window)
-                run.folder.report(metrics)
-                run.board.write(metrics, step=run.step)
+            if is_due(every.log_every):
+                if is_main:
+                    _report(run, window)
                 window = []
             if run.sheet is not None and is_due(every.sample_every):
                 _draw(run)
@@ -254,6 +246,12 @@ def _step(run: _Run) -> dict[str, float]:
     run.training.after_step()
     run.step += 1
     return metrics | {"time/step_ms": (time.perf_counter() - began_s) * 1e3}
+
+
+def _report(run: _Run, window: list[dict[str, float]]) -> None:
+    metrics = _counters(run) | mean_of(window)
+    run.folder.report(metrics)
+    run.board.write(metrics, step=run.step)
 
 
 def _is_due(step: int, total: int) -> Callable[[int], bool]:

@@ -6,6 +6,7 @@ picks is told in `DeviceChoice.reason`, which commands print and record.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,7 @@ class DeviceChoice:
 def choose(device: str = "auto", dtype: str = "auto", *, float16_ok: bool = True) -> DeviceChoice:
     """Pick a device and a dtype, or check the ones asked for.
 
-    `auto` takes cuda, then mps, then cpu. Its dtype is the fastest one that the hardware computes natively:
+    `auto` takes cuda, then mps, then cpu; of several GPUs that of the launcher's LOCAL_RANK, else the first. Its dtype is the fastest one that the hardware computes natively:
     on CUDA bfloat16 from compute capability 8 on, else float16; on MPS float16; on a CPU bfloat16 with AMX
     or AVX512-BF16 units, else float32 (emulated bfloat16 is many times slower than float32).
 
@@ -62,9 +63,10 @@ def available() -> list[str]:
 
 def _pick_device(name: str) -> tuple[torch.device, str]:
     there = available()
+    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # launchers give every process its own GPU
     if name == "auto":
-        return torch.device(there[0]), "the best device here"
-    wanted = "cuda:0" if name == "cuda" else name
+        return torch.device(own if own in there else there[0]), "the best device here"
+    wanted = own if name == "cuda" else name
     if wanted not in there:
         raise ResourceError(
             "no such device", got=name, expected=f"one of auto, {', '.join(there)}", hint="--device auto"

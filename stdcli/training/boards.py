@@ -65,4 +65,4 @@ def open_board(folder: Path, *, wanted: bool) -> Board:
         return TensorBoard(folder)
     except ImportError as error:
         problem = [("train.tensorboard", "the package tensorboard is not installed")]
-        raise ConfigError("no TensorBoard here", problem, hint="pip install 'stdcli[tensorboard]'") from error
+        raise ConfigError("no TensorBoard here", problem, hint="pip install tensorboard") from error
