@@ -109,7 +109,8 @@ class TrainSection(Section):
     """Micro-batches per step."""
     learning_rate: Positive = 1e-4
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: Natural = 50
+    warmup_steps: Natural | None = None
+    """First steps, over which the learning rate rises; else a tenth of all, at most 50."""
     loss: Literal["huber", "l2"] = "huber"
     huber_c: Positive = 1e-3
     weight_decay: Weight = 0.0
@@ -125,8 +126,13 @@ class TrainSection(Section):
     tensorboard: bool = False
     """Write the metrics for TensorBoard too."""
 
+    @property
+    def rise(self) -> int:
+        """`warmup_steps`, or what stands for it."""
+        return min(50, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.warmup_steps >= self.steps:
+        if self.rise >= self.steps:
             yield "warmup_steps", f"{self.warmup_steps} leaves nothing of {self.steps} steps"
 
 

@@ -230,7 +230,7 @@ def _learner(
 ) -> Learner:
     train = config.train
     rate = make_rate(
-        learning_rate, steps=train.steps, warmup_steps=train.warmup_steps, schedule=train.schedule
+        learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule
     )
     trained = list(parameters.values())
     optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
