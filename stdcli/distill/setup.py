@@ -229,9 +229,7 @@ def _learner(
     **more: object,
 ) -> Learner:
     train = config.train
-    rate = make_rate(
-        learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule
-    )
+    rate = make_rate(learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule)
     trained = list(parameters.values())
     optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
     is_scaled = accelerator.mixed_precision == "fp16"
