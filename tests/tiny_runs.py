@@ -105,7 +105,9 @@ def distill(out: Path, *flags: Any, **settings: Any) -> int:
 def start(out: Path, *flags: Any, launcher: list[str] | None = None, **settings: Any) -> subprocess.Popen:
     """Start the command in another process."""
     command = [sys.executable, "-m", *(launcher or []), "stdcli", *arguments(out, *flags, **settings)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 def environment(**more: str) -> dict[str, str]:
