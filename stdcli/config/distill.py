@@ -159,7 +159,7 @@ class DistillConfig(Section):
     offline: bool = False
 
     def walked(self) -> BankConfig:
-        """`paths` with what the run itself is told: device, dtype, offline, seed; model and base where given."""
+        """`paths` with what the run is told: device, dtype, offline, seed; model and base where given."""
         own = {name: getattr(self, name) for name in ("device", "dtype", "offline", "seed")}
         given = {"model": self.model, "base": self.base}
         return self.paths.model_copy(update=own | {k: v for k, v in given.items() if v is not None})

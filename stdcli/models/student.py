@@ -323,7 +323,7 @@ def _save_lora(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Te
 
 
 def _order_metadata(path: Path) -> None:
-    """Sort a file's metadata, which safetensors writes in another order each time: equal runs, equal bytes."""
+    """Sort a file's metadata, whose order is another each time it is written: equal runs, equal bytes."""
     with path.open("rb+") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

@@ -35,9 +35,10 @@ class DeviceChoice:
 def choose(device: str = "auto", dtype: str = "auto", *, float16_ok: bool = True) -> DeviceChoice:
     """Pick a device and a dtype, or check the ones asked for.
 
-    `auto` takes cuda, then mps, then cpu; of several GPUs that of the launcher's LOCAL_RANK, else the first. Its dtype is the fastest one that the hardware computes natively:
-    on CUDA bfloat16 from compute capability 8 on, else float16; on MPS float16; on a CPU bfloat16 with AMX
-    or AVX512-BF16 units, else float32 (emulated bfloat16 is many times slower than float32).
+    `auto` takes cuda, then mps, then cpu; of several GPUs that of the launcher's LOCAL_RANK, else the first.
+    Its dtype is the fastest one that the hardware computes natively: on CUDA bfloat16 from compute
+    capability 8 on, else float16; on MPS float16; on a CPU bfloat16 with AMX or AVX512-BF16 units, else
+    float32 (emulated bfloat16 is many times slower than float32).
 
     Args:
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from stdcli.bank.reader import Bank
 from stdcli.distill.std import Std
 from stdcli.training.loop import Loop
 from tests.tiny_models import save_tiny_embedded
-from tests.tiny_runs import Bench, bytes_of, checkpoint, distill, reports, same, start
+from tests.tiny_runs import Bench, arguments, bytes_of, checkpoint, distill, forked, reports, same
 
 STOPPED_AT = 4  # between the checkpoints at 3 and 6
 TARGET = {"std__target": "mix", "std__target_weights": "average"}  # two averages
@@ -273,39 +271,20 @@ def test_fsdp_is_refused_with_one_line(
     assert errors == ["error: FSDP is not supported yet"]
 
 
-def kill_at_random(bench: Bench, straight: Path, out: Path, *, kills: int, seed: int) -> int:
-    """Kill the command at random moments, then let it end; how often it was under way when killed."""
-    rng, partial = random.Random(seed), 0
-    for _ in range(kills):
-        process = start(out, "--bank", bench.bank(), "--quiet", **TARGET)
-        deadline = time.monotonic() + 120
-        wanted = rng.randint(0, 5)
-        while process.poll() is None and time.monotonic() < deadline and _steps(out) < wanted:
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.3))
-        process.kill()
-        process.communicate()
-        partial += out.exists() and not (out / "student").exists()
-        for path in out.glob("checkpoints/step-*.safetensors"):
-            assert checkpoint(out, int(path.stem[5:]))
-    process = start(out, "--bank", bench.bank(), "--quiet", **TARGET)
-    told, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, told.decode()
+def assert_survives(bench: Bench, straight: Path, out: Path, *, kills: int, seed: int) -> None:
+    command = arguments(out, "--bank", bench.bank(), "--quiet", **TARGET)
+    report = forked(kind="kills", command=command, kills=kills, seed=seed, out=str(out))
+    assert report["end"] == 0 and report["torn"] == []
+    assert report["partial"] > 0, "no kill fell into the run"
     assert_same(straight, out)
-    return partial
 
 
-def _steps(out: Path) -> int:
-    """Steps that are reported."""
-    path = out / "metrics.jsonl"
-    return 2 * len(path.read_text().splitlines()) if path.exists() else 0
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_killed_runs(straight: Path, bench: Bench, tmp_path: Path) -> None:
+    assert_survives(bench, straight, tmp_path / "run", kills=2, seed=1)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no kill -9")
-def test_killed_runs(straight: Path, bench: Bench, tmp_path: Path) -> None:
-    assert kill_at_random(bench, straight, tmp_path / "run", kills=10, seed=2) > 0
-
-
-def test_a_killed_run(straight: Path, bench: Bench, tmp_path: Path) -> None:
-    kill_at_random(bench, straight, tmp_path / "run", kills=1, seed=1)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_many_killed_runs(straight: Path, bench: Bench, tmp_path: Path) -> None:
+    assert_survives(bench, straight, tmp_path / "run", kills=10, seed=2)
