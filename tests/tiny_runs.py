@@ -102,10 +102,20 @@ def distill(out: Path, *flags: Any, **settings: Any) -> int:
         forget_accelerator()
 
 
-def start(out: Path, *flags: Any, launcher: list[str] | None = None, **settings: Any) -> subprocess.Popen:
-    """Start the command in another process."""
-    command = [sys.executable, "-m", *(launcher or []), "stdcli", *arguments(out, *flags, **settings)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def forked(**told: Any) -> dict[str, Any]:
+    """The report of `tests.forked_runs`."""
+    command = [sys.executable, "-m", "tests.forked_runs"]
+    done = subprocess.run(
+        command,
+        input=json.dumps(told),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1]) | {"err": done.stderr}
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -44,6 +44,16 @@ def test_auto(machine, pretended: dict, device: str, dtype: torch.dtype, reason:
     assert choice.reason.startswith(f"{device}: ")
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda"])
+def test_processes_of_a_launcher_have_a_gpu_each(machine, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    machine(capability=(8, 0), gpus=4)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert str(choose(name).device) == "cuda:2" and str(choose("cuda:1").device) == "cuda:1"
+    machine(capability=(8, 0), gpus=1)
+    with pytest.raises(ResourceError, match="no such device"):
+        choose("cuda")
+
+
 @pytest.mark.parametrize("pretended", [{"capability": (7, 5)}, {"mps": True}])
 def test_auto_avoids_float16_where_it_was_never_tried(machine, pretended: dict) -> None:
     machine(**pretended)
