@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(COLUMNS="80", LINES="24", NO_COLOR="1", TERM="dumb")
     for name in UNSET:
         os.environ.pop(name, None)
+    if "PYTEST_XDIST_WORKER" in os.environ:  # teams of threads that share cores wait for each other
+        os.environ["OMP_NUM_THREADS"] = "1"
     if _wants_network(config):
         return
     os.environ.update(HOME=home, HF_HOME=f"{home}/hf", HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")

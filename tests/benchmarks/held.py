@@ -27,7 +27,9 @@ from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.runtime.seeding import fold
 
-BANK, HELD, STYLES = (os.environ.get(f"STDCLI_BENCH_{name}") for name in ("BANK", "HELD", "STYLES"))
+BANK, HELD, PHOTOS, STYLES = (
+    os.environ.get(f"STDCLI_BENCH_{name}") for name in ("BANK", "HELD", "PHOTOS", "STYLES")
+)
 PATHS, PATCH, DIRECTIONS = 24, 7, 64
 
 
@@ -48,6 +50,7 @@ class Held:
         self.guidance = bank.guidance(paths).double()
         start = bank.level_ids[0]
         self.start = bank.states(paths, [start] * len(paths)).float()
+        self.x0 = bank.x0(paths).float()
         self.stored = bank.states(paths, [0] * len(paths)).float()
         if fine:
             whole = make_path(self.teacher.schedule, num_solver_steps=500, strength=self.manifest.strength)
@@ -72,6 +75,10 @@ class Held:
             self.teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
         )
         return self.walk(plan)
+
+    def ddim_error(self, steps: int) -> float:
+        """Latent error of the teacher in so many steps."""
+        return rms(self.ddim(steps) - self.stored)
 
     @torch.no_grad()
     def dpm(self, steps: int) -> Tensor:
@@ -165,10 +172,17 @@ def rms(x: Tensor) -> float:
     return x.square().mean().sqrt().item()
 
 
-def train(out: Path, *options: str, steps: int) -> Path:
+def build(out: Path, *options: str) -> Path:
+    """A finished bank of the embedded model in `out`."""
+    named = ["--data", PHOTOS, "--style-data", STYLES, "--quiet"]
+    assert main(["bank", "build", "--preset", "bank/embedded", *named, "-o", str(out), *options]) == 0
+    return out
+
+
+def train(out: Path, *options: str, steps: int, bank: str | None = BANK) -> Path:
     """A finished run, its student in `out`; seconds per step are in its metrics."""
-    warmup = max(1, min(50, steps // 10))
+    source = ["--bank", bank] if bank else ["--data", PHOTOS, "--style-data", STYLES]
     every = ["--sample-every", "0", "--checkpoint-every", str(steps), "--quiet"]
-    sized = ["--train-steps", str(steps), "--set", f"train.warmup_steps={warmup}"]
-    assert main(["distill", "--bank", BANK, "-o", str(out), *sized, *every, *options]) == 0
+    sized = ["--train-steps", str(steps)]
+    assert main(["distill", *source, "-o", str(out), *sized, *every, *options]) == 0
     return out

@@ -1,10 +1,13 @@
 """What the settings of distillation do, at one budget: one command per sweep.
 
-    export STDCLI_BENCH_BANK=banks/train STDCLI_BENCH_HELD=banks/held STDCLI_BENCH_STYLES=art
+    export STDCLI_BENCH_BANK=banks/train STDCLI_BENCH_HELD=banks/held
+    export STDCLI_BENCH_PHOTOS=photos STDCLI_BENCH_STYLES=art
     pytest tests/benchmarks/test_sweeps.py -s -k target
     ... -k policy       window against the paper's gamma (its figure 10), anchor
     ... -k weighting    jump weights, p_sched
     ... -k adversary    weight (figure 6) and the level of the real picture (table 3)
+    ... -k online       the paper's bank, walked meanwhile, against the one on disk
+    ... -k strengths    one student per strength (figure 8), each with banks of its own
 
 Each variant is the preset distill/std-offline with the settings shown, and STDCLI_BENCH_STEPS training steps
 (100). Judged by the error against the teacher's whole path on held pairs (lower is nearer) and, for the
@@ -20,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from stdcli.models.load import load_model
-from tests.benchmarks.held import BANK, HELD, Held, say, train
+from tests.benchmarks.held import BANK, HELD, Held, build, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "100"))
 SWEEPS = {
@@ -57,10 +60,14 @@ def held() -> Held:
     return Held(HELD, fine=False)
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-def test_sweep(name, held, tmp_path_factory):
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
     given = os.environ.get("STDCLI_BENCH_RUNS")
-    runs = Path(given) if given else tmp_path_factory.mktemp("sweeps")
+    return Path(given) if given else tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweep(name, held, runs):
     say(f"{name}: {STEPS} training steps each")
     if name == "adversary":
         say(f"{'teacher, Euler of 20 steps':28} style distances {held.style_distances(held.stored)}")
@@ -70,9 +77,40 @@ def test_sweep(name, held, tmp_path_factory):
             options += ["--set", "adversary.features=teacher"]
         folder = runs / f"{name} {variant}".replace(" ", "_")
         run = train(folder, "--learning-rate", "3e-4", *options, steps=STEPS)
-        model = load_model("embedded", dtype="float32", student=str(run))
-        ends = {steps: held.student(model, steps) for steps in (4, 8)}
-        errors = " ".join(f"{k} steps {held.errors(z, held.stored)['latent']:.5f}" for k, z in ends.items())
-        styles = f" style distances {held.style_distances(ends[4])}" if name == "adversary" else ""
-        say(f"{variant:28} error {errors}{styles}")
+        styles = ""
+        if name == "adversary":
+            model = load_model("embedded", dtype="float32", student=str(run))
+            styles = f" style distances {held.style_distances(held.student(model, 4))}"
+        say(f"{variant:28} error {report(held, run)}{styles}")
     assert len(list(runs.glob(f"{name}_*/student"))) >= len(SWEEPS[name])
+
+
+def test_online(held, runs):
+    same = ["--learning-rate", "3e-4", "--target", "consistency"]
+    paths = ["--set", f"paths.resolution={held.manifest.resolution_px}", "--set", "paths.split=train"]
+    made = {
+        "bank on disk": train(runs / "offline", *same, steps=STEPS),
+        "online bank": train(runs / "online", *same, *paths, steps=STEPS, bank=None),
+    }
+    for name, run in made.items():
+        say(f"{name:28} error {report(held, run)}")
+
+
+def test_strengths(runs):
+    sized = ("--resolution", "128", "--strength")
+    for strength in ("0.5", "0.65", "0.75"):
+        bank = build(runs / f"bank-{strength}", *sized, strength, "--split", "train", "--num-paths", "96")
+        apart = build(runs / f"held-{strength}", *sized, strength, "--split", "held-out", "--num-paths", "24")
+        held = Held(str(apart), fine=False)
+        run = train(runs / f"strength-{strength}", "--learning-rate", "3e-4", steps=STEPS, bank=str(bank))
+        model = load_model("embedded", dtype="float32", student=str(run))
+        say(f"strength {strength}: error {report(held, run)}; DDIM 4 steps {held.ddim_error(4):.5f}")
+        say(f"    student {held.style_distances(held.student(model, 4))}")
+        say(f"    teacher {held.style_distances(held.stored)}; sample {held.style_distances(held.x0)}")
+
+
+def report(held: Held, run: Path) -> str:
+    """Latent errors of a run's student against the teacher's whole path."""
+    model = load_model("embedded", dtype="float32", student=str(run))
+    errors = {k: held.errors(held.student(model, k), held.stored)["latent"] for k in (4, 8)}
+    return " ".join(f"{steps} steps {error:.5f}" for steps, error in errors.items())
