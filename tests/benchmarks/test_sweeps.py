@@ -109,7 +109,7 @@ def test_strengths(runs):
 
 
 def report(held: Held, run: Path, *, within: bool = True) -> str:
-    """Latent errors of a run's student against the teacher's whole path; below two DDIM steps' if `within`."""
+    """Latent errors of a student against the whole path; `within`: below those of two DDIM steps."""
     model = load_model("embedded", dtype="float32", student=str(run))
     errors = {k: held.errors(held.student(model, k), held.stored)["latent"] for k in (4, 8)}
     assert not within or errors[4] < held.ddim_error(2)
