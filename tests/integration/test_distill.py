@@ -212,7 +212,8 @@ def test_an_adversary(
 ) -> None:
     out = tmp_path / "run"
     settings = {"adversary__weight": 0.5, "adversary__features": features, "train__steps": 3}
-    settings |= {"train__log_every": 1, "adversary__start_step": 2, "std__p_sched": 0.9}
+    settings |= {"train__log_every": 1, "adversary__start_step": 2, "train__batch_size": 1}
+    settings |= {"train__accumulation": 2}
     if features == "dino":
         settings["adversary__dino"] = save_dino(tmp_path / "dino")
     assert distill(out, "--bank", bench.bank(), **settings) == 0
