@@ -133,6 +133,7 @@ def test_the_average_is_what_is_saved(run: Path) -> None:
     assert len(moved) > len(averages) / 2
 
 
+@pytest.mark.slow
 def test_without_an_average_the_last_weights_are_saved(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert distill(out, "--bank", bench.bank(), "--quiet", train__steps=2, train__average_decay=0) == 0
@@ -206,13 +207,14 @@ def save_dino(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("features", ["teacher", "dino"])
+@pytest.mark.parametrize("features", ["teacher", pytest.param("dino", marks=pytest.mark.slow)])
 def test_an_adversary(
     bench: Bench, tmp_path: Path, features: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
     settings = {"adversary__weight": 0.5, "adversary__features": features, "train__steps": 3}
-    settings |= {"train__log_every": 1, "adversary__start_step": 2, "std__p_sched": 0.9}
+    settings |= {"train__log_every": 1, "adversary__start_step": 2, "train__batch_size": 1}
+    settings |= {"train__accumulation": 2}
     if features == "dino":
         settings["adversary__dino"] = save_dino(tmp_path / "dino")
     assert distill(out, "--bank", bench.bank(), **settings) == 0
@@ -272,6 +274,7 @@ def test_an_online_bank_as_in_the_paper(bench: Bench, tmp_path: Path) -> None:
     assert told["trained"]["base"] == str(bench.model("embedded"))
 
 
+@pytest.mark.slow
 def test_an_online_run_goes_on_as_if_it_had_not_been_stopped(bench: Bench, tmp_path: Path) -> None:
     free = {"train__schedule": "constant", "train__checkpoint_every": 2, "train__steps": 4}
     assert online(bench, tmp_path / "straight", "--quiet", **free) == 0

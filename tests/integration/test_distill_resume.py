@@ -48,6 +48,7 @@ def interrupt_at(number: int, patched: pytest.MonkeyPatch) -> None:
     patched.setattr(Loop, "step", take)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_gives_the_same_bytes(straight: Path, bench: Bench, tmp_path: Path) -> None:
     assert distill(tmp_path / "run", "--bank", bench.bank(), "--quiet", **TARGET) == 0
     assert_same(straight, tmp_path / "run")
@@ -96,6 +97,7 @@ def test_a_finished_run_is_left_alone(
     assert distill(out, "--bank", bench.bank(), "--quiet", **TARGET) == 0
 
 
+@pytest.mark.slow
 def test_a_moved_bank_is_the_same_bank(straight: Path, bench: Bench, tmp_path: Path) -> None:
     out, bank = tmp_path / "run", tmp_path / "elsewhere"
     shutil.copytree(straight, out)
@@ -220,6 +222,7 @@ def test_defect_19_a_prediction_is_never_relabelled(
     assert f"prediction: {there} there, {now} here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_moved_teacher_is_the_same_teacher(straight: Path, bench: Bench, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(bench.model("embedded"), moved)

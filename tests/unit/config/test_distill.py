@@ -1,0 +1,57 @@
+"""Settings of distillation that contradict each other, and what an online bank is told."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from stdcli.config.distill import DistillConfig
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    config = DistillConfig()
+    std = config.std
+    assert (config.method, std.target, std.policy, std.window, std.p_sched) == (
+        "std",
+        "teacher",
+        "window",
+        12,
+        0.5,
+    )
+    assert std.anchor and std.jump_weight == "none" and config.step_counts == (2, 4, 6, 8)
+    assert (config.student.kind, config.student.rank, config.adversary.weight) == ("lora", 32, 0)
+
+
+def test_an_online_bank_is_told_what_the_run_is() -> None:
+    run = {"model": "there", "device": "cpu", "dtype": "float32", "seed": 4, "offline": True}
+    paths = {"data": ["photos"], "seed": 1}
+    config = DistillConfig(**run, paths=paths, std={"target": "consistency"})
+    walked = config.walked()
+    assert (walked.model, walked.device, walked.dtype, walked.seed) == ("there", "cpu", "float32", 4)
+    assert walked.offline and walked.data == ("photos",) and walked.base is None
+    assert DistillConfig(paths={"model": "own"}).walked().model == "own"
+
+
+ONLINE = {"paths": {"data": ["photos"]}, "std": {"target": "consistency"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"steps": 3}, "steps: 3 is not among step_counts"),
+        ({"method": "lcm", "student": {"kind": "full", "s_embedding": True}}, "student.s_embedding: belongs"),
+        ({"student": {"s_embedding": True}}, "s_embedding: needs kind full"),
+        ({"adversary": {"weight": 1, "real": "style"}}, "style_data: is needed"),
+        ({"train": {"steps": 5, "warmup_steps": 5}}, "warmup_steps: 5 leaves nothing of 5 steps"),
+        ({"paths": {"data": ["photos"]}}, "bank: target teacher needs one"),
+        (ONLINE | {"method": "lcm"}, "bank: method lcm needs one"),
+        (
+            ONLINE | {"adversary": {"weight": 1, "real": "path-end"}},
+            "bank: adversary.real path-end needs one",
+        ),
+        (ONLINE | {"online": {"slots": 4}}, "online.slots: 4 are fewer than a batch of 8"),
+    ],
+)
+def test_contradictions_are_named(settings: dict, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        DistillConfig(**settings)
