@@ -32,8 +32,8 @@ class StdSection(Section):
     """Weight of the student's own jump in "mix"."""
     policy: Literal["window", "proportional"] = "window"
     """Where s is drawn from: at most `window` levels below j, or from where t_s >= gamma t_j."""
-    window: Count = 12
-    """Levels of "window"; of 50, the released video recipe's 240 timesteps."""
+    window: Count | None = None
+    """Levels of "window"; else 0.3 of the path, as in the released video recipe: 12 of 37 levels."""
     gamma: Share = 0.7
     """The paper's gamma, for "proportional"."""
     p_sched: Share = 0.5

@@ -11,6 +11,7 @@ Source: Single Trajectory Distillation (arXiv 2412.18945), section 3; the target
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,6 +34,9 @@ from stdcli.distill.selectors import (
     window_choices,
 )
 
+WINDOW_SHARE = 0.3
+"""Of the path's levels, that a jump may take; `random_range_rate` of STD's released video recipe."""
+
 
 def make_selector(section: StdSection, levels: Sequence[Level], step_counts: Sequence[int]) -> Selector:
     """The choice of s that the settings describe.
@@ -47,7 +51,8 @@ def make_selector(section: StdSection, levels: Sequence[Level], step_counts: Seq
     """
     ids = [level.id for level in levels]
     if section.policy == "window":
-        free = window_choices(ids, window=section.window, anchor=section.anchor)
+        window = section.window or math.ceil(WINDOW_SHARE * ids[0])
+        free = window_choices(ids, window=window, anchor=section.anchor)
     else:
         free = proportional_choices(levels, gamma=section.gamma, anchor=section.anchor)
     return Selector(free, scheduled_choices(ids, step_counts), section.p_sched)

@@ -66,7 +66,7 @@ def report(held: Held, name: str, walk: Callable[[int], Tensor], *, forwards: in
 
 def test_students_end_near_the_teachers_path(held, runs):
     began_s = time.perf_counter()
-    std = train(runs / "std", "--preset", "distill/std-offline", "--learning-rate", "3e-4", steps=STEPS)
+    std = train(runs / "std", "--preset", "distill/embedded", "--learning-rate", "3e-4", steps=STEPS)
     lcm = train(runs / "lcm-steps", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=STEPS)
     fewer = max(2, math.floor(STEPS * step_ms(std) / step_ms(lcm)))
     quick = train(runs / "lcm-seconds", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=fewer)

@@ -9,7 +9,7 @@
     ... -k online       the paper's bank, walked meanwhile, against the one on disk
     ... -k strengths    one student per strength (figure 8), each with banks of its own
 
-Each variant is the preset distill/std-offline with the settings shown, and STDCLI_BENCH_STEPS training steps
+Each variant is the preset distill/embedded with the settings shown, and STDCLI_BENCH_STEPS training steps
 (100). Judged by the error against the teacher's whole path on held pairs (lower is nearer) and, for the
 adversary, by palette and texture against the style picture (lower is nearer to it) beside the teacher's
 own 20-step Euler result. An adversary is not expected to lower the error.
@@ -26,16 +26,18 @@ from stdcli.models.load import load_model
 from tests.benchmarks.held import BANK, HELD, Held, build, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "100"))
+BASE = ("--preset", "distill/embedded", "--learning-rate", "3e-4")
 SWEEPS = {
     "target": {kind: [f"std.target={kind}"] for kind in ("teacher", "consistency", "mix")},
     "policy": {
-        "window 12": [],
+        "window 6": [],
+        "window 3": ["std.window=3"],
+        "window 12": ["std.window=12"],
         **{f"gamma {g}": ["std.policy=proportional", f"std.gamma={g}"] for g in (0.3, 0.5, 0.7, 0.9)},
-        "window 12, no anchor": ["std.anchor=false"],
-        "window 19": ["std.window=19"],
+        "window 6, no anchor": ["std.anchor=false"],
     },
     "weighting": {
-        "none": [],
+        "none, p_sched 0.7": [],
         "inverse-square": ["std.jump_weight=inverse-square"],
         "p_sched 0": ["std.p_sched=0"],
         "p_sched 0.9": ["std.p_sched=0.9"],
@@ -76,7 +78,7 @@ def test_sweep(name, held, runs):
         if name == "adversary":
             options += ["--set", "adversary.features=teacher"]
         folder = runs / f"{name} {variant}".replace(" ", "_")
-        run = train(folder, "--learning-rate", "3e-4", *options, steps=STEPS)
+        run = train(folder, *BASE, *options, steps=STEPS)
         styles = ""
         if name == "adversary":
             model = load_model("embedded", dtype="float32", student=str(run))
@@ -85,7 +87,7 @@ def test_sweep(name, held, runs):
 
 
 def test_online(held, runs):
-    same = ["--learning-rate", "3e-4", "--target", "consistency"]
+    same = [*BASE, "--target", "consistency"]
     paths = ["--set", f"paths.resolution={held.manifest.resolution_px}", "--set", "paths.split=train"]
     made = {
         "bank on disk": train(runs / "offline", *same, steps=STEPS),
@@ -101,7 +103,7 @@ def test_strengths(runs):
         bank = build(runs / f"bank-{strength}", *sized, strength, "--split", "train", "--num-paths", "96")
         apart = build(runs / f"held-{strength}", *sized, strength, "--split", "held-out", "--num-paths", "24")
         held = Held(str(apart), fine=False)
-        run = train(runs / f"strength-{strength}", "--learning-rate", "3e-4", steps=STEPS, bank=str(bank))
+        run = train(runs / f"strength-{strength}", *BASE, steps=STEPS, bank=str(bank))
         model = load_model("embedded", dtype="float32", student=str(run))
         say(f"strength {strength}: error {report(held, run)}; DDIM 4 steps {held.ddim_error(4):.5f}")
         say(f"    student {held.style_distances(held.student(model, 4))}")

@@ -89,7 +89,7 @@ def test_a_level_of_several_schedules_has_all_their_next_levels() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "window", "proportional"), [(8, 8, 6), (6, 6, 3), (4, 4, 1)]
-)  # algorithms.md A.3, columns `window .3` and `gamma .7`
+)  # counted by hand
 def test_which_jumps_of_a_job_are_among_the_free_choices(steps, window, proportional) -> None:
     visited = [739 - 20 * ((k * 37) // steps) for k in range(steps)]
     ids = [*((t + 1) // 20 for t in visited), 0]
@@ -189,3 +189,10 @@ def test_settings_reach_the_selector(policy, expected) -> None:
     selector = make_selector(section, [TABLE[id_] for id_ in range(6, -1, -1)], [2, 3])
     assert selector.free[6] == expected  # t 119: 0.8 x 119 = 95.2, t 99 is level 5
     assert selector.scheduled == {6: (4, 3), 4: (2,), 3: (0,), 2: (0,)} and selector.p_sched == 0.3
+
+
+@pytest.mark.parametrize(("start", "window"), [(37, 12), (20, 6), (1, 1)])
+def test_the_window_follows_the_length_of_the_path(start, window) -> None:
+    """ceil(0.3 x levels): what the released scripts give at strength 0.75 is 12."""
+    selector = make_selector(StdSection(), [TABLE[id_] for id_ in range(start, -1, -1)], [1])
+    assert selector.free[start] == tuple(range(start - 1, start - 1 - window, -1))
