@@ -180,7 +180,10 @@ def test_lcm(bench: Bench, tmp_path: Path) -> None:
     assert distill(out, "--bank", bench.bank(), "--method", "lcm", "--quiet", **settings) == 0
     told = recipe(out)
     assert (told["sampler"], told["final"], told["trained"]["method"]) == ("renoise", "x0", "lcm")
-    assert any(name.startswith("average.target.") for name in checkpoint(out, 3))
+    kept = checkpoint(out, 3)
+    assert any(name.startswith("average.target.") for name in kept)
+    for name, value in weights(out).items():  # not the target network's average
+        assert torch.equal(value, kept[f"average.export.{name.removeprefix('unet.')}"].half())
     side = tiny_runs.SIDE_PX
     assert size_of(out / "samples" / "step-000003.png") == (4 * side, 5 * side)
 
