@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from stdcli.bank.format import Manifest
+from stdcli.bank.format import Manifest, sidecar_name
 from stdcli.bank.online import OnlineBank
 from stdcli.bank.reader import Bank
 from stdcli.diffusion.levels import Level, level_table
@@ -78,6 +79,14 @@ class Paths:
     def start_id(self) -> int:
         """The noisiest level."""
         return self.manifest.level_ids[0]
+
+    def digest(self) -> str:
+        """Of all shards' contents; of nothing for paths that are walked."""
+        if self.bank is None:
+            return ""
+        names = map(sidecar_name, range(self.manifest.num_shards))
+        hashes = [str(self.bank.files.read_json(name)["sha256"]) for name in names]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def check(self, network: Network) -> tuple[Level, ...]:
         """Refuse a base other than the one that walked the paths.

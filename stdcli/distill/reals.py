@@ -78,8 +78,7 @@ def find_styles(bank: Bank, folder: Path) -> dict[str, Path]:
     rows = [bank.source(path) for path in range(len(bank))]
     wanted = {row["style_sha256"]: row["style"] for row in rows if row["style_sha256"]}
     if not wanted:
-        problem = [("adversary.real", "this bank has no style pictures")]
-        raise ConfigError("nothing to take for real", problem)
+        raise ConfigError("no style pictures", [("style_data", "this bank was built without any")])
     files = sorted(path for path in folder.rglob("*") if kind_of(path) == "image" and path.is_file())
     found = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
     missing = sorted(name for sha256, name in wanted.items() if sha256 not in found)

@@ -14,7 +14,6 @@ from typing import Any
 from torch import Tensor
 
 from stdcli.config.distill import DistillConfig
-from stdcli.distill.paths import Paths
 from stdcli.distill.setup import Training
 from stdcli.errors import ConfigError, StdcliError
 from stdcli.training import resume
@@ -60,28 +59,37 @@ def is_finished(run: RunFolder, config: DistillConfig) -> bool:
     return facts.get("state") == "complete" and facts.get("steps") == config.train.steps
 
 
-def open_run(run: RunFolder, config: DistillConfig, paths: Paths, *, overwrite: bool) -> dict[str, Any]:
+def open_run(
+    run: RunFolder, config: DistillConfig, learned: Mapping[str, Any], *, overwrite: bool
+) -> dict[str, Any]:
     """Begin a run in its folder or take it up again.
+
+    Args:
+        run: the folder.
+        config: settings of this start.
+        learned: what else decides the outcome: paths, number of processes.
+        overwrite: delete what an earlier run left, and begin anew.
 
     Returns:
         What run.json says.
 
     Raises:
-        ConfigError: as `check_run`, or the paths are not those of the run that is there.
+        ConfigError: as `check_run`, or the rest is not as in the run that is there.
         ResourceError: the disk is full or refuses.
     """
     check_run(run, config, overwrite=overwrite)
-    learned = {"fingerprint": paths.manifest.fingerprint(), "num_paths": paths.manifest.num_paths}
-    there = run.read_facts().get("paths") if run.exists() and not overwrite else None
-    if there not in (None, learned):
-        raise ConfigError(
-            "this run learns from other paths",
-            [("bank", f"{there} in the run that is there, {learned} now")],
-            where=run.root,
-            hint="--overwrite begins anew, another --out leaves that run alone",
-        )
+    there = run.read_facts().get("learned") if run.exists() and not overwrite else None
+    if there is not None:
+        problems = [
+            (name, f"{there.get(name)} in the run that is there, {value} now")
+            for name, value in learned.items()
+            if there.get(name) != value
+        ]
+        if problems:
+            hint = "--overwrite begins anew, another --out leaves that run alone"
+            raise ConfigError("this run began otherwise", problems, where=run.root, hint=hint)
     facts = resume.open_run(run, _kind(config), config.model_dump(mode="json"), overwrite=overwrite)
-    return facts | {"paths": learned}
+    return facts | {"learned": dict(learned)}
 
 
 def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -111,8 +111,8 @@ def distill(
         estimate = measure(config, run.training, run.loop)
         return Distilled(student, was_finished=False, facts={}, estimate=estimate)
     is_main = run.accelerator.is_main_process
-    facts = _open(run, overwrite=overwrite)
     run.sheet = _make_sheet(run)
+    facts = _open(run, overwrite=overwrite)
     try:
         run.board = open_board(out / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
         _resume(run)
@@ -174,18 +174,29 @@ def _open(run: _Run, *, overwrite: bool) -> dict[str, Any]:
     """run.json, written by the main process before the others go on."""
     facts: dict[str, Any] = {}
     if run.accelerator.is_main_process:
-        facts = files.open_run(run.folder, run.config, run.training.paths, overwrite=overwrite)
+        facts = files.open_run(run.folder, run.config, _learned(run), overwrite=overwrite)
         facts |= {"versions": versions(), "state": "running"}
         run.folder.write_facts(facts)
     run.accelerator.wait_for_everyone()
     return facts
 
 
+def _learned(run: _Run) -> dict[str, Any]:
+    """What decides the outcome beside the settings."""
+    paths = run.training.paths
+    return {
+        "fingerprint": paths.manifest.fingerprint(),
+        "shards": paths.digest(),
+        "processes": run.accelerator.num_processes,
+    }
+
+
 def _make_sheet(run: _Run) -> SampleSheet | None:
     config, paths = run.config, run.training.paths
     if paths.bank is None or not config.train.sample_every or not run.accelerator.is_main_process:
         return None
-    styles = find_styles(paths.bank, Path(config.style_data)) if config.style_data else {}
+    has_styles = config.style_data is not None and paths.is_styled
+    styles = find_styles(paths.bank, Path(config.style_data)) if has_styles else {}
     return make_sheet(
         paths,
         run.recipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,9 @@ class Held:
             prediction_type="sample",
             final_sigmas_type="sigma_min",
         )
-        scheduler.set_timesteps(timesteps=[int(t) for t in plan.timesteps])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's, of diffusers
+            scheduler.set_timesteps(timesteps=[int(t) for t in plan.timesteps])
         x = self.start
         uncond = self.uncond if self.is_guided else None
         for level in plan.levels[:-1]:

@@ -133,8 +133,16 @@ def test_another_bank_is_refused(
     shutil.rmtree(out / "student")
     assert distill(out, "--bank", other, **TARGET) == 2
     err = capsys.readouterr().err
-    assert "this run learns from other paths" in err
+    assert "this run began otherwise" in err and "shards: " in err
     assert all(Bank(bank).manifest.fingerprint() in err for bank in (bench.bank(), other))
+
+
+def test_another_number_of_processes_is_refused(straight: Path) -> None:
+    facts = RunFolder(straight).read_facts()
+    assert facts["learned"]["processes"] == 1 and len(facts["learned"]["shards"]) == 64
+    config = DistillConfig.model_validate(facts["config"])
+    with pytest.raises(ConfigError, match="processes: 1 in the run that is there, 2 now"):
+        open_run(RunFolder(straight), config, facts["learned"] | {"processes": 2}, overwrite=False)
 
 
 def test_a_folder_with_other_files_is_refused(
