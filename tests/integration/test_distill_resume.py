@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from stdcli.bank.reader import Bank
+from stdcli.config.distill import DistillConfig
+from stdcli.distill.run import open_run
 from stdcli.distill.std import Std
+from stdcli.errors import ConfigError
 from stdcli.training.loop import Loop
+from stdcli.training.run_folder import RunFolder
 from tests.tiny_models import save_tiny_embedded
 from tests.tiny_runs import Bench, arguments, bytes_of, checkpoint, distill, forked, reports, same
 
@@ -141,8 +145,9 @@ def test_another_number_of_processes_is_refused(straight: Path) -> None:
     facts = RunFolder(straight).read_facts()
     assert facts["learned"]["processes"] == 1 and len(facts["learned"]["shards"]) == 64
     config = DistillConfig.model_validate(facts["config"])
-    with pytest.raises(ConfigError, match="processes: 1 in the run that is there, 2 now"):
+    with pytest.raises(ConfigError) as caught:
         open_run(RunFolder(straight), config, facts["learned"] | {"processes": 2}, overwrite=False)
+    assert "processes: 1 in the run that is there, 2 now" in caught.value.render()
 
 
 def test_a_folder_with_other_files_is_refused(
