@@ -112,7 +112,9 @@ class BankSource:
         cond, uncond = split_conditions(read.conditions, self.device)
         states = {name: self._to_device(value) for name, value in read.states.items()}
         ids = read.pairs.level_ids
-        target_ids = self.method.selector.select(ids, read.pairs.draws)
+        target_ids = read.level_ids.get("target")
+        if target_ids is None:
+            target_ids = self.method.selector.select(ids, read.pairs.draws)
         guidance = read.guidance.double()
         if self.method.states == "data":
             x = self._noised(states["start"], read)
