@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -16,17 +18,22 @@ from torch import Tensor
 
 from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
+from stdcli.config.load import resolve
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import make_path, make_plan
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.sample import sample
 from stdcli.distill.batch import split_conditions
+from stdcli.distill.paths import Paths
 from stdcli.distill.reals import find_styles
+from stdcli.distill.setup import build as build_training
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
 from stdcli.models.bundle import Bundle
-from stdcli.models.load import load_model
+from stdcli.models.load import load_denoiser, load_model
+from stdcli.runtime.devices import choose
 from stdcli.runtime.seeding import fold
+from stdcli.training.loop import Loop, make_accelerator
 
 BANK, HELD, PHOTOS, STYLES = (
     os.environ.get(f"STDCLI_BENCH_{name}") for name in ("BANK", "HELD", "PHOTOS", "STYLES")
@@ -189,3 +196,28 @@ def train(out: Path, *options: str, steps: int, bank: str | None = BANK) -> Path
     sized = ["--train-steps", str(steps)]
     assert main(["distill", *source, "-o", str(out), *sized, *every, *options]) == 0
     return out
+
+
+def make_loop(preset: str, sets: list[str]) -> Loop:
+    """Steps of a run on the bank, in memory; `training` is what it trains."""
+    config = resolve("distill", preset=preset, sets=sets, flags={"bank": BANK, "dtype": "float32"}).config
+    network = load_denoiser("embedded", dtype="float32")
+    accelerator = make_accelerator(choose("auto", "float32"))
+    training = build_training(
+        config, paths=Paths.stored(BANK), network=network, accelerator=accelerator, get_codec=lambda: None
+    )
+    loop = Loop(accelerator, training.learners, training.task.losses, 1, training.task.describe)
+    loop.training = training
+    return loop
+
+
+def median_seconds(loops: dict[str, Loop], rounds: int) -> dict[str, float]:
+    """Median seconds of a step of each, taken in turns; the first round is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for step in range(rounds + 1):
+        for name, loop in loops.items():
+            began_s = time.perf_counter()
+            loop.step(step)
+            if step:
+                seconds[name].append(time.perf_counter() - began_s)
+    return {name: statistics.median(values) for name, values in seconds.items()}

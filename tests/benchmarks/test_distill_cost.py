@@ -10,28 +10,19 @@ its level, and each no further than it needs. Ratios are to the step of the ordi
 from __future__ import annotations
 
 import json
-import os
-import statistics
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 from stdcli.bank.reader import Bank
-from stdcli.config.load import resolve
 from stdcli.diffusion.levels import level_table, pick_levels
 from stdcli.diffusion.solvers import jump
-from stdcli.distill.paths import Paths
-from stdcli.distill.setup import build
 from stdcli.models.denoiser import Condition
-from stdcli.models.load import load_denoiser
-from stdcli.runtime.devices import choose
-from stdcli.training.loop import Loop, make_accelerator
+from tests.benchmarks.held import BANK, make_loop, median_seconds, say
 
-BANK = os.environ.get("STDCLI_BENCH_BANK")
 ROUNDS = 7
 KINDS = {
     "lcm": ("lcm", []),
@@ -44,22 +35,6 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif(not BANK, reason="STDCLI_BENCH_BANK names no bank"),
 ]
-
-
-def say(line: str) -> None:
-    sys.stdout.write(f"\n{line}")
-
-
-def make_loop(preset: str, sets: list[str]) -> Loop:
-    config = resolve("distill", preset=preset, sets=sets, flags={"bank": BANK, "dtype": "float32"}).config
-    network = load_denoiser("embedded", dtype="float32")
-    accelerator = make_accelerator(choose("auto", "float32"))
-    training = build(
-        config, paths=Paths.stored(BANK), network=network, accelerator=accelerator, get_codec=lambda: None
-    )
-    loop = Loop(accelerator, training.learners, training.task.losses, 1, training.task.describe)
-    loop.training = training
-    return loop
 
 
 class WithoutBank:
@@ -99,14 +74,7 @@ def test_seconds_per_step():
     loops["std without a bank"] = make_loop(*KINDS["std consistency"])
     bankless = loops["std without a bank"].training.task
     bankless.source = WithoutBank(loops["std without a bank"].training)
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
-    for step in range(ROUNDS + 1):
-        for name, loop in loops.items():
-            began_s = time.perf_counter()
-            loop.step(step)
-            if step:
-                seconds[name].append(time.perf_counter() - began_s)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = median_seconds(loops, ROUNDS)
     for name, value in medians.items():
         say(f"{name}: {value:.2f} s, {value / medians['lcm']:.2f} of lcm's")
     say(f"without a bank: {medians['std without a bank'] / medians['std consistency']:.1f} times as long")
@@ -115,10 +83,12 @@ def test_seconds_per_step():
 
 
 def test_memory(tmp_path):
+    peaks = {}
     for name, (preset, sets) in KINDS.items():
         command = [sys.executable, "-m", "stdcli", "distill", "--preset", preset, "--bank", BANK, "--json"]
         command += ["--dry-run", "-o", str(tmp_path / "run"), "--dtype", "float32"]
         command += [word for one in sets for word in ("--set", one)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        told = json.loads(done.stdout)
-        say(f"{name}: peak {told['memory_bytes'] / 2**20:.0f} MiB")
+        peaks[name] = json.loads(done.stdout)["memory_bytes"]
+        say(f"{name}: peak {peaks[name] / 2**20:.0f} MiB")
+    assert peaks["std teacher"] <= peaks["lcm"]

@@ -13,7 +13,6 @@ end of the 50-step solver's path and the end of a 500-step one.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -24,7 +23,7 @@ import pytest
 from torch import Tensor
 
 from stdcli.models.load import load_model
-from tests.benchmarks.held import BANK, HELD, Held, say, train
+from tests.benchmarks.held import BANK, HELD, Held, make_loop, median_seconds, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "200"))
 KS = (2, 4, 6, 8)
@@ -46,12 +45,6 @@ def runs(tmp_path_factory) -> Path:
     return Path(given) if given else tmp_path_factory.mktemp("runs")
 
 
-def step_ms(run: Path) -> float:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    times = [line["time/step_ms"] for line in lines[1:] or lines]
-    return sorted(times)[len(times) // 2]
-
-
 def report(held: Held, name: str, walk: Callable[[int], Tensor], *, forwards: int) -> dict[int, float]:
     """Print the errors at every K; latent errors against the stored end."""
     found = {}
@@ -68,9 +61,12 @@ def test_students_end_near_the_teachers_path(held, runs):
     began_s = time.perf_counter()
     std = train(runs / "std", "--preset", "distill/embedded", "--learning-rate", "3e-4", steps=STEPS)
     lcm = train(runs / "lcm-steps", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=STEPS)
-    fewer = max(2, math.floor(STEPS * step_ms(std) / step_ms(lcm)))
-    quick = train(runs / "lcm-seconds", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=fewer)
-    say(f"std {STEPS} steps of {step_ms(std):.0f} ms, lcm {STEPS} and {fewer} of {step_ms(lcm):.0f} ms")
+    seconds = median_seconds({name: make_loop(name, []) for name in ("embedded", "lcm")}, 5)
+    fewer = max(2, math.floor(STEPS * seconds["embedded"] / seconds["lcm"]))
+    quick = train(runs / f"lcm-{fewer}", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=fewer)
+    say(
+        f"std {STEPS} steps of {seconds['embedded']:.2f} s, lcm {STEPS} and {fewer} of {seconds['lcm']:.2f} s"
+    )
     guided = 2 if held.is_guided else 1
     found = {"ddim": report(held, "teacher, DDIM", held.ddim, forwards=guided)}
     report(held, "teacher, DPM++ 2M", held.dpm, forwards=guided)
