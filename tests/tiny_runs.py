@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "train.log_every": 2,
     "train.sample_every": 0,
     "train.checkpoint_every": 3,
+    "std.window": 12,
     "student.rank": 2,
     "step_counts": "2,4",
     "steps": 2,

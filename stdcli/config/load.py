@@ -37,10 +37,10 @@ class Resolved:
 
 
 def value_at(config: Section, name: str) -> Any:
-    """The value under a dotted key."""
+    """The value under a dotted key; None inside a section that is not there."""
     value: Any = config
     for part in name.split("."):
-        value = getattr(value, part)
+        value = None if value is None else getattr(value, part)
     return value
 
 

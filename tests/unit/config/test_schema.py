@@ -29,7 +29,10 @@ WHOLE = {  # sections of which no field may be missing
         "base_sha256": {"unet": "0"},
     }
 }
-NEEDS = {"style_weights": {"style": ["a"]}}  # a field that makes sense only beside another
+NEEDS = {  # a field that makes sense only beside another of its section
+    "style_weights": {"style": ["a"]},
+    "student.s_embedding": {"kind": "full"},
+}
 
 
 def problems(schema: type[Section], data: dict[str, Any]) -> dict[str, str]:
@@ -68,10 +71,10 @@ TEXTS = [field for field in FIELDS if kinds_of(*field) == {str} and field not in
 def load(task: str, name: str, text: str) -> Any:
     """The value of a field written as `text` in a YAML file."""
     *parents, last = name.split(".")
-    data = yaml.safe_load(f"{last}: {text}")
+    data = {**NEEDS.get(name, {}), **yaml.safe_load(f"{last}: {text}")}
     for parent in reversed(parents):
         data = {parent: data}
-    value = value_at(check(SCHEMAS[task], {**WHOLE.get(task, {}), **NEEDS.get(name, {}), **data}), name)
+    value = value_at(check(SCHEMAS[task], {**WHOLE.get(task, {}), **data}), name)
     return value[0] if isinstance(value, tuple) and value else value
 
 
