@@ -188,6 +188,7 @@ def _learned(run: _Run) -> dict[str, Any]:
         "fingerprint": paths.manifest.fingerprint(),
         "shards": paths.digest(),
         "processes": run.accelerator.num_processes,
+        "choices": run.training.notes,
     }
 
 
