@@ -6,7 +6,7 @@ Legend: B items, L stored levels, C latent channels, h w latent cells.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,11 @@ class Bank:
         """What a path was made from."""
         shard, place = self._place(path)
         return self.files.read_json(sidecar_name(shard))["sources"][place]
+
+    def sources(self) -> Iterator[dict[str, Any]]:
+        """What every path was made from, in order."""
+        for shard in range(self.manifest.num_shards):
+            yield from self.files.read_json(sidecar_name(shard))["sources"]
 
     def _slice(self, path: int | Tensor, name: str, *more: int) -> Tensor:
         shard, place = self._place(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ from stdcli.config.load import Resolved, resolve
 from stdcli.console import Console
 
 if TYPE_CHECKING:
+    from stdcli.distill.paths import Walker
     from stdcli.distill.train import Distilled
 
 
@@ -110,7 +112,8 @@ def distill(
       stdcli distill --data photos/ --style-data art/ --preset std-paper -o runs/paper
       stdcli stylize photo.jpg --style painting.jpg --student runs/art
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes one speaks
+    console = make_console(as_json and is_main, quiet or not is_main, verbose=verbose, debug=debug)
     flags = {
         "bank": bank,
         "paths.data": data,
@@ -138,15 +141,15 @@ def distill(
     _show_settings(resolved, console, dry_run=dry_run)
     from stdcli.distill.train import distill as train
 
-    walker = None
-    if resolved.config.bank is None:
+    def walker() -> Walker:
         from stdcli.rollout.online import open_walker
 
-        walker = open_walker(resolved.config.walked(), console=console)
-    done = train(
-        resolved.config, out=out, console=console, walker=walker, overwrite=overwrite, dry_run=dry_run
-    )
-    _tell(done, resolved, console, out=out)
+        return open_walker(resolved.config.walked(), console=console)
+
+    config = resolved.config
+    done = train(config, out=out, console=console, open_walker=walker, overwrite=overwrite, dry_run=dry_run)
+    if is_main:
+        _tell(done, resolved, console, out=out)
 
 
 def _tell(done: Distilled, resolved: Resolved, console: Console, *, out: Path) -> None:

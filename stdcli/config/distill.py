@@ -5,6 +5,7 @@ Defaults are those of the preset `distill/std-offline`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -12,6 +13,8 @@ from pydantic import BeforeValidator, Field
 
 from stdcli.config.bank import BankConfig
 from stdcli.config.schema import Device, Dtype, Section, Seed, Steps, Text, split_numbers
+
+VIRTUAL_BATCH = 8  # items that local batch normalization takes together, at most
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -41,7 +44,7 @@ class StdSection(Section):
     anchor: bool = True
     """Whether s = j - 1 may be drawn, where the target is the teacher's own step."""
     target_weights: Literal["current", "average"] = "current"
-    """Weights of the jump in the consistency target."""
+    """Weights of the jump in the consistency target, and of lcm's."""
     target_decay: Decay = 0.95
     """Of that average."""
     jump_weight: Literal["none", "inverse-square"] = "none"
@@ -78,7 +81,8 @@ class AdversarySection(Section):
     """The real pictures: samples, ends of the teacher's paths, or style pictures. "auto" is `path-end` for a
     bank with style pictures, whose samples are not in the style, else `x0`."""
     levels: Literal["xs-xr", "xs", "xs-x0", "x0", "xs-xR"] = "xs-xr"
-    """Levels of the student's state and the real one; "xs-xr", the paper's, takes r below s at random."""
+    """Levels of the student's state and the real one; "xs-xr", the paper's, takes r below s at random. With
+    method lcm it is "x0" always."""
     loss: Literal["hinge", "non-saturating"] = "hinge"
     norm: Literal["group", "local-batch"] = "group"
     """Normalization inside the heads; "local-batch" is the paper's."""
@@ -167,6 +171,9 @@ class DistillConfig(Section):
     def walked(self) -> BankConfig:
         """`paths` with what the run itself is told: device, dtype, offline, seed; model, base where given."""
         own = {name: getattr(self, name) for name in ("device", "dtype", "offline", "seed")}
+        if self.student.kind == "full":
+            own["dtype"] = "float32"  # the base that is trained is the one that walks
+        own["keep_levels"] = None
         given = {"model": self.model, "base": self.base}
         return self.paths.model_copy(update=own | {k: v for k, v in given.items() if v is not None})
 
@@ -177,6 +184,12 @@ class DistillConfig(Section):
             yield "student.s_embedding", "belongs to method std: lcm has one target level"
         if self.adversary.weight and self.adversary.real == "style" and self.style_data is None:
             yield "style_data", "is needed for adversary.real style"
+        if self.bank is not None and self.paths.data:
+            yield "paths.data", "is not used beside a bank; leave one of the two out"
+        if self.adversary.weight and self.adversary.norm == "local-batch":
+            size = self.train.batch_size
+            if size % math.ceil(size / VIRTUAL_BATCH):
+                yield "train.batch_size", f"{size} does not divide into equal parts for local-batch norm"
         if self.bank is None and self.paths.data:
             yield from self._online_conflicts()
 

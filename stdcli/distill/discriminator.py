@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdcli.config.distill import VIRTUAL_BATCH
 from stdcli.models.bundle import Condition
 from stdcli.runtime.seeding import fold
 
@@ -26,7 +27,6 @@ MOST_CHANNELS = 384  # of a head inside; DINOv2 ViT-S has as many
 REACH = 9  # tokens that one token is mixed with
 SLOPE = 0.2
 GROUPS = 8
-VIRTUAL_BATCH = 8
 FIRST_ITERATIONS = 15  # of the power method, when weights are made
 
 

@@ -49,13 +49,14 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
     """
     device = training.networks.device
     try:
+        taken_s = []
         for step in range(STEPS):
             began_s = time.perf_counter()
             loop.step(step)
             training.after_step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        step_s = time.perf_counter() - began_s
+            taken_s.append(time.perf_counter() - began_s)
     finally:
         training.task.source.close()
     state = state_of(training, training.task.source.state())
@@ -64,6 +65,6 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
     return Estimate(
         memory_bytes=peak_bytes(device),
         disk_bytes=KEPT_CHECKPOINTS * kept + student,
-        step_s=step_s,
-        hours=config.train.steps * step_s / 3600,
+        step_s=taken_s[-1],
+        hours=(taken_s[0] + (config.train.steps - 1) * taken_s[-1]) / 3600,
     )

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
+from stdcli.bank.reader import Bank
 from stdcli.config.distill import AdversarySection
 from stdcli.distill.adversary import Adversary
 from stdcli.distill.batch import split_conditions
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.paths import Paths
-from stdcli.distill.reals import PathEnds, Styles, find_styles, samples
+from stdcli.distill.reals import PathEnds, make_styles, samples
 from stdcli.distill.sources import Reals
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
-from stdcli.models.denoiser import Denoiser
 from stdcli.models.dino import load_dino
 from stdcli.models.student import Student
 
@@ -54,7 +54,7 @@ def make_adversary(
     cond, uncond = split_conditions({k: v[None] for k, v in paths.conditions.items()}, device)
     features, note = _features(section, get_codec, device=device, offline=offline)
     if features is None:
-        features = TeacherFeatures(student if student.teacher is None else Denoiser(student.teacher), uncond)
+        features = TeacherFeatures(student, uncond)
     width = condition_vector(cond).shape[1]
     discriminator = Discriminator(features.channels, width, norm=section.norm, seed=seed).to(device)
     adversary = Adversary(
@@ -84,9 +84,9 @@ def make_reals(
     if kind == "auto":
         kind = "path-end" if paths.bank is not None and paths.is_styled else "x0"
     if kind == "path-end":
-        return PathEnds(paths.bank), kind
+        return PathEnds(Bank(paths.bank.files.root)), kind  # one of its own: the other is read by a thread
     if kind == "style":
-        return Styles(paths.bank, find_styles(paths.bank, Path(style_data)), get_codec(), device), kind
+        return make_styles(paths.bank, Path(style_data), codec=get_codec(), device=device), kind
     return samples, kind
 
 

@@ -6,7 +6,7 @@ Legend: B items, C latent channels, h w latent cells.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,46 +43,58 @@ class Styles:
     """Each path's own style picture, squeezed to the size of the samples and encoded; kept once encoded.
 
     Attributes:
-        bank: says which style picture is whose.
+        sha256: of every path's style picture.
         files: SHA-256 -> style picture.
         codec: encodes.
+        side_px: of the samples.
         device: of the codec.
     """
 
-    bank: Bank
+    sha256: Sequence[str]
     files: Mapping[str, Path]
     codec: Codec
+    side_px: int
     device: torch.device
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __call__(self, paths: Tensor, x0: Tensor) -> Tensor:
         """[B, C, h, w] like `x0`."""
-        return torch.stack([self._one(int(path)) for path in paths]).to(x0)
+        return torch.stack([self._one(self.sha256[path]) for path in paths.tolist()]).to(x0)
 
     @torch.no_grad()
-    def _one(self, path: int) -> Tensor:
-        sha256 = str(self.bank.source(path)["style_sha256"])
+    def _one(self, sha256: str) -> Tensor:
         if sha256 not in self._kept:
-            side = self.bank.manifest.resolution_px
-            pixels = to_tensor(resize(read_image(self.files[sha256]).rgb, side, side))
+            pixels = to_tensor(resize(read_image(self.files[sha256]).rgb, self.side_px, self.side_px))
             self._kept[sha256] = self.codec.encode(pixels.to(self.device))[0].cpu()
         return self._kept[sha256]
 
 
-def find_styles(bank: Bank, folder: Path) -> dict[str, Path]:
-    """The style pictures of a bank, by their SHA-256.
+def find_styles(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder and below it, by their SHA-256.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    files = sorted(path for path in folder.rglob("*") if kind_of(path) == "image" and path.is_file())
+    if not files:
+        raise ConfigError("no style pictures", [("style_data", f"no picture in {folder}")])
+    return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
+
+
+def make_styles(bank: Bank, folder: Path, *, codec: Codec, device: torch.device) -> Styles:
+    """The style pictures of a bank as real pictures.
 
     Raises:
         ConfigError: the bank has no style pictures, or one is not in the folder or below it.
     """
-    rows = [bank.source(path) for path in range(len(bank))]
-    wanted = {row["style_sha256"]: row["style"] for row in rows if row["style_sha256"]}
-    if not wanted:
+    rows = list(bank.sources())
+    wanted = {row["style_sha256"]: row["style"] for row in rows}
+    if None in wanted:
         raise ConfigError("no style pictures", [("style_data", "this bank was built without any")])
-    files = sorted(path for path in folder.rglob("*") if kind_of(path) == "image" and path.is_file())
-    found = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
+    found = find_styles(folder)
     missing = sorted(name for sha256, name in wanted.items() if sha256 not in found)
     if missing:
         problem = f"{len(missing)} style pictures of the bank are not there, such as {missing[0]}"
         raise ConfigError("style pictures are gone", [("style_data", problem)])
-    return {sha256: found[sha256] for sha256 in wanted}
+    hashes = [row["style_sha256"] for row in rows]
+    return Styles(hashes, found, codec, bank.manifest.resolution_px, device)

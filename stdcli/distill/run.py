@@ -56,7 +56,7 @@ def is_finished(run: RunFolder, config: DistillConfig) -> bool:
     if not run.exists() or not (run.root / STUDENT).is_dir():
         return False
     facts = run.read_facts()
-    return facts.get("state") == "complete" and facts.get("steps") == config.train.steps
+    return facts.get("state") == "complete" and facts.get("steps", 0) >= config.train.steps
 
 
 def open_run(

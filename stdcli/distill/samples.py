@@ -1,7 +1,7 @@
 """A sheet of pictures made the same way at every step of a run, so that progress shows.
 
 Each row is one path: the sample, its style picture where it is at hand, the teacher's whole path, the teacher
-in as few steps as the student, the student. Noise and samples are the bank's own.
+in as few steps as the student where it is in memory, the student. Noise and samples are the bank's own.
 
 Legend: R rows, C latent channels, h w latent cells, H W pixels.
 """
@@ -64,7 +64,7 @@ class SampleSheet:
 
     @torch.no_grad()
     def render(self, networks: Networks, codec: Codec, *, weights: Mapping[str, Tensor]) -> np.ndarray:
-        """The sheet, uint8 [R H, 5 W, 3] (4 W without style pictures).
+        """The sheet, uint8 [R H, 5 W, 3]; a column less without style pictures, and without the teacher.
 
         Args:
             networks: student and teacher.
@@ -81,8 +81,12 @@ class SampleSheet:
         def student(x: Tensor, level: Level, to_level: Level) -> Denoised:
             return networks.target(x, level, self.cond, to_level=to_level, weights=weights)
 
-        latents = [self.x0, self.ends, self._walk(teacher, "jump"), self._walk(student, self.recipe.sampler)]
-        columns = [to_uint8(codec.decode(latent).cpu()) for latent in latents]
+        latents = [self.x0, self.ends]
+        if networks.student.has_teacher:
+            latents.append(self._walk(teacher, "jump"))
+        latents.append(self._walk(student, self.recipe.sampler))
+        # one by one: pictures of a large model take gigabytes to decode
+        columns = [[to_uint8(codec.decode(z[None]).cpu())[0] for z in latent] for latent in latents]
         rows = []
         for k, style in enumerate(self.styles):
             row = [column[k] for column in columns]

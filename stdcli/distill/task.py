@@ -86,10 +86,11 @@ class DistillTask:
             return
         opponent, generator = self.opponent, fold(self.seed, "adversary", int(batch.positions[0]))
         pair = self._pair(prediction, batch)
-        seen = opponent.adversary.generator_loss(pair, batch.cond, generator=generator)
-        weight = opponent.weight if number >= opponent.start_number else 0.0
+        total, is_seen = errors.mean(), number >= opponent.start_number
+        with torch.set_grad_enabled(is_seen):
+            seen = opponent.adversary.generator_loss(pair, batch.cond, generator=generator)
         facts["loss/adversarial"] = seen.detach().reshape(1)
-        yield Loss(STUDENT, errors.mean() + weight * seen, facts)
+        yield Loss(STUDENT, total + opponent.weight * seen if is_seen else total, facts)
         detached = Pair(pair.fake.detach(), pair.fake_level, pair.real, pair.real_level)
         parts = opponent.adversary.discriminator_loss(
             detached, batch.cond, generator=generator, judge=opponent.judge

@@ -7,8 +7,8 @@ depend on the seed and n alone. This module knows the order of things; the other
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,15 @@ from stdcli.distill.reals import find_styles
 from stdcli.distill.recipe import make_recipe
 from stdcli.distill.samples import SampleSheet, make_sheet
 from stdcli.distill.setup import Training, build
-from stdcli.errors import NumericsError
+from stdcli.errors import NumericsError, ResourceError
 from stdcli.media.image import Picture, write_image
 from stdcli.models.bundle import Network
 from stdcli.models.load import load_codec, load_denoiser
+from stdcli.models.locate import EMBEDDED
 from stdcli.models.student import save_student
 from stdcli.runtime.devices import choose
 from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
-from stdcli.training.boards import Board, NoBoard, open_board
+from stdcli.training.boards import Board, NoBoard, check_board, open_board
 from stdcli.training.loop import Loop, make_accelerator
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
@@ -79,7 +80,7 @@ def distill(
     *,
     out: Path,
     console: Console,
-    walker: Walker | None = None,
+    open_walker: Callable[[], Walker] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Distilled:
@@ -89,7 +90,7 @@ def distill(
         config: all settings.
         out: folder of the run; holds the student in `student/` afterwards.
         console: told of progress.
-        walker: walks paths where `config.bank` is None.
+        open_walker: loads what walks the paths, where `config.bank` is None.
         overwrite: begin anew, deleting what an earlier run left in `out`.
         dry_run: take two steps in memory to say what the run will take; write nothing.
 
@@ -105,18 +106,21 @@ def distill(
     files.check_run(folder, config, overwrite=overwrite)
     if not overwrite and not dry_run and files.is_finished(folder, config):
         return Distilled(student, was_finished=True, facts=folder.read_facts())
-    paths = Paths.stored(Path(config.bank)) if walker is None else Paths.walked(walker)
-    run = _prepare(config, paths, folder, console=console)
-    if dry_run:
-        estimate = measure(config, run.training, run.loop)
-        return Distilled(student, was_finished=False, facts={}, estimate=estimate)
+    check_board(wanted=config.train.tensorboard)
+    paths = Paths.stored(Path(config.bank)) if config.bank else Paths.walked(open_walker())
+    with _memory_told(config.device):
+        run = _prepare(config, paths, folder, console=console)
+        if dry_run:
+            estimate = measure(config, run.training, run.loop)
+            return Distilled(student, was_finished=False, facts={}, estimate=estimate)
     is_main = run.accelerator.is_main_process
     run.sheet = _make_sheet(run)
     facts = _open(run, overwrite=overwrite)
     try:
         run.board = open_board(out / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
         _resume(run)
-        _take_steps(run)
+        with _memory_told(config.device):
+            _take_steps(run)
         if is_main:
             trained = run.training
             save_student(student, trained.networks.student, recipe=run.recipe, weights=trained.exported())
@@ -131,10 +135,20 @@ def distill(
     return Distilled(student, was_finished=False, facts=facts)
 
 
+@contextmanager
+def _memory_told(device: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        hint = "fewer --batch-size with more --accumulation, or --set train.checkpointing=true"
+        raise ResourceError("not enough memory to train", where=device, hint=hint) from error
+
+
 def _prepare(config: DistillConfig, paths: Paths, folder: RunFolder, *, console: Console) -> _Run:
     """Everything of a run in memory; nothing is written."""
     network = paths.walker.bundle if paths.walker else _load(config, paths)
-    accelerator = make_accelerator(choose(config.device, config.dtype))
+    float16_ok = network.family != EMBEDDED
+    accelerator = make_accelerator(choose(config.device, config.dtype, float16_ok=float16_ok))
     get_codec = _codec_getter(config, network, paths.walker)
     training = build(config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec)
     task = training.task
@@ -188,6 +202,8 @@ def _learned(run: _Run) -> dict[str, Any]:
         "fingerprint": paths.manifest.fingerprint(),
         "shards": paths.digest(),
         "processes": run.accelerator.num_processes,
+        "precision": run.accelerator.mixed_precision,
+        "dtype": str(run.training.network.dtype).removeprefix("torch."),
         "choices": run.training.notes,
     }
 
@@ -197,7 +213,7 @@ def _make_sheet(run: _Run) -> SampleSheet | None:
     if paths.bank is None or not config.train.sample_every or not run.accelerator.is_main_process:
         return None
     has_styles = config.style_data is not None and paths.is_styled
-    styles = find_styles(paths.bank, Path(config.style_data)) if has_styles else {}
+    styles = find_styles(Path(config.style_data)) if has_styles else {}
     return make_sheet(
         paths,
         run.recipe,
@@ -236,13 +252,13 @@ def _take_steps(run: _Run) -> None:
                 if is_main:
                     _report(run, window)
                 window = []
-            if run.sheet is not None and is_due(every.sample_every):
-                _draw(run)
             is_stopped = _agree(run, stop)
             if is_due(every.checkpoint_every) or is_stopped:
                 _save(run)
             if is_stopped:
                 raise KeyboardInterrupt
+            if run.sheet is not None and is_due(every.sample_every):
+                _draw(run)
 
 
 def _step(run: _Run) -> dict[str, float]:

@@ -106,6 +106,11 @@ class Student(nn.Module):
         """
         return self._current(x, t, condition, to_t=to_t)
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether `as_teacher` can be entered."""
+        return self.kind == "lora" or self.teacher is not None
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """What is trained, float32, in a fixed order: `<module>.lora_A.weight` or the UNet's own names."""
         return {name: self.unet.get_parameter(inner) for name, inner in self._names.items()}
@@ -120,7 +125,7 @@ class Student(nn.Module):
         Raises:
             ValueError: full weights, made without `keep_teacher`.
         """
-        if self.kind == "full" and self.teacher is None:
+        if not self.has_teacher:
             raise ValueError("full weights leave no teacher behind unless made with keep_teacher=True")
         if self._teaching:
             yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -53,16 +54,22 @@ class TensorBoard:
         self._writer.close()
 
 
+def check_board(*, wanted: bool) -> None:
+    """Refuse early what `open_board` would.
+
+    Raises:
+        ConfigError: TensorBoard is wanted and not installed.
+    """
+    if wanted and find_spec("tensorboard") is None:
+        problem = [("train.tensorboard", "the package tensorboard is not installed")]
+        raise ConfigError("no TensorBoard here", problem, hint="pip install tensorboard")
+
+
 def open_board(folder: Path, *, wanted: bool) -> Board:
     """A board in a folder, or one that takes nothing.
 
     Raises:
         ConfigError: TensorBoard is wanted and not installed.
     """
-    if not wanted:
-        return NoBoard()
-    try:
-        return TensorBoard(folder)
-    except ImportError as error:
-        problem = [("train.tensorboard", "the package tensorboard is not installed")]
-        raise ConfigError("no TensorBoard here", problem, hint="pip install tensorboard") from error
+    check_board(wanted=wanted)
+    return TensorBoard(folder) if wanted else NoBoard()

@@ -147,7 +147,7 @@ class Held:
     @torch.no_grad()
     def style_distances(self, ends: Tensor) -> str:
         """Sliced Wasserstein distances to the styles: Lab colours, and luminance patches at two scales."""
-        files = find_styles(self.bank, Path(STYLES))
+        files = find_styles(Path(STYLES))
         pictures = to_uint8(self.teacher.codec.decode(ends))
         colours, textures = [], []
         for path, picture in enumerate(pictures):

@@ -191,9 +191,11 @@ def test_lcm(bench: Bench, tmp_path: Path) -> None:
 def test_full_weights_that_see_their_target(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "run"
     settings = {"student__kind": "full", "student__s_embedding": "true", "train__steps": 3}
-    settings |= {"std__target": "mix", "std__target_weights": "average"}
+    settings |= {"std__target": "mix", "std__target_weights": "average", "train__sample_every": 3}
     assert distill(out, "--bank", bench.bank(), "--quiet", **settings) == 0
     assert recipe(out)["trained"]["s_embedding"] is True
+    with Image.open(out / "samples" / "step-000003.png") as sheet:  # sample, whole path, student: no teacher
+        assert sheet.width == 3 * tiny_runs.SIDE_PX
     config = json.loads((out / "student" / "unet" / "config.json").read_text())
     assert config["time_cond_proj_dim"] == 256
     picture = tmp_path / "out.png"

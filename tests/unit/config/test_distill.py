@@ -55,3 +55,26 @@ ONLINE = {"paths": {"data": ["photos"]}, "std": {"target": "consistency"}}
 def test_contradictions_are_named(settings: dict, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         DistillConfig(**settings)
+
+
+def test_a_bank_beside_pictures_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"paths\.data: is not used beside a bank"):
+        DistillConfig(bank="a", paths={"data": ["b"]})
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [(7, True), (8, True), (9, False), (10, True), (16, True), (17, False)]
+)
+def test_local_batches_must_divide(size: int, fits: bool) -> None:
+    values = {"adversary": {"weight": 0.1, "norm": "local-batch"}, "train": {"batch_size": size}}
+    if fits:
+        DistillConfig(**values)
+    else:
+        with pytest.raises(ValidationError, match=f"{size} does not divide"):
+            DistillConfig(**values)
+
+
+def test_full_weights_are_walked_with_in_float32() -> None:
+    config = DistillConfig(dtype="bfloat16", student={"kind": "full"}, paths={"keep_levels": (5, 0)})
+    assert (config.walked().dtype, config.walked().keep_levels) == ("float32", None)
+    assert DistillConfig(dtype="bfloat16").walked().dtype == "bfloat16"
