@@ -169,6 +169,7 @@ def _load(config: DistillConfig, paths: Paths) -> Network:
         dtype="float32" if config.student.kind == "full" else config.dtype,
         offline=config.offline,
         styles=paths.is_styled,
+        half=paths.manifest.compute_dtype != "float32",  # the very files that the paths were walked with
     )
 
 

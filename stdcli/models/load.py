@@ -55,6 +55,7 @@ class _Found:
     folder: ModelFolder
     family: Family
     choice: DeviceChoice
+    half: bool
     adapter: AdapterFiles | None
     notes: list[str]
 
@@ -129,6 +130,7 @@ def load_denoiser(
     offline: bool = False,
     style_scale: float | None = None,
     styles: bool = False,
+    half: bool | None = None,
 ) -> Network:
     """Load what training needs of a model and nothing more: no autoencoder, no text or image encoder.
 
@@ -138,11 +140,12 @@ def load_denoiser(
     Args:
         name: as in `load_model`, like those not named here.
         styles: install the projections of the style adapter; the embedded kind has them always.
+        half: whether to take the half-precision files of a folder that has both kinds; None goes by `dtype`.
 
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
     """
-    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
+    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, half=half)
     opened = _open(found, only=DENOISER)
     pipe, family = opened.pipe, opened.family
     _move(pipe, found.choice.device)
@@ -171,10 +174,20 @@ def _codec(pipe: Any, choice: DeviceChoice, notes: list[str]) -> Codec:
     return Codec(pipe.vae, factor=pipe.vae_scale_factor, notes=notes)
 
 
-def _find(name: str, *, base: str | None, device: str, dtype: str, offline: bool, styles: bool) -> _Found:
-    """All that is known of a model before its weights are read."""
+def _find(
+    name: str,
+    *,
+    base: str | None,
+    device: str,
+    dtype: str,
+    offline: bool,
+    styles: bool,
+    half: bool | None = None,
+) -> _Found:
+    """All that is known of a model before its weights are read; `half` of None goes by the dtype."""
     choice = choose(device, dtype)
-    source = locate_model(name, offline=offline, half=choice.dtype != torch.float32)
+    is_half = choice.dtype != torch.float32 if half is None else half
+    source = locate_model(name, offline=offline, half=is_half)
     if name == EMBEDDED and not source.path.is_dir():
         hint = "pip install --force-reinstall stdcli"
         raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
@@ -185,17 +198,18 @@ def _find(name: str, *, base: str | None, device: str, dtype: str, offline: bool
         folder = read_folder(source.path)
         family = _family_of(folder)
         choice = choose(device, dtype, float16_ok=family.float16_ok)
+        is_half = choice.dtype != torch.float32 if half is None else half
         if base is not None:
             notes.append(f"--base {base} is not used: {name} has configs of its own")
     adapter = own_adapter(folder) or family.adapter
     if styles:
         adapter = find_adapter(adapter, offline=offline)
-    return _Found(source, folder, family, choice, adapter, notes)
+    return _Found(source, folder, family, choice, is_half, adapter, notes)
 
 
 def _open(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
     if not found.source.path.is_file():
-        return _open_folder(found.folder, found.family, found.choice, only=only)
+        return _open_folder(found, only=only)
     opened = _open_file(found.source, found.folder, found.family, found.choice)
     if only is not None:
         opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - only))
@@ -217,10 +231,8 @@ def _family_of(folder: ModelFolder) -> Family:
     )
 
 
-def _open_folder(
-    folder: ModelFolder, family: Family, choice: DeviceChoice, *, only: frozenset[str] | None = None
-) -> _Opened:
-    half = choice.dtype != torch.float32
+def _open_folder(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
+    folder, family, choice, half = found.folder, found.family, found.choice, found.half
     files = {
         part: weight_files(folder, part, half=half)
         for part in WITH_WEIGHTS

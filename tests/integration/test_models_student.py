@@ -330,3 +330,19 @@ def test_a_denoiser_of_a_single_file(models, tmp_path) -> None:
     alone, whole = load_denoiser(str(file), **options), load_model(str(file), **options)
     assert alone.identity == whole.identity
     assert torch.equal(output_of(alone.denoiser, "sd15"), output_of(whole.denoiser, "sd15"))
+
+
+def test_a_denoiser_comes_from_the_files_that_are_named(tmp_path) -> None:
+    """A bank built in half precision names the half files; training in float32 must find the same."""
+    folder = save_tiny_sd15(tmp_path / "both")
+    for plain in list(folder.rglob("*.safetensors")):
+        tensors = {name: value.half() for name, value in load_file(plain).items()}
+        save_file(tensors, plain.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+    plain, half = (load_denoiser(str(folder), device="cpu", dtype="float32", half=h) for h in (False, True))
+    as_built = load_model(str(folder), device="cpu", dtype="bfloat16").identity
+    assert half.identity == as_built and plain.identity["unet_sha256"] != as_built["unet_sha256"]
+    assert load_denoiser(str(folder), device="cpu", dtype="float32").identity == plain.identity
+    weight = half.denoiser.unet.conv_in.weight
+    assert weight.dtype == torch.float32 and torch.equal(
+        weight, plain.denoiser.unet.conv_in.weight.half().float()
+    )
