@@ -180,8 +180,8 @@ class DistillConfig(Section):
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.steps not in self.step_counts:
             yield "steps", f"{self.steps} is not among step_counts {list(self.step_counts)}"
-        if self.method == "lcm" and self.student.s_embedding:
-            yield "student.s_embedding", "belongs to method std: lcm has one target level"
+        if self.method == "lcm":
+            yield from self._lcm_conflicts()
         if self.adversary.weight and self.adversary.real == "style" and self.style_data is None:
             yield "style_data", "is needed for adversary.real style"
         if self.bank is not None and self.paths.data:
@@ -192,6 +192,14 @@ class DistillConfig(Section):
                 yield "train.batch_size", f"{size} does not divide into equal parts for local-batch norm"
         if self.bank is None and self.paths.data:
             yield from self._online_conflicts()
+
+    def _lcm_conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.student.s_embedding:
+            yield "student.s_embedding", "belongs to method std: lcm has one target level"
+        usual = StdSection()
+        for name in ("target", "mix", "policy", "window", "gamma", "p_sched", "anchor", "jump_weight"):
+            if getattr(self.std, name) != getattr(usual, name):
+                yield f"std.{name}", "belongs to method std; lcm does not use it"
 
     def _online_conflicts(self) -> Iterator[tuple[str, str]]:
         if self.method != "std":

@@ -176,7 +176,8 @@ def test_a_student_of_sdxl(bench: Bench, tmp_path: Path) -> None:
 
 def test_lcm(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    settings = {"std__target_weights": "average", "train__sample_every": 3, "train__steps": 3}
+    settings = {"std__window": "null", "std__target_weights": "average"}
+    settings |= {"train__sample_every": 3, "train__steps": 3}
     assert distill(out, "--bank", bench.bank(), "--method", "lcm", "--quiet", **settings) == 0
     told = recipe(out)
     assert (told["sampler"], told["final"], told["trained"]["method"]) == ("renoise", "x0", "lcm")

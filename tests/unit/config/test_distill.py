@@ -78,3 +78,9 @@ def test_full_weights_are_walked_with_in_float32() -> None:
     config = DistillConfig(dtype="bfloat16", student={"kind": "full"}, paths={"keep_levels": (5, 0)})
     assert (config.walked().dtype, config.walked().keep_levels) == ("float32", None)
     assert DistillConfig(dtype="bfloat16").walked().dtype == "bfloat16"
+
+
+def test_lcm_refuses_what_it_would_not_use() -> None:
+    DistillConfig(method="lcm", std={"target_weights": "average", "target_decay": 0.9})
+    with pytest.raises(ValidationError, match=r"std\.target: belongs to method std.*std\.window: belongs"):
+        DistillConfig(method="lcm", std={"target": "mix", "window": 3})
