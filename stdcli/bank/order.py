@@ -97,7 +97,7 @@ class PairOrder:
         first = (step * num_ranks + rank) * batch_size
         pairs = torch.cat(list(self._pairs(first, first + batch_size))).to(torch.int64)
         num_levels = len(self.level_ids)
-        draws = [self._draws(position) for position in range(first, first + batch_size)]
+        draws = [draws_at(self.seed, position) for position in range(first, first + batch_size)]
         return PairBatch(
             paths=pairs // num_levels,
             level_ids=torch.tensor(self.level_ids, dtype=torch.int64)[pairs % num_levels],
@@ -125,5 +125,7 @@ class PairOrder:
         self._epochs[epoch] = made
         return made
 
-    def _draws(self, position: int) -> Tensor:
-        return torch.rand(NUM_DRAWS, generator=fold(self.seed, "draws", position), dtype=torch.float64)
+
+def draws_at(seed: int, position: int) -> Tensor:
+    """The uniform numbers of one position of an order, float64 [2]."""
+    return torch.rand(NUM_DRAWS, generator=fold(seed, "draws", position), dtype=torch.float64)

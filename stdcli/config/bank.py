@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from stdcli.config.quantities import read_bytes
-from stdcli.config.schema import Device, Dtype, Section, Seed, Steps, Strength, Text, Texts, split_numbers
+from stdcli.config.schema import (
+    Count,
+    Device,
+    Dtype,
+    Section,
+    Seed,
+    Steps,
+    Strength,
+    Text,
+    Texts,
+    split_numbers,
+)
 
 SELF = "self"
 """`style_data` that takes a crop of the sample itself for its style."""
@@ -27,7 +38,6 @@ def _check_size(value: str) -> str:
     return value
 
 
-Count = Annotated[int, Field(ge=1)]
 GuidanceRange = Annotated[
     tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]], BeforeValidator(_split_range)
 ]

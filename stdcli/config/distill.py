@@ -12,15 +12,23 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from stdcli.config.bank import BankConfig
-from stdcli.config.schema import Device, Dtype, Section, Seed, Steps, Text, split_numbers
+from stdcli.config.schema import (
+    Count,
+    Device,
+    Dtype,
+    Natural,
+    Section,
+    Seed,
+    Share,
+    Steps,
+    Text,
+    Weight,
+    split_numbers,
+)
 
 VIRTUAL_BATCH = 8  # items that local batch normalization takes together, at most
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 StepCounts = Annotated[tuple[Steps, ...], Field(min_length=1), BeforeValidator(split_numbers)]
 

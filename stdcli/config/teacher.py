@@ -12,16 +12,23 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from stdcli.config.recipe import Recipe, Start
-from stdcli.config.schema import Device, Dtype, Section, Seed, Text, split_numbers
+from stdcli.config.schema import (
+    Count,
+    Device,
+    Dtype,
+    Natural,
+    Section,
+    Seed,
+    Share,
+    Text,
+    Weight,
+    split_numbers,
+)
 
 PATCH_PX = 8  # the codec's patch: one latent cell
 LARGEST_CROP_PX = 192  # the smallest size at which pictures are kept in memory
 LARGEST_STRIDE_PX = 256  # the style encoder's size, which a UNet of any depth must divide
 
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
 CropSide = Annotated[int, Field(ge=16, le=LARGEST_CROP_PX, multiple_of=PATCH_PX)]
 Width = Annotated[int, Field(ge=32, multiple_of=32)]

@@ -82,5 +82,10 @@ def make_noise(shape: Sequence[int], seed: int, sample_id: int, *, step: int | N
     Returns:
         float32 CPU tensor of that shape; cast and move it afterwards.
     """
-    generator = torch.Generator().manual_seed(noise_seed(seed, sample_id, step=step))
+    return noise_from(shape, noise_seed(seed, sample_id, step=step))
+
+
+def noise_from(shape: Sequence[int], noise_seed: int) -> Tensor:
+    """The noise of a `noise_seed`, as banks store it: float32 on the CPU, of that shape."""
+    generator = torch.Generator().manual_seed(noise_seed)
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)

@@ -5,12 +5,13 @@ Legend: B items, C latent channels, h w latent cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from stdcli.models.bundle import Condition
+from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.models.denoiser import Condition
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,10 @@ class Batch:
     uncond: Condition
     guidance: Tensor
 
+    def levels(self, table: Sequence[Level]) -> tuple[Level, Level]:
+        """j and s, one per item."""
+        return pick_levels(table, self.level_ids), pick_levels(table, self.target_ids)
 
-def split_conditions(named: Mapping[str, Tensor], device) -> tuple[Condition, Condition]:
-    """The condition and the unconditional one among a bank's tensors, `cond.*` and `uncond.*`."""
-    sides = []
-    for side in ("cond.", "uncond."):
-        own = {name.removeprefix(side): value for name, value in named.items() if name.startswith(side)}
-        sides.append(Condition.from_tensors(own).to(device))
-    return sides[0], sides[1]
+    def next_levels(self, table: Sequence[Level]) -> tuple[Level, Level]:
+        """Where `next_states` lie, and s."""
+        return pick_levels(table, self.next_ids), pick_levels(table, self.target_ids)

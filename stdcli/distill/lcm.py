@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stdcli.diffusion.combine import combine
-from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Prediction
@@ -66,13 +66,13 @@ class Lcm:
 
     def predict(self, networks: Networks, batch: Batch) -> Prediction:
         """f(x_j; student)."""
-        level, to_level = (pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids))
+        level, to_level = batch.levels(self.table)
         denoised = networks.live(batch.states, level, batch.cond, to_level=to_level)
         return Prediction(_bound(batch.states, denoised, level), denoised)
 
     def target(self, networks: Networks, batch: Batch) -> Tensor:
         """f(x_{j-1}; target network); x_{j-1} itself at level 0."""
-        level, to_level = (pick_levels(self.table, ids) for ids in (batch.next_ids, batch.target_ids))
+        level, to_level = batch.next_levels(self.table)
         denoised = networks.target(batch.next_states, level, batch.cond, to_level=to_level)
         return _bound(batch.next_states, denoised, level)
 

@@ -10,7 +10,6 @@ import torch
 from stdcli.bank.reader import Bank
 from stdcli.config.distill import AdversarySection
 from stdcli.distill.adversary import Adversary
-from stdcli.distill.batch import split_conditions
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.paths import Paths
@@ -18,6 +17,7 @@ from stdcli.distill.reals import PathEnds, make_styles, samples
 from stdcli.distill.sources import Reals
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
+from stdcli.models.denoiser import split_conditions
 from stdcli.models.dino import load_dino
 from stdcli.models.student import Student
 

@@ -7,7 +7,7 @@ student/                                             the outcome: weights and re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,4 @@ def _kind(config: DistillConfig) -> RunKind:
     free = FREE | ({"style_data"} if config.adversary.real != "style" else set())
     if config.train.schedule == "constant":
         free = free | {"train.steps"}
-
-    def names(facts: Mapping[str, Any]) -> Collection[str]:
-        return free
-
-    return RunKind(TASK, (STUDENT, TENSORBOARD), names)
+    return RunKind(TASK, (STUDENT, TENSORBOARD), lambda facts: free)

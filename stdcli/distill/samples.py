@@ -20,16 +20,15 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import Level, Plan, make_plan
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
-from stdcli.diffusion.sample import sample
+from stdcli.diffusion.sample import sample, step_targets
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.batch import split_conditions
 from stdcli.distill.networks import Networks
 from stdcli.distill.paths import Paths
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
 from stdcli.models.codec import Codec
-from stdcli.models.denoiser import Condition
+from stdcli.models.denoiser import Condition, split_conditions
 
 ROWS = 6
 NOISE_ID = 0
@@ -96,14 +95,15 @@ class SampleSheet:
         return np.concatenate(rows)
 
     def _walk(self, denoise: Callable[[Tensor, Level, Level], Denoised], sampler: str) -> Tensor:
-        following = dict(zip(self.plan.timesteps, self.plan.levels[1:], strict=True))
+        aims = step_targets(self.plan, schedule=self.schedule, sampler=sampler)
+        aim_at = dict(zip(self.plan.timesteps, aims, strict=True))
 
         def make_step_noise(step: int) -> Tensor:
             noise = make_noise(self.starts.shape[1:], 0, NOISE_ID, step=step)
             return noise.to(self.starts.device).expand_as(self.starts)
 
         return sample(
-            lambda x, level: denoise(x, level, following[level.t]),
+            lambda x, level: denoise(x, level, aim_at[level.t]),
             self.starts,
             self.plan,
             schedule=self.schedule,

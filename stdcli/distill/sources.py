@@ -18,14 +18,15 @@ from torch import Tensor
 
 from stdcli.bank.batches import BankBatch, iter_batches
 from stdcli.bank.online import OnlineBank
-from stdcli.bank.order import PairBatch, PairOrder
+from stdcli.bank.order import PairBatch, PairOrder, draws_at
 from stdcli.bank.reader import Bank
 from stdcli.diffusion.combine import combine
 from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.noise import noise_from
 from stdcli.diffusion.solvers import start_state
-from stdcli.distill.batch import Batch, split_conditions
+from stdcli.distill.batch import Batch
 from stdcli.distill.method import Method
-from stdcli.models.bundle import Condition
+from stdcli.models.denoiser import Condition, split_conditions
 from stdcli.runtime.seeding import fold
 
 TeacherStep = Callable[[Tensor, Level, Level, Condition, Condition, Tensor], Tensor]
@@ -167,7 +168,7 @@ class BankSource:
     def _noised(self, start: Tensor, read: BankBatch) -> Tensor:
         """The samples as their paths began, T(x0), under fresh noise at their levels."""
         level = self.table[self.bank.level_ids[0]]
-        old = torch.stack([_noise(start.shape[1:], int(seed)) for seed in read.noise_seeds])
+        old = torch.stack([noise_from(start.shape[1:], seed) for seed in read.noise_seeds.tolist()])
         clean = combine((1 / level.alpha, start), (-level.sigma / level.alpha, old.to(self.device)))
         fresh = [fold(self.order.seed, "data noise", number) for number in read.pairs.positions.tolist()]
         noise = torch.stack([torch.randn(start.shape[1:], generator=generator) for generator in fresh])
@@ -203,15 +204,14 @@ class OnlineSource:
         made = self.online.batch(number, self.ranks.batch_size)
         first = (number * self.ranks.num_ranks + self.ranks.rank) * self.ranks.batch_size
         positions = torch.arange(first, first + self.ranks.batch_size)
-        draws = [fold(self.seed, "draws", place) for place in positions.tolist()]
-        uniform = torch.stack([torch.rand(2, generator=one, dtype=torch.float64) for one in draws])
+        draws = torch.stack([draws_at(self.seed, place) for place in positions.tolist()])
         cond, uncond = split_conditions(made.conditions, self.device)
         x0 = made.x0.to(self.device, torch.float32)
         return Batch(
             sample_ids=made.sample_numbers,
             positions=positions,
             level_ids=made.level_ids,
-            target_ids=self.method.selector.select(made.level_ids, uniform),
+            target_ids=self.method.selector.select(made.level_ids, draws),
             states=made.states.to(self.device, torch.float32),
             next_ids=made.next_level_ids,
             next_states=made.next_states.to(self.device, torch.float32),
@@ -238,8 +238,3 @@ def _next_stored(stored: Sequence[int], ids: Tensor) -> Tensor:
     """The next lower stored level of each."""
     below = dict(pairwise(stored))
     return torch.tensor([below[id_] for id_ in ids.tolist()])
-
-
-def _noise(shape: Sequence[int], seed: int) -> Tensor:
-    """The noise that a stored path began with."""
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from stdcli.config.distill import StdSection
-from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.levels import Level
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import jump_gain
@@ -90,7 +90,7 @@ class Std:
 
     def predict(self, networks: Networks, batch: Batch) -> Prediction:
         """J(x_j, j -> s; student)."""
-        level, to_level = (pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids))
+        level, to_level = batch.levels(self.table)
         denoised = networks.live(batch.states, level, batch.cond, to_level=to_level)
         return Prediction(jump(batch.states, denoised, from_level=level, to_level=to_level), denoised)
 
@@ -105,9 +105,9 @@ class Std:
         """`jump_gain`, so that jumps of all lengths count alike."""
         if not self.weighs_jumps:
             return None
-        return jump_gain(*(pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids)))
+        return jump_gain(*batch.levels(self.table))
 
     def _own_jump(self, networks: Networks, batch: Batch) -> Tensor:
-        level, to_level = (pick_levels(self.table, ids) for ids in (batch.next_ids, batch.target_ids))
+        level, to_level = batch.next_levels(self.table)
         denoised = networks.target(batch.next_states, level, batch.cond, to_level=to_level)
         return jump(batch.next_states, denoised, from_level=level, to_level=to_level)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stdcli.diffusion.levels import Level, pick_levels
+from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.adversary import Adversary, Pair, Variant, make_pair
 from stdcli.distill.batch import Batch
@@ -91,9 +91,8 @@ class DistillTask:
             seen = opponent.adversary.generator_loss(pair, batch.cond, generator=generator)
         facts["loss/adversarial"] = seen.detach().reshape(1)
         yield Loss(STUDENT, total + opponent.weight * seen if is_seen else total, facts)
-        detached = Pair(pair.fake.detach(), pair.fake_level, pair.real, pair.real_level)
         parts = opponent.adversary.discriminator_loss(
-            detached, batch.cond, generator=generator, judge=opponent.judge
+            pair, batch.cond, generator=generator, judge=opponent.judge
         )
         named = {f"discriminator/{k}": v.detach().reshape(1) for k, v in parts.items() if k != "total"}
         yield Loss(DISCRIMINATOR, parts["total"], named)
@@ -126,7 +125,7 @@ class DistillTask:
         draws = [fold(self.seed, "adversary level", number) for number in numbers]
         noises = [fold(self.seed, "adversary noise", number) for number in numbers]
         shape = batch.states.shape[1:]
-        from_level, to_level = (pick_levels(self.table, ids) for ids in (batch.level_ids, batch.target_ids))
+        from_level, to_level = batch.levels(self.table)
         return make_pair(
             self.opponent.variant,
             schedule=self.opponent.schedule,

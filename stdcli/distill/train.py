@@ -36,6 +36,7 @@ from stdcli.models.locate import EMBEDDED
 from stdcli.models.student import save_student
 from stdcli.runtime.devices import choose
 from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
+from stdcli.runtime.memory import peak_bytes
 from stdcli.training.boards import Board, NoBoard, check_board, open_board
 from stdcli.training.loop import Loop, make_accelerator
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
@@ -293,7 +294,7 @@ def _counters(run: _Run) -> dict[str, float]:
     counters = {STEP: run.step, "progress/samples": run.step * per_step}
     device = run.training.networks.device
     if device.type == "cuda":
-        counters["mem/peak_mib"] = torch.cuda.max_memory_allocated(device) / 2**20
+        counters["mem/peak_mib"] = peak_bytes(device) / 2**20
     return counters
 
 

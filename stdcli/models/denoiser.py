@@ -80,6 +80,15 @@ class Condition:
         return replace(self, encoder_hidden_states=change(self.encoder_hidden_states), added=added)
 
 
+def split_conditions(named: Mapping[str, Tensor], device: torch.device | str) -> tuple[Condition, Condition]:
+    """Condition and unconditional among a bank's tensors, `cond.*` and `uncond.*`, on a device."""
+    sides = []
+    for side in ("cond.", "uncond."):
+        own = {name.removeprefix(side): value for name, value in named.items() if name.startswith(side)}
+        sides.append(Condition.from_tensors(own).to(device))
+    return sides[0], sides[1]
+
+
 class Denoiser:
     """A UNet behind one call, whatever it predicts and however it is conditioned.
 

@@ -24,7 +24,7 @@ from stdcli.errors import (
 )
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
-from stdcli.rollout.data import File, Found, find_files, read_prompts
+from stdcli.rollout.data import File, Found, Prompts, find_files, read_prompts
 from stdcli.rollout.plan import (
     Cost,
     describe,
@@ -85,20 +85,10 @@ def build_bank(
     files = BankFiles(out)
     existing = _read_existing(files)
     found, styles = find_data(config, existing, console)
-    is_styled = config.style_data is not None
-    bundle = load_model(
-        config.model, base=config.base, device=config.device, dtype=config.dtype, offline=config.offline,
-        styles=is_styled,
-    )  # fmt: skip
+    bundle = load_teacher(config)
     console.note(f"{bundle.name}: {bundle.dtype_reason}")
     wanted = max(config.num_paths or len(existing) + _count_new(found, existing), len(existing))
-    make = partial(
-        make_sample,
-        guidance_range=guidance_range(config, bundle),
-        prompts=prompts,
-        styles=SELF if config.style_data == SELF else styles or None,
-        seed=config.seed,
-    )
+    make = sample_maker(config, bundle, prompts=prompts, styles=styles)
     samples = draw_samples(found.files, count=wanted, existing=existing, make=make)
     manifest = describe(config, bundle, num_paths=len(samples))
     check_kind(files, manifest)
@@ -119,6 +109,31 @@ def build_bank(
     work = Work(files, manifest, samples, teacher, pictures, config=config, worker=worker, console=console)
     with hold_slot(files, *worker):
         return Built(cost=cost, **work.run(cost))
+
+
+def load_teacher(config: BankConfig) -> Bundle:
+    """The model that walks, its style adapter found where there will be style pictures."""
+    return load_model(
+        config.model,
+        base=config.base,
+        device=config.device,
+        dtype=config.dtype,
+        offline=config.offline,
+        styles=config.style_data is not None,
+    )
+
+
+def sample_maker(
+    config: BankConfig, bundle: Bundle, *, prompts: Prompts, styles: Sequence[File]
+) -> Callable[[File, int], Sample]:
+    """(file, how often it was used before) -> its sample, see `make_sample`."""
+    return partial(
+        make_sample,
+        guidance_range=guidance_range(config, bundle),
+        prompts=prompts,
+        styles=SELF if config.style_data == SELF else styles or None,
+        seed=config.seed,
+    )
 
 
 def _read_existing(files: BankFiles) -> list[Sample]:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from stdcli.bank.format import Manifest
 from stdcli.bank.online import OnlineBank, Start
-from stdcli.config.bank import SELF, BankConfig
+from stdcli.config.bank import BankConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.solvers import jump
 from stdcli.errors import ConfigError
-from stdcli.models.bundle import Bundle, Condition, Denoiser
-from stdcli.models.load import load_model
-from stdcli.rollout.build import find_data, make_teacher, probe_conditions
+from stdcli.models.bundle import Bundle
+from stdcli.models.denoiser import Denoiser, split_conditions
+from stdcli.rollout.build import find_data, load_teacher, make_teacher, probe_conditions, sample_maker
 from stdcli.rollout.data import read_prompts
-from stdcli.rollout.plan import describe, guidance_range
-from stdcli.rollout.samples import Pictures, Sample, make_sample
+from stdcli.rollout.plan import describe
+from stdcli.rollout.samples import Pictures, Sample
 from stdcli.rollout.teacher import Teacher, rows_of
 
 
@@ -79,21 +78,8 @@ def open_walker(config: BankConfig, *, console: Console) -> Walker:
         )
     prompts = read_prompts(config.prompts)
     found, styles = find_data(config, [], console)
-    bundle = load_model(
-        config.model,
-        base=config.base,
-        device=config.device,
-        dtype=config.dtype,
-        offline=config.offline,
-        styles=config.style_data is not None,
-    )
-    make = partial(
-        make_sample,
-        guidance_range=guidance_range(config, bundle),
-        prompts=prompts,
-        styles=SELF if config.style_data == SELF else styles or None,
-        seed=config.seed,
-    )
+    bundle = load_teacher(config)
+    make = sample_maker(config, bundle, prompts=prompts, styles=styles)
 
     def sample_of(number: int) -> Sample:
         repeat, place = divmod(number, len(found.files))
@@ -140,7 +126,7 @@ def make_online_bank(
     def step(
         states: Tensor, level: Level, next_level: Level, conditions: Mapping[str, Tensor], guidance: Tensor
     ) -> Tensor:
-        cond, uncond = (_side(conditions, side) for side in ("cond.", "uncond."))
+        cond, uncond = split_conditions(conditions, states.device)
         denoised = teacher.denoise(states, level, cond, uncond, guidance)
         return jump(states, denoised, from_level=level, to_level=next_level)
 
@@ -155,9 +141,3 @@ def make_online_bank(
         rate=rate,
         device=teacher.bundle.device,
     )
-
-
-def _side(conditions: Mapping[str, Tensor], side: str) -> Condition:
-    """The condition, or the unconditional, among a bank's tensors."""
-    named = {name.removeprefix(side): value for name, value in conditions.items() if name.startswith(side)}
-    return Condition.from_tensors(named)

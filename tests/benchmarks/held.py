@@ -23,13 +23,13 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import make_path, make_plan
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.sample import sample
-from stdcli.distill.batch import split_conditions
 from stdcli.distill.paths import Paths
 from stdcli.distill.reals import find_styles
 from stdcli.distill.setup import build as build_training
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
 from stdcli.models.bundle import Bundle
+from stdcli.models.denoiser import split_conditions
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.runtime.devices import choose
 from stdcli.runtime.seeding import fold
