@@ -1,0 +1,1 @@
+"""Measures of style, content, steadiness and looks: one file each."""
