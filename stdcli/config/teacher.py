@@ -31,6 +31,7 @@ LARGEST_STRIDE_PX = 256  # the style encoder's size, which a UNet of any depth m
 
 Rate = Annotated[float, Field(gt=0)]
 CropSide = Annotated[int, Field(ge=16, le=LARGEST_CROP_PX, multiple_of=PATCH_PX)]
+PaintedSide = Annotated[int, Field(ge=32, le=LARGEST_CROP_PX, multiple_of=PATCH_PX)]  # of what is painted
 Width = Annotated[int, Field(ge=32, multiple_of=32)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=2), BeforeValidator(split_numbers)]
 
@@ -82,12 +83,14 @@ class NetworkSection(Section):
 class PairsSection(Section):
     """Pairs of a photo and the style to paint it in."""
 
-    photo_px: CropSide = 128
+    photo_px: PaintedSide = 128
     """Side of the photos' crops."""
-    style_px: CropSide = 128
+    style_px: PaintedSide = 128
     """Side of the styles' crops."""
     art_share: Share = 0.15
     """How often an artwork takes the photo's place."""
+    repeat_after: Natural = 256
+    """Batches after which the first comes again, its painting kept in memory (2 MB a batch); 0 for never."""
 
 
 class TrainSection(Section):

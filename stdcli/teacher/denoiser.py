@@ -33,13 +33,14 @@ from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.losses import content_distance, fidelity_loss, texture_distance
-from stdcli.teacher.painting import luminance, paint
+from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.pairs import PairBatch
 from stdcli.training.checkpoint import adam_tensors, restore_adam
 from stdcli.training.ema import Ema
 
 P_DROP_STYLE = 0.1
 LOWEST_START_T = 20
+START_BIAS = 1.5
 CONTENT_WEIGHT = 3.0
 FIDELITY_WEIGHT = 0.15
 EXACT_SHARE = 4  # one in so many photos is also decoded from its exact latents, which should stay faithful
@@ -48,7 +49,13 @@ PREDICTION = PredictionType.V
 
 
 class PairSource(Protocol):
-    """What the trainer learns from; batch n is always the same."""
+    """What the trainer learns from; batch n is always the same.
+
+    Attributes:
+        repeats: True if the batches come again.
+    """
+
+    repeats: bool
 
     def batch(self, step: int, batch_size: int) -> PairBatch:
         """Batch number `step`, of `batch_size` pairs."""
@@ -96,6 +103,7 @@ class DenoiserTrainer:
         self.codec.requires_grad_(False)
         self.codec.refine.requires_grad_(True)
         self._parameters = [*self.networks.parameters(), *self.codec.refine.parameters()]
+        self._painted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.ema = Ema(self._named_tensors(), decay=self.ema_decay)
         self.optimiser = torch.optim.AdamW(
             self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
@@ -145,13 +153,14 @@ class DenoiserTrainer:
         recoloured = match_colours(batch.photos, batch.styles).to(self.device)
         kept = (torch.rand(len(photos), generator=generator) >= P_DROP_STYLE).to(self.device)
         vectors = encode_style(self.networks.style_encoder, styles * 2 - 1) * kept[:, None]
-        t = torch.randint(LOWEST_START_T, len(self.schedule.alphas), (len(photos),), generator=generator)
+        t = self._draw_starts(len(photos), generator)
         start = self._level(t)
         with torch.no_grad():
             clean = self.codec.encode(recoloured * 2 - 1).latents
-            noise = torch.randn(clean.shape, generator=generator).to(self.device)
+            noise = torch.randn(clean.shape, generator=fold(self.seed, "noise", batch.number)).to(self.device)
+            flat, strokes = self._paint(batch.number, recoloured, styles, noise)
             ratio = (start.sigma / start.alpha).float().to(self.device) * kept
-            paintings = paint(recoloured, styles, noise=self._seen_noise(noise), ratio=ratio)
+            paintings = flat + stroke_strength(ratio).view(-1, 1, 1, 1) * strokes
             x, level = self._walk(start_state(clean, noise, start), start, vectors, generator)
         exact = recoloured[: math.ceil(len(photos) / EXACT_SHARE)]
         latents = torch.cat([self._denoise(x, level, vectors).x0, clean[: len(exact)]])
@@ -162,6 +171,23 @@ class DenoiserTrainer:
         fidelity = fidelity_loss(rebuilt, exact)
         total = CONTENT_WEIGHT * content + self.texture_weight * texture + FIDELITY_WEIGHT * fidelity
         return {"total": total, "content": content, "texture": texture, "fidelity": fidelity}
+
+    def _paint(
+        self, number: int, pictures: torch.Tensor, styles: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What batch `number` should become, painted anew or, where batches repeat, only once."""
+        if number in self._painted:
+            flat, strokes = self._painted[number]
+            return flat.float(), strokes.float()
+        flat, strokes = paint(pictures, styles, self._seen_noise(noise))
+        if self.pairs.repeats:
+            self._painted[number] = flat.half(), strokes.half()
+        return flat, strokes
+
+    def _draw_starts(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Timesteps where jobs start: all that there are, the lower half, where most jobs do, more often."""
+        share = torch.rand(count, generator=generator) ** START_BIAS
+        return (LOWEST_START_T + share * (len(self.schedule.alphas) - LOWEST_START_T)).long()
 
     def _walk(
         self, x: torch.Tensor, start: Level, vectors: torch.Tensor, generator: torch.Generator

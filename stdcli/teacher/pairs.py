@@ -23,10 +23,12 @@ class PairBatch:
     Attributes:
         photos: float32 [B, 3, P, P] in [0, 1].
         styles: float32 [B, 3, Q, Q] in [0, 1].
+        number: which batch this is; equal numbers mean equal pictures.
     """
 
     photos: torch.Tensor
     styles: torch.Tensor
+    number: int
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class PairSampler:
         photo_px: side P of the photos' crops, a multiple of 8.
         style_px: side Q of the styles' crops, a multiple of 8.
         art_share: how often an artwork takes the photo's place.
+        repeat_after: batches after which the first one comes again; 0 for never.
         seed: base seed.
     """
 
@@ -47,17 +50,23 @@ class PairSampler:
     photo_px: int
     style_px: int
     art_share: float
+    repeat_after: int
     seed: int
 
+    @property
+    def repeats(self) -> bool:
+        return self.repeat_after > 0
+
     def batch(self, step: int, batch_size: int) -> PairBatch:
-        """Batch number `step`, of `batch_size` pairs."""
-        generator = fold(self.seed, "pairs", step)
+        """The batch of a step, of `batch_size` pairs."""
+        number = step % self.repeat_after if self.repeats else step
+        generator = fold(self.seed, "pairs", number)
         photos, styles = [], []
         for _ in range(batch_size):
             is_art = torch.rand(1, generator=generator).item() < self.art_share
             photos.append(_crop(self.art if is_art else self.content, self.photo_px, generator))
             styles.append(_crop(self.art, self.style_px, generator))
-        return PairBatch(torch.stack(photos), torch.stack(styles))
+        return PairBatch(torch.stack(photos), torch.stack(styles), number)
 
 
 def _crop(pictures: PictureSet, crop_px: int, generator: torch.Generator) -> torch.Tensor:
@@ -76,13 +85,14 @@ class PrefetchedPairs:
     """
 
     def __init__(self, sampler: PairSampler, *, pool: ThreadPoolExecutor, ahead: int):
+        self.repeats = sampler.repeats
         self._sampler = sampler
         self._pool = pool
         self._ahead = ahead
         self._drawn: dict[int, Future[PairBatch]] = {}
 
     def batch(self, step: int, batch_size: int) -> PairBatch:
-        """Batch number `step`, of `batch_size` pairs; the next ones are drawn meanwhile."""
+        """The batch of a step, of `batch_size` pairs; the next ones are drawn meanwhile."""
         for n in range(step, step + self._ahead + 1):
             if n not in self._drawn:
                 self._drawn[n] = self._pool.submit(self._sampler.batch, n, batch_size)

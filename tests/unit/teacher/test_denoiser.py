@@ -19,7 +19,7 @@ from stdcli.teacher import denoiser
 from stdcli.teacher.codec import fit_components
 from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer
 from stdcli.teacher.losses import content_distance, fidelity_loss
-from stdcli.teacher.painting import luminance, paint
+from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.pairs import PairBatch
 
 CHANNELS = 6
@@ -28,12 +28,14 @@ CHANNELS = 6
 class RandomPairs:
     """Pictures of smooth noise; batch n depends on n alone."""
 
+    repeats = False
+
     def batch(self, step: int, batch_size: int) -> PairBatch:
         generator = fold(5, "test", step)
         coarse = torch.rand(2 * batch_size, 3, 4, 4, generator=generator)
         both = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
         photos, styles = both.chunk(2)
-        return PairBatch(photos, styles)
+        return PairBatch(photos, styles, step)
 
 
 def make_trainer(**changes: Any) -> DenoiserTrainer:
@@ -116,18 +118,25 @@ def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
     count, trainer = 64, make_trainer(texture_weight=1e-9, batch_size=64)
     batch = trainer.pairs.batch(0, count)
     clean = recoloured_latents(trainer, batch)
-    made, starts = {}, []
+    made, starts, strengths = {}, [], []
 
-    def note(pictures: torch.Tensor, styles: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
-        made.update(given, pictures=pictures, result=paint(pictures, styles, **given))
-        return made["result"]
+    def note(pictures: torch.Tensor, styles: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        flat, strokes = paint(pictures, styles, noise)
+        made.update(pictures=pictures, noise=noise, flat=flat, strokes=strokes)
+        return flat, strokes
+
+    def measure(ratio: torch.Tensor) -> torch.Tensor:
+        strengths.append(ratio)
+        strength = stroke_strength(ratio)
+        made["result"] = made["flat"] + strength.view(-1, 1, 1, 1) * made["strokes"]
+        return strength
 
     def oracle(unet: object, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
         alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
         if not starts:  # the call on the path, whose states are still those of the start
             eps = (x - alpha * clean[: len(x)]) / (1 - alpha**2).sqrt()
             ratio, kept = (1 / alpha**2 - 1).sqrt().flatten(), style.any(1)
-            assert torch.allclose(made["ratio"][: len(x)].double(), ratio * kept, atol=1e-6)
+            assert torch.allclose(strengths[0][: len(x)].double(), ratio * kept, atol=1e-6)
             seen = trainer.codec.decode(clean[: len(x)] + eps.float()).sample
             seen = (seen - trainer.codec.decode(clean[: len(x)]).sample) / 2  # the codec is linear so far
             assert torch.allclose(made["noise"][: len(x)], luminance(seen), atol=2e-2)
@@ -137,6 +146,7 @@ def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
         return true_v(x, t, aim[: len(x)])
 
     monkeypatch.setattr(denoiser, "paint", note)
+    monkeypatch.setattr(denoiser, "stroke_strength", measure)
     monkeypatch.setattr(denoiser, "predict", oracle)
     perfect = trainer._losses(batch)
     assert starts[0].shape == (count // 2,) and starts[0].min() >= 20 and starts[0].max() > 800
@@ -148,6 +158,35 @@ def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
     assert perfect["fidelity"].item() == pytest.approx(fidelity.item(), rel=1e-5)
 
 
+def test_starts_are_drawn_from_everywhere_the_lower_half_more_often() -> None:
+    """Of u^1.5 the mean is 2/5 and half lies below 0.5^1.5."""
+    t = make_trainer()._draw_starts(20_000, fold(0, "t"))
+    shares = (t - 20).double() / 980
+    assert t.min() >= 20 and t.max() <= 999 and t.max() > 990
+    assert shares.mean().item() == pytest.approx(0.4, abs=0.01)
+    assert (shares < 0.5**1.5).double().mean().item() == pytest.approx(0.5, abs=0.015)
+
+
+def test_batches_that_come_again_are_painted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = []
+
+    def note(*pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        count.append(1)
+        return paint(*pictures)
+
+    monkeypatch.setattr(denoiser, "paint", note)
+    endless, repeating = make_trainer(), make_trainer()
+    repeating.pairs.repeats = True
+    batch = endless.pairs.batch(3, 4)
+    fresh = [endless._losses(batch)["total"].item() for _ in range(3)]
+    assert len(count) == 3
+    kept = [repeating._losses(batch)["total"].item() for _ in range(3)]
+    assert len(count) == 4
+    assert kept == pytest.approx(fresh, rel=1e-3)  # kept in half precision
+    repeating._losses(endless.pairs.batch(4, 4))
+    assert len(count) == 5
+
+
 def test_the_style_is_dropped_for_a_tenth_and_then_leaves_no_strokes(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(batch_size=64)
     dropped, bare = [], []
@@ -156,12 +195,13 @@ def test_the_style_is_dropped_for_a_tenth_and_then_leaves_no_strokes(monkeypatch
         dropped.append((style == 0).all(1))
         return torch.zeros_like(x)
 
-    def note(pictures: torch.Tensor, styles: torch.Tensor, **given: torch.Tensor) -> torch.Tensor:
-        bare.append(given["ratio"] == 0)
-        return pictures
+    def note(ratio: torch.Tensor) -> torch.Tensor:
+        bare.append(ratio == 0)
+        return stroke_strength(ratio)
 
     monkeypatch.setattr(denoiser, "predict", predict)
-    monkeypatch.setattr(denoiser, "paint", note)
+    monkeypatch.setattr(denoiser, "paint", lambda pictures, styles, noise: (pictures, pictures[:, :1]))
+    monkeypatch.setattr(denoiser, "stroke_strength", note)
     monkeypatch.setattr(denoiser, "encode_style", lambda encoder, styles: torch.ones(len(styles), 8))
     batch = trainer.pairs.batch(0, 64)
     for trainer.step in range(40):

@@ -1,23 +1,16 @@
-"""The closed-form painting: flattening, strokes along edges, their strength."""
+"""The closed-form painting: flattening, patches moved to the style's distribution, their strength."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stdcli.teacher import painting
-from stdcli.teacher.painting import (
-    brush_strokes,
-    detail_contrast,
-    flatten_detail,
-    luminance,
-    paint,
-)
+from stdcli.teacher.painting import flatten_detail, luminance, paint, stroke_strength, transport_patches
 
-SIDE = 48
+SIDE = 64
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -28,19 +21,30 @@ def noise(seed: int = 0, *, batch: int = 1, side: int = SIDE) -> torch.Tensor:
     return torch.randn(batch, 1, side, side, generator=rng(seed))
 
 
-def stripes(angle: float, *, side: int = SIDE) -> torch.Tensor:
-    """Smooth waves [1, 1, side, side] whose crests run at `angle` from the x axis."""
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    across = y * math.cos(angle) - x * math.sin(angle)
-    return (0.5 + 0.3 * torch.sin(across * 0.5))[None, None]
+def smooth(seed: int = 0, *, side: int = SIDE) -> torch.Tensor:
+    """Soft blobs about 8 pixels wide, [1, 1, side, side], standard deviation about 0.1."""
+    coarse = torch.randn(1, 1, side // 8 + 1, side // 8 + 1, generator=rng(seed))
+    return 0.5 + 0.15 * F.interpolate(coarse, size=(side, side), mode="bicubic")
 
 
-def correlation_along(picture: torch.Tensor, angle: float, distance: float = 4) -> float:
-    """Correlation between pixels and those `distance` further on at an angle."""
-    dx, dy = round(distance * math.cos(angle)), round(distance * math.sin(angle))
-    inner = picture[0, 0, 8:-8, 8:-8]
-    moved = picture[0, 0, 8 + dy : SIDE - 8 + dy, 8 + dx : SIDE - 8 + dx]
-    return float(np.corrcoef(inner.flatten().numpy(), moved.flatten().numpy())[0, 1])
+def coloured(seed: int, *, slope: float, side: int = SIDE) -> torch.Tensor:
+    """Noise with the spectrum 1 / f^slope, [1, 1, side, side], standard deviation 1."""
+    frequency = torch.fft.fftfreq(side)
+    falling = (frequency[:, None] ** 2 + frequency**2).sqrt().clamp(min=1 / side) ** -slope
+    field = torch.fft.ifft2(torch.fft.fft2(noise(seed, side=side)) * falling).real
+    return (field - field.mean()) / field.std()
+
+
+def patch_distance(one: torch.Tensor, other: torch.Tensor, px: int) -> float:
+    """Sliced Wasserstein-1 of 7x7 patches less their means, with directions of its own, by sorting."""
+    directions = np.random.default_rng(99).standard_normal((49, 40))
+    rows = []
+    for picture in (one, other):
+        grey = F.avg_pool2d(picture, px)[0, 0].numpy()
+        windows = np.lib.stride_tricks.sliding_window_view(grey, (7, 7)).reshape(-1, 49)
+        seen = (windows - windows.mean(1, keepdims=True)) @ (directions / np.linalg.norm(directions, axis=0))
+        rows.append(np.quantile(seen, np.linspace(0, 1, 200), axis=0))
+    return float(np.abs(rows[0] - rows[1]).mean())
 
 
 def test_flat_areas_and_straight_edges_are_left_alone() -> None:
@@ -65,67 +69,95 @@ def test_a_constant_plus_a_picture_is_flattened_alike() -> None:
     assert torch.allclose(flatten_detail(picture + 0.25), flatten_detail(picture) + 0.25, atol=1e-4)
 
 
-@pytest.mark.parametrize("degrees", [0, 30, 45, 90, 135, 160])
-def test_strokes_follow_the_edges(degrees: float) -> None:
-    angle = math.radians(degrees)
-    strokes = brush_strokes(stripes(angle), noise())
-    along, across = correlation_along(strokes, angle), correlation_along(strokes, angle + math.pi / 2)
-    assert along > 0.5
-    assert abs(across) < 0.25
+@pytest.mark.parametrize("px", [1, 2])
+def test_patches_become_those_of_the_style(px: int) -> None:
+    """Pictures of the spectra of photos, with other contrast and other detail."""
+    soft, rough = 0.5 + 0.2 * coloured(1, slope=1.6, side=128), 0.5 + 0.15 * coloured(2, slope=0.9, side=128)
+    for picture, style in ((soft, rough), (rough, soft)):
+        moved = transport_patches(picture, style)
+        assert patch_distance(moved, style, px) < 0.5 * patch_distance(picture, style, px)
 
 
-def test_strokes_are_the_noises_own() -> None:
-    guide = stripes(0.5)
-    one, again, other = (brush_strokes(guide, noise(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, again)
-    assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.15
-    assert torch.allclose(brush_strokes(guide, -2 * noise(1)), -one, atol=1e-5)  # linear but for its scale
-    assert one.std().item() == pytest.approx(1, abs=1e-4)
+def test_a_picture_in_its_own_style_stays() -> None:
+    picture = 0.5 + 0.2 * noise(4)
+    assert (transport_patches(picture, picture) - picture).std() < 0.06 * 0.2
 
 
-def test_every_picture_of_a_batch_has_its_own_strokes() -> None:
-    guides = torch.cat([stripes(0.2), stripes(1.3)])
-    both = brush_strokes(guides, noise(3, batch=2))
+@pytest.mark.parametrize("gain", [0.25, 3.0])
+def test_noise_in_the_manner_of_stronger_noise_is_scaled(gain: float) -> None:
+    """Between Gaussians of one shape the map is a product: all that changes is the contrast."""
+    moved = transport_patches(noise(5), gain * noise(6))
+    assert moved.std().item() == pytest.approx(gain, rel=0.1)
+    assert np.corrcoef(moved.flatten(), noise(5).flatten())[0, 1] > 0.97
+
+
+def test_brightness_stays_the_pictures_own() -> None:
+    picture, style = smooth(7), 0.2 * noise(8)
+    moved = transport_patches(picture, style)
+    assert torch.allclose(transport_patches(picture + 0.25, style) - moved, torch.tensor(0.25), atol=1e-3)
+    assert torch.allclose(transport_patches(picture, style + 0.25), moved, atol=1e-3)
+    assert (moved - picture).mean().abs() < 0.01
+
+
+def test_every_picture_of_a_batch_has_its_own_style() -> None:
+    pictures, styles = torch.cat([smooth(1), smooth(2)]), torch.cat([0.3 * noise(3), smooth(4)])
+    both = transport_patches(pictures, styles)
     for i in range(2):
-        alone = brush_strokes(guides[i : i + 1], noise(3, batch=2)[i : i + 1])
+        alone = transport_patches(pictures[i : i + 1], styles[i : i + 1])
         assert torch.allclose(both[i : i + 1], alone, atol=1e-5)
 
 
-def test_strokes_are_as_strong_as_the_styles_detail_and_the_noise() -> None:
-    picture = torch.full((3, 3, SIDE, SIDE), 0.5)
-    styles = 0.5 + 0.1 * torch.randn(3, 3, 32, 32, generator=rng())
-    ratio = torch.tensor([0.0, 0.075, 2.0])
-    painted = paint(picture, styles, noise=noise(4, batch=3), ratio=ratio) - picture
-    contrast = detail_contrast(styles).flatten()
-    expected = 0.5 * contrast * torch.tensor([0.0, 0.5, 1.0])
-    assert torch.allclose(painted.std((1, 2, 3), correction=0), expected, rtol=0.01, atol=1e-5)
-    assert torch.allclose(painted[:, :1], painted[:, 1:2], atol=1e-6)  # grey on grey
-    assert torch.allclose(detail_contrast(2 * styles), 2 * detail_contrast(styles))
+def test_values_move_by_the_monotone_map() -> None:
+    """Each value goes where the value of the same rank is."""
+    values, wanted = (
+        torch.rand(3, 4000, generator=rng(1)) ** 2,
+        2 + torch.rand(3, 4000, generator=rng(2)) ** 3,
+    )
+    moved = values + painting._moves(values, wanted)
+    for row in range(3):
+        ranked = torch.empty(4000)
+        ranked[values[row].argsort()] = wanted[row].sort().values
+        assert (moved[row] - ranked).abs().mean() < 0.005
+        assert (moved[row][values[row].argsort()].diff() > -1e-5).all()
 
 
-def test_more_noise_makes_strokes_follow_the_noise() -> None:
-    """In a clear picture strokes follow its edges; drowned in noise, they no longer do."""
-    angle = 0.0
-    picture = stripes(angle).expand(1, 3, -1, -1) * 0.2
-    styles = torch.rand(1, 3, 32, 32, generator=rng())
-    along = []
-    for ratio in (0.05, 20.0):
-        painted = paint(picture, styles, noise=noise(5), ratio=torch.tensor([ratio]))
-        strokes = luminance(painted - flatten_detail(picture))
-        along.append(correlation_along(strokes, angle) - correlation_along(strokes, angle + math.pi / 2))
-    assert along[0] > along[1] + 0.3
+def test_directions_are_orthonormal_and_blind_to_brightness() -> None:
+    for turn in range(2):
+        flat = painting._directions(turn).flatten(1)
+        assert flat.shape == (48, 49)
+        assert torch.allclose(flat @ flat.T, torch.eye(48), atol=1e-5)
+        assert flat.sum(1).abs().max() < 1e-5
+    assert not torch.allclose(painting._directions(0), painting._directions(1))
+
+
+def test_strokes_grow_from_the_noise_where_nothing_else_is() -> None:
+    grey, styles = torch.full((1, 3, SIDE, SIDE), 0.5), (0.5 + 0.15 * noise(9)).expand(1, 3, -1, -1)
+    flat, one = paint(grey, styles, noise(1))
+    again, other = (paint(grey, styles, noise(seed))[1] for seed in (1, 2))
+    assert torch.allclose(flat, grey, atol=1e-5)
+    assert torch.equal(one, again)
+    assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.15
+    assert one.std().item() == pytest.approx(0.15, rel=0.15)
+    assert torch.allclose(paint(grey, styles, 7 * noise(1))[1], one, atol=1e-5)  # whatever its scale
+    calm = paint(grey, torch.full_like(styles, 0.3), noise(1))[1]
+    assert calm.std() < 0.3 * painting.GRAIN  # a style without texture takes it away
+
+
+def test_strokes_are_luminance_over_the_flattened_picture() -> None:
+    picture = torch.rand(1, 3, SIDE, SIDE, generator=rng())
+    flat, strokes = paint(picture, picture.flip(-1), noise(3))
+    assert torch.equal(flat, flatten_detail(picture))
+    assert strokes.shape == (1, 1, SIDE, SIDE)
+
+
+def test_more_noise_means_more_strokes_up_to_all_of_them() -> None:
+    ratio = torch.tensor([0.0, 0.05, 0.1, 0.2, 0.4, 3.0])
+    strength = stroke_strength(ratio)
+    assert strength[0] == 0 and (strength.diff()[:-1] > 0).all()
+    assert strength[1].item() == pytest.approx(9 / 16)
+    assert strength[-2:].tolist() == pytest.approx([1, 1])
 
 
 def test_luminance_is_that_of_rec_601() -> None:
     colours = torch.eye(3).view(3, 3, 1, 1)
     assert luminance(colours).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
-
-
-def test_a_blur_is_a_gaussian() -> None:
-    """Of an impulse: standard deviation as asked, sum kept."""
-    impulse = torch.zeros(1, 1, 33, 33)
-    impulse[..., 16, 16] = 1
-    blurred = painting._blur(impulse, 2.0)[0, 0]
-    at = torch.arange(33.0) - 16
-    assert blurred.sum().item() == pytest.approx(1, abs=1e-5)
-    assert (blurred.sum(0) * at**2).sum().sqrt().item() == pytest.approx(2, rel=0.03)

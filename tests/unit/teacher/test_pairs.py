@@ -24,6 +24,7 @@ def sampler(**changes: object) -> PairSampler:
         photo_px=32,
         style_px=16,
         art_share=0.5,
+        repeat_after=0,
         seed=0,
     )
     return replace(base, **changes)
@@ -44,6 +45,19 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone() -> None:
     assert torch.equal(ours.styles, theirs.styles)
     assert not torch.equal(ours.photos, first.batch(8, 6).photos)
     assert not torch.equal(ours.photos, sampler(seed=1).batch(7, 6).photos)
+
+
+def test_batches_come_again_where_they_should() -> None:
+    endless, repeating = sampler(), sampler(repeat_after=3)
+    assert not endless.repeats and repeating.repeats
+    assert [endless.batch(step, 1).number for step in (0, 2, 3, 7)] == [0, 2, 3, 7]
+    assert [repeating.batch(step, 1).number for step in (0, 2, 3, 7)] == [0, 2, 0, 1]
+    for step, number in ((2, 2), (3, 0), (7, 1)):
+        assert torch.equal(repeating.batch(step, 4).photos, endless.batch(number, 4).photos)
+        assert torch.equal(repeating.batch(step, 4).styles, endless.batch(number, 4).styles)
+    with prefetched(repeating, threads=2) as ahead:
+        assert ahead.repeats
+        assert torch.equal(ahead.batch(4, 4).photos, endless.batch(1, 4).photos)
 
 
 def test_shapes_and_range() -> None:
