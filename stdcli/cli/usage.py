@@ -23,9 +23,17 @@ CONTEXT = {
 
 
 class Group(typer.core.TyperGroup):
-    """A group whose bare call prints its help, and whose unknown commands name the known ones."""
+    """A group whose bare call prints its help, and whose unknown commands name the known ones.
+
+    A group with a `default` command runs that when none is named, with the options that are there.
+    """
+
+    default: str | None = None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (not args[0].startswith("-") or args[0] == "--help")
+        if self.default is not None and not named:
+            args = [self.default, *args]
         return super().parse_args(ctx, args or ["--help"])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -39,11 +47,11 @@ class Group(typer.core.TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def make_group(name: str, summary: str) -> typer.Typer:
-    """An empty command group."""
+def make_group(name: str, summary: str, *, default: str | None = None) -> typer.Typer:
+    """An empty command group; `default` names the command that a bare call runs."""
     return typer.Typer(
         name=name,
-        cls=Group,
+        cls=Group if default is None else type("DefaultGroup", (Group,), {"default": default}),
         help=summary,
         context_settings=CONTEXT,
         rich_markup_mode=None,  # plain help: the same at every width and on every terminal, and 100 ms sooner

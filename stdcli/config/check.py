@@ -6,8 +6,8 @@ misses to unknown keys. Contradictions between fields are looked for once each f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -56,10 +56,20 @@ def dotted_names(schema: type[Section]) -> Iterator[str]:
 
 
 def _section(annotation: Any) -> type[Section] | None:
-    """The section a field holds, if it holds one."""
+    """The section a field holds, if it holds one; a list of them is a value."""
+    if get_origin(annotation) is tuple:
+        return None
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation
     return next((found for part in get_args(annotation) if (found := _section(part))), None)
+
+
+def _listed(schema: type[Section], names: Sequence[str]) -> type[Section]:
+    """What the elements of a list of sections are; `names` lead to the list."""
+    *sections, last = names
+    for name in sections:
+        schema = _section(schema.model_fields[name].annotation) or schema
+    return next(part for part in get_args(schema.model_fields[last].annotation) if part is not ...)
 
 
 def _problems(schema: type[Section], details: ErrorDetails) -> Iterator[Problem]:
@@ -77,8 +87,11 @@ def _problems(schema: type[Section], details: ErrorDetails) -> Iterator[Problem]
 
 
 def _suggest(schema: type[Section], path: str) -> str:
-    names = list(dotted_names(schema))
     *parents, last = path.split(".")
+    numbered = next((place for place, part in enumerate(parents) if part.isdecimal()), None)
+    if numbered is not None:  # in an element of a list
+        return _suggest(_listed(schema, parents[:numbered]), ".".join([*parents[numbered + 1 :], last]))
+    names = list(dotted_names(schema))
     prefix = ".".join([*parents, ""])
     siblings = [name for name in names if name.startswith(prefix)]
     elsewhere = [name for name in names if name not in siblings and name.split(".")[-1] == last]

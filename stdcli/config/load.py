@@ -32,8 +32,8 @@ class Resolved:
     origins: dict[str, str]
 
     def rows(self) -> list[tuple[str, Any, str]]:
-        """(dotted key, value, layer) of every value, in the order of the schema."""
-        return [(name, value_at(self.config, name), layer) for name, layer in self.origins.items()]
+        """(dotted key, value, layer) of every value, as in the schema; sections in lists are dicts."""
+        return [(name, _plain(value_at(self.config, name)), layer) for name, layer in self.origins.items()]
 
 
 def value_at(config: Section, name: str) -> Any:
@@ -42,6 +42,12 @@ def value_at(config: Section, name: str) -> Any:
     for part in name.split("."):
         value = None if value is None else getattr(value, part)
     return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    return value.model_dump(exclude_defaults=True) if hasattr(value, "model_dump") else value
 
 
 def resolve(

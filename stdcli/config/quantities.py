@@ -57,3 +57,31 @@ def parse_worker(text: str) -> tuple[int, int]:
     if not worker[0] < worker[1]:
         raise ValueError(f"{text!r} is not I/N with 0 <= I < N, such as 0/4")
     return worker
+
+
+def split_weights(text: str) -> tuple[str, str]:
+    """(name, path) of "csd=files/csd.pth".
+
+    Raises:
+        ValueError: not two parts around an equals sign.
+    """
+    name, equals, path = text.partition("=")
+    if not (name.strip() and equals and path.strip()):
+        raise ValueError(f"{text!r} is not NAME=FILE, such as csd=csd.pth")
+    return name.strip(), path.strip()
+
+
+def split_threshold(text: str) -> tuple[str | None, str, str, float]:
+    """(method or None, metric, sign, limit) of "palette<=5" or "student:edges>=0.6".
+
+    Raises:
+        ValueError: not a metric, one of <= >= < >, and a finite number.
+    """
+    found = re.fullmatch(r"\s*(?:(.+):)?\s*([\w-]+)\s*(<=|>=|<|>)\s*(\S+)\s*", text)
+    try:
+        limit = float(found[4]) if found else math.nan
+    except ValueError:
+        limit = math.nan
+    if not math.isfinite(limit):
+        raise ValueError(f"{text!r} is not a threshold such as palette<=5 or student:edges>=0.6")
+    return found[1], found[2], found[3], limit

@@ -79,7 +79,7 @@ def split_numbers(value: Any) -> Any:
     return [value] if isinstance(value, int | float) else value
 
 
-def _wrap_text(value: Any) -> Any:
+def wrap_text(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
@@ -125,7 +125,7 @@ Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_wrap_text)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(wrap_text)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_numbers)]
 Timesteps = Annotated[
     tuple[Annotated[int, Field(ge=1)], ...],
@@ -138,7 +138,7 @@ Seconds = Annotated[float, Field(ge=0), BeforeValidator(_read_seconds)]
 PositiveSeconds = Annotated[float, Field(gt=0), BeforeValidator(_read_seconds)]
 Temporal = Literal["off", "blend", "flow"]
 VideoCodec = Literal["h264", "hevc", "vp9", "av1", "prores", "ffv1"]
-Loras = Annotated[tuple[Annotated[Text, AfterValidator(_check_lora)], ...], BeforeValidator(_wrap_text)]
+Loras = Annotated[tuple[Annotated[Text, AfterValidator(_check_lora)], ...], BeforeValidator(wrap_text)]
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Strength = Annotated[float, Field(gt=0, le=1)]
 Guidance = Annotated[float, Field(ge=0)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from stdcli.config.bank import BankConfig
 from stdcli.config.distill import DistillConfig
+from stdcli.config.evaluate import EvalConfig
 from stdcli.config.schema import Section, StylizeConfig
 from stdcli.config.teacher import TeacherConfig
 
 TASKS: dict[str, type[Section]] = {
     "bank": BankConfig,
     "distill": DistillConfig,
+    "eval": EvalConfig,
     "stylize": StylizeConfig,
     "teacher": TeacherConfig,
 }

@@ -6,18 +6,20 @@ import pytest
 import yaml
 
 from stdcli.config.check import check, dotted_names
+from stdcli.config.evaluate import EvalConfig, MethodSection, add_methods
 from stdcli.config.load import value_at
 from stdcli.config.recipe import Recipe, Trained
 from stdcli.config.schema import Section, StylizeConfig
 from stdcli.config.tasks import TASKS
 from stdcli.errors import ConfigError
 
-SCHEMAS = {**TASKS, "recipe": Recipe, "trained": Trained}
+SCHEMAS = {**TASKS, "recipe": Recipe, "trained": Trained, "method": MethodSection}
 FIELDS = [
     (task, name)
     for task, schema in SCHEMAS.items()
     for name in dotted_names(schema)
-    if "trained." not in name and name != "base_sha256"  # a section of its own here; a mapping
+    # sections of their own here, or the same as a task's; a mapping
+    if "trained." not in name and not name.startswith("settings.") and name not in ("methods", "base_sha256")
 ]
 WHOLE = {  # sections of which no field may be missing
     "trained": {
@@ -27,7 +29,8 @@ WHOLE = {  # sections of which no field may be missing
         "supported_steps": [4],
         "base": "embedded",
         "base_sha256": {"unet": "0"},
-    }
+    },
+    "method": {"name": "a"},
 }
 NEEDS = {  # a field that makes sense only beside another of its section
     "style_weights": {"style": ["a"]},
@@ -248,3 +251,41 @@ def test_a_section_cannot_be_changed() -> None:
     config = StylizeConfig()
     with pytest.raises(ValueError, match="frozen"):
         config.steps = 3
+
+
+def test_methods_are_named_once_and_leave_to_the_suite_what_is_the_suites() -> None:
+    told = problems(EvalConfig, {"methods": [{"name": "a"}, {"name": "b"}, {"name": "a"}]})
+    assert told == {"methods": "two are called 'a'"}
+    settings = {"steps": 4, "seed": 3, "style": "a.png", "strength": 0.3}
+    told = problems(EvalConfig, {"methods": [{"name": "a", "steps": [4, 8], "settings": settings}]})
+    assert told.keys() == {"methods.0.steps", "methods.0.settings.seed", "methods.0.settings.style"}
+    told = problems(EvalConfig, {"methods": [{"name": "a", "steps": 2, "settings": {"timesteps": [9, 5]}}]})
+    assert told == {"methods.0.steps": "settings.timesteps already says the steps"}
+
+
+def test_an_unknown_key_of_a_method_names_its_near_misses() -> None:
+    told = problems(EvalConfig, {"methods": [{"name": "a", "settings": {"strenght": 0.4}}]})
+    assert told == {"methods.0.settings.strenght": "unknown key; did you mean settings.strength?"}
+    told = problems(EvalConfig, {"methods": [{"name": "a", "step": 4}]})
+    assert told == {"methods.0.step": "unknown key; did you mean steps?"}
+
+
+def test_thresholds_and_weights_are_read_when_they_are_given() -> None:
+    told = problems(EvalConfig, {"threshold": ["palette<=5", "palette=5", "edges>x"], "weights": ["csd"]})
+    assert set(told) == {"threshold.1", "threshold.2", "weights.0"}
+    assert "is not a threshold such as palette<=5" in told["threshold.1"]
+    assert "is not NAME=FILE" in told["weights.0"]
+
+
+def test_more_methods_are_like_the_last() -> None:
+    settings = {"model": "m", "student": "none", "strength": 0.3}
+    config = check(
+        EvalConfig, {"methods": [{"name": "a"}, {"name": "b", "steps": [4], "settings": settings}]}
+    )
+    more = add_methods(config, [("c", "runs/c"), ("d", "none")])
+    assert [method.name for method in more.methods] == ["a", "b", "c", "d"]
+    assert more.methods[2].steps == (4,)
+    assert more.methods[2].settings.model_dump(exclude_defaults=True) == settings | {"student": "runs/c"}
+    assert add_methods(check(EvalConfig, {}), [("c", "s")]).methods[0].settings.student == "s"
+    with pytest.raises(ConfigError, match="two are called 'a'"):
+        add_methods(config, [("a", "x")])

@@ -1,0 +1,1 @@
+"""Measuring results: grids of contents, styles and methods, reports, comparisons."""

@@ -1,0 +1,183 @@
+"""An evaluation under way: sources, motion, metrics and the report that grows.
+
+Legend: F frames, H W pixels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stdcli.config.evaluate import EvalConfig
+from stdcli.console import Console, to_plain
+from stdcli.evaluate.gates import enforce, judge
+from stdcli.evaluate.inputs import Content, Style
+from stdcli.evaluate.measure import Measures
+from stdcli.evaluate.report import (
+    Report,
+    best_guidances,
+    claim,
+    describe_content,
+    describe_style,
+    head,
+    keep_pictures,
+    make_table,
+)
+from stdcli.metrics.metric import Flows, Subject
+
+
+@dataclass
+class Evaluation:
+    """What is measured, by what, and what came of it.
+
+    Attributes:
+        config: metrics, thresholds, prompt, title.
+        measures: metrics with their networks.
+        flows: motion of each source clip, by its id.
+        out: folder of the report; None keeps nothing.
+        report: so far.
+    """
+
+    config: EvalConfig
+    measures: Measures
+    flows: dict[str, Flows]
+    out: Path | None
+    report: Report
+    _began_s: float = field(default_factory=time.perf_counter)
+
+    @classmethod
+    def open(
+        cls,
+        config: EvalConfig,
+        contents: Sequence[Content],
+        *,
+        out: Path | None,
+        command: str,
+        console: Console,
+    ) -> Evaluation:
+        """Load metrics, follow the motion of the clips, and begin a report.
+
+        Args:
+            config: the suite.
+            contents: the sources that are there.
+            out: folder of the report, or None.
+            command: what the user typed.
+            console: told of weights that are not here.
+
+        Raises:
+            StdcliError: see `Measures.open` and `Measures.flows`.
+        """
+        if out is not None:
+            claim(out)
+        measures = Measures.open(config)
+        for error in measures.missing.values():
+            console.warning(f"n/a: {error.what}; {error.fetch}")
+        clips = sum(content.is_clip for content in contents)
+        followed = ((content.id, measures.flows(content, among=clips)) for content in contents)
+        flows = {name: found for name, found in followed if found is not None}
+        report = Report(head(config.title, command=command))
+        report.data |= {
+            "suite": to_plain(config.model_dump(mode="json")),
+            "contents": [],
+            "styles": [],
+            "methods": [],
+            "metrics": measures.columns(list(flows.values())),
+            "results": [],
+            "table": [],
+            "floors": [],
+            "gates": [],
+        }
+        evaluation = cls(config, measures, flows, out, report)
+        for content in contents:
+            evaluation._add_source(content)
+        return evaluation
+
+    def _add_source(self, content: Content) -> None:
+        self.add_content(describe_content(content))
+        self._keep(f"content/{content.id}", content.frames, content.is_clip)
+        floor = self.measures.floor(self._subject(content, content, ()))
+        if floor is not None:
+            self.report.data["floors"].append({"metric": "warping", "content": content.id, "value": floor})
+
+    def add_content(self, entry: dict[str, Any]) -> None:
+        """List what was restyled."""
+        self.report.data["contents"].append(entry)
+
+    def add_style(self, style: Style) -> None:
+        """List a style and keep its picture."""
+        self.report.data["styles"].append(describe_style(style))
+        self._keep(f"style/{style.id}", style.rgb[None], False)
+
+    def add_method(
+        self, method: str, *, title: str, family: str, settings: dict[str, Any], hashes: dict[str, str]
+    ) -> None:
+        """List a method, and put the means over its results into the table."""
+        data = self.report.data
+        entry = {
+            "id": method,
+            "title": title,
+            "family": family,
+            "settings": to_plain(settings),
+            "hashes": hashes,
+        }
+        data["methods"].append(entry)
+        names = [metric.name for metric in self.measures.metrics]
+        data["table"] += make_table([method], data["results"], names)
+
+    def add_result(
+        self, method: str, result: Content, *, source: Content | None, styles: Sequence[Style], style_id: str
+    ) -> None:
+        """Measure a result and keep it.
+
+        Args:
+            method: its id.
+            result: frames under the id of what was restyled.
+            source: what was restyled, if it is known.
+            styles: what it should look like.
+            style_id: what the report calls them.
+        """
+        subject = self._subject(result, source, styles)
+        heat = self.measures.heat(subject) if result.is_clip else None
+        key = f"result/{method}/{result.id}/{style_id}"
+        entry = {"method": method, "content": result.id, "style": style_id}
+        entry["file"] = self._keep(key, result.frames, result.is_clip, heat)
+        self.report.data["results"].append(entry | {"values": self.measures.measure(subject)})
+
+    def finish(self) -> Report:
+        """Judge the thresholds and write the report.
+
+        Raises:
+            GateError: a threshold is not met; the report is there all the same.
+            MediaError, ResourceError: it cannot be written.
+        """
+        data = self.report.data
+        if self.config.best_by is not None:
+            data["best"] = best_guidances(data, self.config.best_by)
+        data["gates"] = judge(self.config.threshold, data)
+        data["seconds"] = round(time.perf_counter() - self._began_s, 1)
+        if self.out is not None:
+            self.report.write(self.out)
+        enforce(data["gates"])
+        return self.report
+
+    def _subject(self, result: Content, source: Content | None, styles: Sequence[Style]) -> Subject:
+        return Subject(
+            frames=result.frames,
+            content=None if source is None else source.frames,
+            styles=tuple(style.rgb for style in styles),
+            prompt=self.config.prompt,
+            fps=None if result.fps is None else float(result.fps),
+            flows=None if source is None else self.flows.get(source.id),
+        )
+
+    def _keep(
+        self, key: str, frames: np.ndarray, is_clip: bool, heat: np.ndarray | None = None
+    ) -> str | None:
+        if self.out is None:
+            return None
+        return keep_pictures(self.report, self.out, key, frames=frames, is_clip=is_clip, heat=heat)

@@ -1,0 +1,132 @@
+"""A method over a grid: every content in its styles, as arrays.
+
+Uses the session of `stdcli stylize`, so that what is measured is what users get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stdcli.apply.session import Session
+from stdcli.apply.settings import settle
+from stdcli.apply.student import choose_student, misfits
+from stdcli.console import Console
+from stdcli.errors import ConfigError
+from stdcli.evaluate.inputs import Content, Style
+from stdcli.evaluate.methods import Method
+from stdcli.evaluate.speed import Stopwatch
+from stdcli.media.image import Picture
+from stdcli.models.bundle import Bundle
+from stdcli.models.load import load_model
+from stdcli.runtime.memory import peak_bytes
+
+COLOUR_SAMPLES = 12
+"""Frames by which the colours of a clip are known, as in `stylize`."""
+Cell = tuple[Content, Style]
+
+
+def make_cells(contents: Sequence[Content], styles: Sequence[Style], *, grid: str) -> list[Cell]:
+    """Which content meets which style.
+
+    Args:
+        contents: in order.
+        styles: in order.
+        grid: 'all' or 'pairs'.
+
+    Raises:
+        ConfigError: pairs of unequal numbers.
+    """
+    if grid == "all":
+        return [(content, style) for content in contents for style in styles]
+    if len(contents) != len(styles):
+        problem = f"{len(contents)} contents and {len(styles)} styles make no pairs"
+        raise ConfigError("the grid cannot be made", [("grid", problem)])
+    return list(zip(contents, styles, strict=True))
+
+
+@dataclass
+class GridRun:
+    """A loaded method.
+
+    Attributes:
+        method: what to do.
+        bundle: its model.
+        watch: times of its stages.
+    """
+
+    method: Method
+    bundle: Bundle
+    watch: Stopwatch
+
+    @classmethod
+    def load(cls, method: Method, console: Console) -> GridRun:
+        """Load a method's model.
+
+        Raises:
+            StdcliError: as `stdcli stylize` would.
+        """
+        config = method.config
+        bundle = load_model(
+            config.model,
+            base=config.base,
+            device=config.device,
+            dtype=config.dtype,
+            offline=config.offline,
+            student=choose_student(config),
+            loras=config.lora,
+            style_scale=config.style_scale,
+            styles=True,
+        )
+        run = cls(method, bundle, Stopwatch(bundle.device))
+        for _, sentence in misfits(bundle, run.settings):
+            console.warning(f"{method.title}: {sentence}")
+        return run
+
+    def __post_init__(self) -> None:
+        self.settings = settle(self.method.config, self.bundle.recipe, self.bundle.schedule)
+
+    def stylize(self, cells: Sequence[Cell]) -> Iterator[tuple[Content, Style, np.ndarray]]:
+        """Results, uint8 [F, H, W, 3], one style after the other."""
+        watched = self.watch.watch(self.bundle)
+        sessions: dict[str, Session] = {}
+        for content, style in cells:
+            if style.id not in sessions:
+                picture = Picture(style.rgb)
+                sessions[style.id] = Session(watched, self.method.config, self.settings, [picture])
+            yield content, style, self._restyle(sessions[style.id], content)
+
+    def _restyle(self, session: Session, content: Content) -> np.ndarray:
+        frames, size = content.frames, session.batch_for(content.frames.shape[1:3])
+        if content.is_clip:
+            places = np.linspace(0, len(frames) - 1, min(COLOUR_SAMPLES, len(frames))).round().astype(int)
+            session = session.for_clip([frames[place] for place in places])
+        parts = [frames[first : first + size] for first in range(0, len(frames), size)]
+        return np.concatenate(
+            [self.watch.run(len(part), lambda part=part: session.stylize(part)) for part in parts]
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Settings in force, for the report."""
+        config = self.method.config
+        names = {"model": config.model, "student": self.bundle.student and self.bundle.student[0]}
+        return {**names, **self.settings.facts(), "seed": config.seed, "temporal": config.temporal}
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of everything with weights."""
+        known = {
+            name.removesuffix("_sha256"): value
+            for name, value in self.bundle.identity.items()
+            if name.endswith("_sha256") and value
+        }
+        if self.bundle.student is not None:
+            known["student"] = self.bundle.identity["student"]["sha256"]
+        return known | {f"lora {lora['name']}": lora["sha256"] for lora in self.bundle.identity["loras"]}
+
+    def speed(self) -> dict[str, float]:
+        """Counts per frame, times and memory of what was done so far."""
+        counts = {"evaluations": self.settings.evaluations, "forwards": self.settings.forwards}
+        return {**counts, **self.watch.facts(), "peak-mib": peak_bytes(self.bundle.device) / 2**20}

@@ -1,0 +1,111 @@
+"""What is evaluated with: contents and styles as arrays, each under a short name of its own.
+
+Legend: F frames, H W pixels, h w of a style.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from stdcli.errors import MediaError
+from stdcli.evaluate.ids import make_ids
+from stdcli.media.arrays import fit_max_size
+from stdcli.media.image import read_image
+from stdcli.media.probe import probe
+from stdcli.media.sequence import iter_sequence, probe_sequence
+from stdcli.media.sources import Source, resolve_input
+from stdcli.media.video import iter_frames
+
+
+@dataclass(frozen=True)
+class Content:
+    """A photo or clip to restyle.
+
+    Attributes:
+        id: short name, unique among the contents.
+        frames: uint8 [F, H, W, 3]; F is 1 for a photo.
+        sha256: of the file; of the pixels where there are many files.
+        fps: of a clip; None for a photo.
+    """
+
+    id: str
+    frames: np.ndarray
+    sha256: str
+    fps: Fraction | None = None
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether there is a before and after."""
+        return self.fps is not None
+
+
+@dataclass(frozen=True)
+class Style:
+    """A style picture: uint8 [h, w, 3] under a short name."""
+
+    id: str
+    rgb: np.ndarray
+    sha256: str
+
+
+def read_contents(names: Iterable[str | Path], *, size_px: int | None, frames: int) -> list[Content]:
+    """Read photos and the beginnings of clips.
+
+    Args:
+        names: files, folders, globs, numbered pictures.
+        size_px: longer side that they are shrunk to; None leaves them.
+        frames: frames of a clip that are read at most.
+
+    Raises:
+        MediaError: nothing of that name, or it cannot be read.
+    """
+    sources = [source for name in names for source in resolve_input(name)]
+    read = [_read(source, size_px, frames) for source in sources]
+    ids = make_ids(source.path.stem for source in sources)
+    return [Content(name, *parts) for name, parts in zip(ids, read, strict=True)]
+
+
+def read_styles(names: Iterable[str | Path]) -> list[Style]:
+    """Read style pictures.
+
+    Raises:
+        MediaError: nothing of that name, a clip, or it cannot be read.
+    """
+    sources = [source for name in names for source in resolve_input(name)]
+    for source in sources:
+        if source.kind != "image":
+            raise MediaError("a style is a picture", where=source.path, hint="take a frame of it")
+    ids = make_ids(source.path.stem for source in sources)
+    return [
+        Style(name, read_image(source.path).rgb, _hash_file(source.path))
+        for name, source in zip(ids, sources, strict=True)
+    ]
+
+
+def _read(source: Source, size_px: int | None, frames: int) -> tuple[np.ndarray, str, Fraction | None]:
+    if source.kind == "image":
+        return _fitted([read_image(source.path).rgb], size_px), _hash_file(source.path), None
+    if source.kind == "video":
+        info = probe(source.path)
+        pixels = _fitted(islice(iter_frames(source.path, info), frames), size_px)
+        return pixels, _hash_file(source.path), info.fps
+    info = probe_sequence(source.path)
+    pixels = _fitted(islice(iter_sequence(info), frames), size_px)
+    return pixels, hashlib.sha256(pixels.tobytes()).hexdigest(), info.fps
+
+
+def _fitted(frames: Iterable[np.ndarray], size_px: int | None) -> np.ndarray:
+    plain = [np.ascontiguousarray(frame[..., :3]) for frame in frames]
+    return np.stack([fit_max_size(frame, size_px) if size_px else frame for frame in plain])
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,204 @@
+"""Metrics over results: which can be measured, what they need, what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stdcli.config.evaluate import EvalConfig
+from stdcli.config.quantities import split_threshold, split_weights
+from stdcli.errors import ConfigError, ModelError
+from stdcli.evaluate.inputs import Content
+from stdcli.evaluate.report import SPEED
+from stdcli.metrics.metric import Backbones, Flows, Metric, MissingWeights, NotMeasurable, Subject
+from stdcli.metrics.optical_flow import dis_flows, folder_flows
+from stdcli.metrics.registry import METRICS, find_metric
+from stdcli.metrics.warping import WarpProtocol, error_maps, warping_error, warping_metric
+from stdcli.models.backbones import LoadedBackbones
+from stdcli.runtime.devices import choose
+
+WARPING, ALL = "warping", "all"
+
+
+@dataclass
+class Measures:
+    """The metrics of one evaluation, with their networks.
+
+    Attributes:
+        metrics: in the order of reports.
+        backbones: where networks come from.
+        protocol: of warping errors.
+        flow: folder of .flo files; None for OpenCV's DIS flow.
+        missing: metrics without their weights, and why.
+        hashes: SHA-256 of each network's weights, by metric and network.
+    """
+
+    metrics: Sequence[Metric]
+    backbones: Backbones
+    protocol: WarpProtocol
+    flow: Path | None = None
+    missing: dict[str, MissingWeights] = field(default_factory=dict)
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, config: EvalConfig) -> Measures:
+        """Find the metrics that a configuration names, and load their networks.
+
+        Raises:
+            ConfigError: an unknown metric.
+            ModelError: given weights that do not fit; with `require`, weights that are not here.
+        """
+        flow = None if config.warping.flow is None else Path(config.warping.flow)
+        protocol = WarpProtocol(norm=config.warping.norm)
+        names = metric_names(config)
+        metrics = [warping_metric(protocol) if name == WARPING else find_metric(name) for name in names]
+        choice = choose(config.device, "float32")
+        weights = dict(split_weights(text) for text in config.weights)
+        backbones = LoadedBackbones(weights, device=choice.device, offline=config.offline)
+        measures = cls(metrics, backbones, protocol, flow)
+        for metric in metrics:
+            measures._load(metric)
+        if config.require and measures.missing:
+            raise _required(measures.missing)
+        return measures
+
+    def _load(self, metric: Metric) -> None:
+        try:
+            found = {name: self.backbones.get(name).sha256 for name in metric.backbones}
+        except MissingWeights as error:
+            self.missing[metric.name] = error
+        else:
+            self.hashes[metric.name] = found
+
+    @property
+    def wants_flow(self) -> bool:
+        """Whether any metric looks at motion."""
+        return any("clip" in metric.needs for metric in self.metrics)
+
+    def flows(self, content: Content, *, among: int) -> Flows | None:
+        """Motion of a source clip; None for a photo, and where nobody wants it.
+
+        Args:
+            content: photo or clip.
+            among: number of clips; with more than one, each has a folder of .flo files of its name.
+
+        Raises:
+            MediaError: the .flo files are not those of this clip.
+        """
+        if not (content.is_clip and self.wants_flow and len(content.frames) > 1):
+            return None
+        if self.flow is None:
+            return dis_flows(content.frames)
+        folder = self.flow if among == 1 else self.flow / content.id
+        return folder_flows(folder, len(content.frames), content.frames.shape[1:3])
+
+    def measure(self, subject: Subject) -> dict[str, float | None]:
+        """Every metric on one result; None where it does not apply, or its weights are missing."""
+        return {metric.name: self._measure(metric, subject) for metric in self.metrics}
+
+    def _measure(self, metric: Metric, subject: Subject) -> float | None:
+        if metric.name in self.missing or not applies(metric, subject):
+            return None
+        try:
+            return float(metric.measure(subject, self.backbones))
+        except NotMeasurable:
+            return None
+
+    def floor(self, subject: Subject) -> float | None:
+        """Warping error of the source itself; None where there is none."""
+        if subject.flows is None or subject.content is None or not self._measures_warping:
+            return None
+        try:
+            return warping_error(subject.content, subject.flows, self.protocol)
+        except NotMeasurable:
+            return None
+
+    def heat(self, subject: Subject) -> np.ndarray | None:
+        """Warping error of every pixel, float32 [F - 1, H, W] in [0, 1]; None where there is none."""
+        if subject.flows is None or not self._measures_warping:
+            return None
+        return error_maps(subject.frames, subject.flows, self.protocol)
+
+    @property
+    def _measures_warping(self) -> bool:
+        return any(metric.name == WARPING for metric in self.metrics)
+
+    def columns(self, flows: Sequence[Flows]) -> list[dict[str, Any]]:
+        """What the report says of each metric.
+
+        Args:
+            flows: those that were measured with; how they were found is part of the protocol.
+        """
+        methods = sorted({found.method for found in flows})
+        return [_column(self._with_flow(metric, methods), self) for metric in self.metrics]
+
+    def _with_flow(self, metric: Metric, methods: Sequence[str]) -> Metric:
+        if "clip" not in metric.needs or not methods:
+            return metric
+        return replace(metric, protocol=f"{metric.protocol}; flow: {', '.join(methods)}")
+
+
+def applies(metric: Metric, subject: Subject) -> bool:
+    """Whether a subject has what a metric needs."""
+    has = {
+        "content": subject.content is not None,
+        "style": bool(subject.styles),
+        "prompt": subject.prompt is not None,
+        "clip": subject.fps is not None and subject.flows is not None,
+    }
+    return all(has[need] for need in metric.needs)
+
+
+def _column(metric: Metric, measures: Measures) -> dict[str, Any]:
+    missing = measures.missing.get(metric.name)
+    return {
+        "id": metric.name,
+        "name": metric.name,
+        "title": metric.title,
+        "group": metric.group,
+        "better": metric.better,
+        "range": [metric.lowest, metric.highest],
+        "unit": metric.unit,
+        "protocol": metric.protocol,
+        "weights": measures.hashes.get(metric.name, {}),
+        "cite": metric.cite,
+        "missing": missing and {"what": missing.what, "fetch": missing.fetch},
+    }
+
+
+def _required(missing: Mapping[str, MissingWeights]) -> ModelError:
+    """One error for all weights that are not here."""
+    what = "; ".join(f"{name}: {error.what}" for name, error in missing.items())
+    lines = dict.fromkeys(error.fetch for error in missing.values())
+    return ModelError("metrics lack their weights", got=what, hint="; ".join(lines))
+
+
+def metric_names(config: EvalConfig) -> list[str]:
+    """What is to be measured, each once; 'all' stands for every metric."""
+    return list(dict.fromkeys(METRICS if ALL in config.metrics else config.metrics))
+
+
+def check_names(config: EvalConfig) -> None:
+    """Refuse unknown metrics, and thresholds on what is not measured, before anything is loaded.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    names = metric_names(config)
+    for name in names:
+        find_metric(name)
+    known = {*names, *SPEED}
+    problems = (
+        [] if config.best_by in (None, *names) else [("best_by", f"{config.best_by!r} is not measured")]
+    )
+    problems += [
+        ("threshold", f"{text!r}: {metric} is not measured")
+        for text in config.threshold
+        if (metric := split_threshold(text)[1]) not in known
+    ]
+    if problems:
+        raise ConfigError("about nothing that is measured", problems, hint="--metrics names what is measured")

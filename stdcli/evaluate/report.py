@@ -1,0 +1,287 @@
+"""The report of an evaluation: a folder with report.json, report.html and the pictures.
+
+    OUT/report.json    everything, in the form that `eval compare` reads again
+    OUT/report.html    the same to look at, one file without any other
+    OUT/pictures/      contents, styles and results, lossless
+
+report.json is written last: a folder that holds one is complete. Times and speeds apart, the same inputs give
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import stdcli
+from stdcli.console import to_plain
+from stdcli.errors import MediaError
+from stdcli.evaluate.html import render
+from stdcli.evaluate.inputs import Content, Style
+from stdcli.media.image import Picture, write_image
+from stdcli.media.output import write_errors
+
+FORMAT, VERSION = "stdcli-report", 1
+JSON_FILE, HTML_FILE, PICTURES = "report.json", "report.html", "pictures"
+MARKER = ".stdcli-eval"  # says that a folder was made for a report
+SHOWN_FRAMES = 3  # of a clip
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+SPEED: dict[str, tuple[str, str, str]] = {
+    "evaluations": ("Evaluations of the model per frame", "lower", ""),
+    "forwards": ("Forward passes per frame; guidance doubles them", "lower", ""),
+    "encode-ms": ("Encoding, per frame", "lower", "ms"),
+    "denoise-ms": ("Denoising, per frame", "lower", "ms"),
+    "decode-ms": ("Decoding, per frame", "lower", "ms"),
+    "fps": ("Frames per second, without reading and writing files", "higher", "1/s"),
+    "peak-mib": ("Peak memory of the process, or of the GPU, so far", "lower", "MiB"),
+}
+"""Name -> title, better, unit."""
+
+
+@dataclass
+class Report:
+    """An evaluation as it grows.
+
+    Attributes:
+        data: what becomes report.json.
+        images: what the page shows, by key: `content/ID`, `style/ID`, `result/METHOD/CONTENT/STYLE`, with a
+            frame number behind for clips, and `error/...` for their warping errors.
+    """
+
+    data: dict[str, Any]
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def write(self, out: Path) -> Path:
+        """Write the page, then report.json.
+
+        Returns:
+            The page.
+
+        Raises:
+            MediaError: the folder cannot be written to.
+            ResourceError: the disk is full, or the plotting library is not installed.
+        """
+        page, record = out / HTML_FILE, out / JSON_FILE
+        text = render(self.data, self.images)
+        with write_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for path, content in ((page, text), (record, dump(self.data))):
+                unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                unfinished.write_text(content, encoding="utf-8")
+                unfinished.replace(path)
+        return page
+
+
+def check_folder(out: Path, *, overwrite: bool) -> None:
+    """Make sure that a folder is free for a report: not there, empty, or that of an earlier one.
+
+    Raises:
+        MediaError: it is a file, or holds other things and `overwrite` is False.
+    """
+    with write_errors(out):
+        if out.exists() and not out.is_dir():
+            raise MediaError("the output is not a folder", where=out, hint="-o FOLDER")
+        if out.is_dir() and any(out.iterdir()) and not ((out / MARKER).is_file() or overwrite):
+            hint = "another folder with -o, or --overwrite to replace files of the report's names in this one"
+            raise MediaError("the folder is not empty and not of an earlier report", where=out, hint=hint)
+
+
+def claim(out: Path) -> None:
+    """Make the folder of a report, and mark it as one.
+
+    Raises:
+        MediaError: it cannot be written to.
+        ResourceError: the disk is full.
+    """
+    with write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARKER).touch()
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    """report.json's text."""
+    return json.dumps(to_plain(dict(data)), indent=1, ensure_ascii=False) + "\n"
+
+
+def head(title: str, *, command: str) -> dict[str, Any]:
+    """The parts of a report that say what it is and where it was made."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "title": title,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": 0.0,
+        "command": command,
+        "versions": {"stdcli": stdcli.__version__, **{name: version(name) for name in PACKAGES}},
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
+    }
+
+
+def describe_content(content: Content) -> dict[str, Any]:
+    """A content's entry."""
+    count, height, width = content.frames.shape[:3]
+    return {
+        "id": content.id,
+        "kind": "clip" if content.is_clip else "picture",
+        "sha256": content.sha256,
+        "size": [width, height],
+        "frames": count,
+        "fps": None if content.fps is None else float(content.fps),
+    }
+
+
+def describe_style(style: Style) -> dict[str, Any]:
+    """A style's entry."""
+    return {"id": style.id, "sha256": style.sha256}
+
+
+def speed_columns() -> list[dict[str, Any]]:
+    """Entries of the speed metrics; they are measured per method, and differ from run to run."""
+    return [
+        {
+            "id": name,
+            "name": name,
+            "title": title,
+            "group": "speed",
+            "better": better,
+            "range": [0, None],
+            "unit": unit,
+            "protocol": "per frame, the first call left out" if name.endswith(("ms", "fps")) else "",
+            "weights": {},
+            "cite": "",
+            "missing": None,
+        }
+        for name, (title, better, unit) in SPEED.items()
+    ]
+
+
+def make_table(
+    methods: Iterable[str], results: Sequence[Mapping[str, Any]], columns: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Mean, standard deviation (of the sample) and count per method and metric; null where there is none."""
+    rows = []
+    for method in methods:
+        own = [result["values"] for result in results if result["method"] == method]
+        for column in columns:
+            values = [v[column] for v in own if v.get(column) is not None]
+            rows.append({"method": method, "metric": column, **_summary(values)})
+    return rows
+
+
+def best_guidances(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Of methods that differ in guidance alone, the one with the best mean of a metric.
+
+    Args:
+        data: a report with methods, metrics and table.
+        name: of the metric.
+    """
+    column = next((entry for entry in data["metrics"] if entry["name"] == name), None)
+    means = {row["method"]: row["mean"] for row in data["table"] if column and row["metric"] == column["id"]}
+    groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for method in data["methods"]:
+        if means.get(method["id"]) is not None:
+            groups.setdefault((method["family"], method["settings"]["steps"]), []).append(method)
+    best = []
+    for (family, steps), methods in groups.items():
+        sign = 1 if column["better"] == "higher" else -1
+        chosen = max(methods, key=lambda method: sign * means[method["id"]])
+        facts = {"method": chosen["id"], "guidance": chosen["settings"]["guidance"]}
+        best.append(
+            {"family": family, "steps": steps, "metric": column["id"], **facts, "value": means[chosen["id"]]}
+        )
+    return best
+
+
+def speed_rows(method: str, speed: Mapping[str, float]) -> list[dict[str, Any]]:
+    """A method's rows of the speed metrics."""
+    rows = []
+    for name in SPEED:
+        value = speed.get(name)
+        facts = {"mean": value, "sd": None, "count": 0 if value is None else 1}
+        rows.append({"method": method, "metric": name, **facts})
+    return rows
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "count": len(values),
+    }
+
+
+def keep_pictures(
+    report: Report, out: Path, key: str, *, frames: np.ndarray, is_clip: bool, heat: np.ndarray | None = None
+) -> str:
+    """Write a content, style or result losslessly, and show it on the page.
+
+    Args:
+        report: takes the images.
+        out: folder of the report.
+        key: `content/ID`, `style/ID` or `result/METHOD/CONTENT/STYLE`.
+        frames: uint8 [F, H, W, 3].
+        is_clip: whether it becomes numbered files.
+        heat: float32 [F - 1, H, W], warping error between neighbouring frames.
+
+    Returns:
+        Its file, or pattern of numbered files, relative to `out`.
+    """
+    name = f"{PICTURES}/{key}"
+    if not is_clip:
+        report.images[key] = frames[0]
+        _write(out / f"{name}.png", frames[0])
+        return f"{name}.png"
+    for index, frame in enumerate(frames):
+        _write(out / name / f"{index:05d}.png", frame)
+    for index in _shown(len(frames)):
+        report.images[f"{key}/{index:04d}"] = frames[index]
+        if heat is not None and index > 0:
+            report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = heat[index - 1]
+    return f"{name}/%05d.png"
+
+
+def _shown(count: int) -> list[int]:
+    """Frames of a clip that the page shows: spread, not the first, which has nothing before it."""
+    return sorted(
+        {max(1, (2 * k + 1) * count // (2 * SHOWN_FRAMES)) for k in range(SHOWN_FRAMES)} & set(range(count))
+    )
+
+
+def _write(path: Path, rgb: np.ndarray) -> None:
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Picture(np.ascontiguousarray(rgb)), overwrite=True)
+
+
+def read_report(path: Path) -> tuple[dict[str, Any], Path]:
+    """A report, and the folder that it is in.
+
+    Args:
+        path: report.json, or a folder that holds one.
+
+    Raises:
+        MediaError: none there, or not one that this version reads.
+    """
+    file = path / JSON_FILE if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MediaError(
+            "no report here", where=path, expected=f"a folder that holds {JSON_FILE}, or that file"
+        ) from error
+    except ValueError as error:
+        raise MediaError("not a report: no JSON", where=file) from error
+    found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
+    if found != (FORMAT, VERSION):
+        raise MediaError("not a report that is understood", where=file, got=found, expected=(FORMAT, VERSION))
+    return data, file.parent

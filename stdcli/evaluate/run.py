@@ -1,0 +1,98 @@
+"""`stdcli eval run`: stylize a grid by every method of a suite, measure it, and write the report."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stdcli.apply.samples import write_photos, write_styles
+from stdcli.config.evaluate import EvalConfig
+from stdcli.console import Console
+from stdcli.errors import ConfigError
+from stdcli.evaluate.evaluation import Evaluation
+from stdcli.evaluate.grid import Cell, GridRun, make_cells
+from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
+from stdcli.evaluate.measure import check_names
+from stdcli.evaluate.methods import Method, expand_methods
+from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A suite with its inputs read.
+
+    Attributes:
+        cells: which content meets which style.
+        contents: photos and clips.
+        styles: style pictures.
+        methods: what restyles them.
+    """
+
+    cells: list[Cell]
+    contents: list[Content]
+    styles: list[Style]
+    methods: list[Method]
+
+    def line(self) -> str:
+        """One line for the user."""
+        parts = (
+            f"{len(self.methods)} methods",
+            f"{len(self.contents)} contents",
+            f"{len(self.styles)} styles",
+            f"{len(self.methods) * len(self.cells)} results",
+        )
+        return " · ".join(parts)
+
+
+def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> Plan:
+    """Check a suite and read its inputs, or make the samples where it names none; writes nothing.
+
+    Raises:
+        ConfigError: no methods, unknown metrics, thresholds on nothing, or a grid that cannot be made.
+        MediaError: inputs that cannot be read, or a folder that holds other things than a report.
+        ResourceError: scikit-image, which has the sample photos, is not installed.
+    """
+    if not config.methods:
+        hint = "stdcli eval run --suite eval/embedded"
+        raise ConfigError("nothing to compare", [("methods", "is empty")], hint=hint)
+    check_names(config)
+    check_folder(out, overwrite=overwrite)
+    with tempfile.TemporaryDirectory() as folder:
+        photos = config.contents or write_photos(Path(folder) / "photos")
+        contents = read_contents(photos, size_px=config.size, frames=config.frames)
+        styles = read_styles(config.styles or write_styles(Path(folder) / "styles"))
+    cells = make_cells(contents, styles, grid=config.grid)
+    return Plan(cells, contents, styles, expand_methods(config))
+
+
+def run_suite(config: EvalConfig, plan: Plan, *, out: Path, command: str, console: Console) -> Report:
+    """Stylize, measure, report.
+
+    Args:
+        config: the suite.
+        plan: its inputs, from `plan_suite`.
+        out: folder of the report; files of the report's names are replaced in it.
+        command: what the user typed, for the report.
+        console: told of progress.
+
+    Raises:
+        GateError: a threshold is not met; the report is written all the same.
+        StdcliError: models or weights as in the other commands.
+    """
+    evaluation = Evaluation.open(config, plan.contents, out=out, command=command, console=console)
+    for style in plan.styles:
+        evaluation.add_style(style)
+    data = evaluation.report.data
+    data["metrics"] += speed_columns()
+    with console.progress("results", len(plan.methods) * len(plan.cells)) as progress:
+        for method in plan.methods:
+            run = GridRun.load(method, console)
+            for content, style, frames in run.stylize(plan.cells):
+                result = replace(content, frames=frames)
+                evaluation.add_result(method.id, result, source=content, styles=[style], style_id=style.id)
+                progress.advance()
+            about = {"settings": run.facts(), "hashes": run.hashes()}
+            evaluation.add_method(method.id, title=method.title, family=method.family, **about)
+            data["table"] += speed_rows(method.id, run.speed())
+    return evaluation.finish()
