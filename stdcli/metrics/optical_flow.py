@@ -19,7 +19,9 @@ from stdcli.metrics.extra import load_extra
 from stdcli.metrics.metric import Flows, NotMeasurable
 from stdcli.runtime.durable import write_durably
 
-DIS, LEAST_PX = "opencv-dis-medium", 12
+DIS = "opencv-dis-medium"
+LEAST_PX = 16
+"""Two patches of 8 px; wide pictures of fewer rows crash OpenCV 5.0 (segmentation fault)."""
 MAGIC, HEADER_BYTES, LONGEST_PX = b"PIEH", 12, 99_999
 DIRECTIONS = ("forward", "backward")
 
@@ -31,7 +33,7 @@ def dis_flows(frames: np.ndarray) -> Flows:
         frames: uint8 [F, H, W, 3].
 
     Raises:
-        NotMeasurable: a side is below 12 pixels.
+        NotMeasurable: a side is below 16 pixels.
         ResourceError: OpenCV is not installed.
     Source: Kroeger 2016, "Fast optical flow using dense inverse search".
     """

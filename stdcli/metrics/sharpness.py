@@ -61,8 +61,8 @@ METRIC = Metric(
     cite="variance of the Laplacian: Pech-Pacheco et al. 2000",
     protocol=(
         "|log2(v(result) / v(style))|, v = variance of the 4-neighbour Laplacian of luma (BT.601) + 5/3 for "
-        "rounding; softer and sharper than the style count alike; styles shrunk by Lanczos to the shorter side "
-        "of the result, never enlarged; mean over styles and frames"
+        "rounding; softer and sharper than the style count alike; styles shrunk by Lanczos to the shorter "
+        "side of the result, never enlarged; mean over styles and frames"
     ),
     measure=measure,
     unit="octaves",

@@ -1,7 +1,7 @@
 """How steady a clip is: each frame against the next one, fetched along the motion of the source.
 
 Published numbers differ in flow, mask, norm and range, so all of these are one value, `WarpProtocol`, whose
-line stands beside every number. A blurred clip has little warping error: read it beside content and sharpness.
+line stands beside every number. A blurred clip has little warping error: read it beside content, sharpness.
 
 Legend: F frames, H W pixels; flows are in pixels, x then y.
 """
@@ -80,7 +80,7 @@ def warping_error(frames: np.ndarray, flows: Flows, protocol: WarpProtocol) -> f
     Raises:
         NotMeasurable: a clip of one frame, or hardly a pixel that can be followed.
         ValueError: flows of another shape or method.
-    Source: Lai 2018, "Learning blind video temporal consistency", section 4.3 (mse).
+    Source: Lai 2018, "Learning blind video temporal consistency", section 4 (mse).
     """
     pairs = _pairs(frames, flows, protocol)
     kept = [float(gap[seen].mean()) for gap, seen in pairs if seen.mean() >= LEAST_SHARE]
@@ -165,9 +165,10 @@ def followed(forward: np.ndarray, backward: np.ndarray, occlusion: str) -> np.nd
     seen = ((places >= 0) & (places <= (width - 1, height - 1))).all(-1)
     if occlusion == "none":
         return seen
-    with np.errstate(invalid="ignore", over="ignore"):  # of unknown flows, which fail every comparison
+    with np.errstate(invalid="ignore", over="ignore"):  # of unknown flows
         back = fetch(backward, forward)
-        seen &= _squared(forward + back) <= 0.01 * (_squared(forward) + _squared(back)) + 0.5
+        gap = _squared(forward + back)
+        seen &= np.isfinite(gap) & (gap <= 0.01 * (_squared(forward) + _squared(back)) + 0.5)
         if occlusion == "forward-backward+boundaries":
             steepness = sum(_squared(slope) for slope in np.gradient(forward, axis=(0, 1)))
             seen &= steepness <= 0.01 * _squared(forward) + 0.002
