@@ -1,7 +1,7 @@
 """The seam: what a metric is, what it is shown, and where it gets networks from.
 
-A metric is one file with one `METRIC`, listed in `registry.py`. It sees arrays and networks that are handed to
-it; it knows nothing of files, models, methods or reports.
+A metric is one file with one `METRIC`, listed in `registry.py`. It sees arrays and networks that are handed
+to it; it knows nothing of files, models, methods or reports.
 
 Legend: F frames, H W pixels of the result, h w of a style, B pictures, C channels.
 """
@@ -64,7 +64,8 @@ class Backbone:
     Attributes:
         network: frozen, in evaluation mode, float32; what it takes and gives is said where it is loaded
             (`models/backbones.py`).
-        sha256: of its weights file; part of the protocol, so that numbers of other weights never share a column.
+        sha256: of its weights file; part of the protocol, so that numbers of other weights never share a
+            column.
         device: where it is.
     """
 
@@ -86,6 +87,21 @@ class MissingWeights(StdcliError):
     def __init__(self, what: str, *, fetch: str) -> None:
         super().__init__(what, hint=fetch)
         self.fetch = fetch
+
+
+class NotMeasurable(StdcliError):
+    """This subject has nothing that the metric could measure: a clip of one frame, say, or no part at rest.
+
+    Reports show such a value as absent, never as a number.
+
+    Args:
+        what: what is missing.
+    """
+
+    exit_code = 5
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
 
 
 class Backbones(Protocol):

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from PIL import Image
-from skimage.color import rgb2lab
 from torch import Tensor
 
 from stdcli.bank.reader import Bank
@@ -28,17 +27,19 @@ from stdcli.distill.reals import find_styles
 from stdcli.distill.setup import build as build_training
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
+from stdcli.metrics import palette, texture
+from stdcli.metrics.metric import Subject
 from stdcli.models.bundle import Bundle
 from stdcli.models.denoiser import split_conditions
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.runtime.devices import choose
-from stdcli.runtime.seeding import fold
 from stdcli.training.loop import Loop, make_accelerator
+from tests.tiny_subjects import NoBackbones
 
 BANK, HELD, PHOTOS, STYLES = (
     os.environ.get(f"STDCLI_BENCH_{name}") for name in ("BANK", "HELD", "PHOTOS", "STYLES")
 )
-PATHS, PATCH, DIRECTIONS = 24, 7, 64
+PATHS = 24
 
 
 def say(line: str) -> None:
@@ -146,36 +147,14 @@ class Held:
 
     @torch.no_grad()
     def style_distances(self, ends: Tensor) -> str:
-        """Sliced Wasserstein distances to the styles: Lab colours, and luminance patches at two scales."""
+        """Mean distances to the styles, as `stdcli.metrics` measures them."""
         files = find_styles(Path(STYLES))
-        pictures = to_uint8(self.teacher.codec.decode(ends))
-        colours, textures = [], []
-        for path, picture in enumerate(pictures):
+        found = {metric: [] for metric in (palette.METRIC, texture.METRIC)}
+        for path, picture in enumerate(to_uint8(self.teacher.codec.decode(ends))):
             style = read_image(files[self.bank.source(path)["style_sha256"]]).rgb
-            small = Image.fromarray(style)
-            small.thumbnail((2 * len(picture), 2 * len(picture)))
-            one, other = (rgb2lab(rgb / 255.0) for rgb in (picture, np.asarray(small)))
-            colours.append(wasserstein(one.reshape(-1, 3), other.reshape(-1, 3)))
-            textures.append(sum(wasserstein(patches(one, k), patches(other, k)) for k in (1, 2)) / 2)
-        return f"palette {np.mean(colours):.3f}, texture {np.mean(textures):.3f}"
-
-
-def patches(lab: np.ndarray, stride: int) -> np.ndarray:
-    """[N, 49] of luminance without their means, every `stride`-th pixel."""
-    light = lab[::stride, ::stride, 0]
-    windows = np.lib.stride_tricks.sliding_window_view(light, (PATCH, PATCH))[::2, ::2]
-    flat = windows.reshape(-1, PATCH * PATCH)
-    return flat - flat.mean(1, keepdims=True)
-
-
-def wasserstein(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean over random directions of the 1-D distance between projections."""
-    generator = fold(0, "directions", one.shape[1])
-    directions = torch.randn(one.shape[1], DIRECTIONS, generator=generator)
-    directions = (directions / directions.norm(dim=0)).double().numpy()
-    grid = np.linspace(0, 1, 256)
-    quantiles = [np.quantile(values @ directions, grid, axis=0) for values in (one, other)]
-    return float(np.abs(quantiles[0] - quantiles[1]).mean())
+            for metric, values in found.items():
+                values.append(metric.measure(Subject(picture[None], styles=(style,)), NoBackbones()))
+        return ", ".join(f"{metric.name} {np.mean(values):.3f}" for metric, values in found.items())
 
 
 def rms(x: Tensor) -> float:

@@ -2,10 +2,8 @@
 
     STDCLI_BENCH_VIDEOS=FOLDER STDCLI_BENCH_STYLE=PICTURE pytest tests/benchmarks/test_steadiness.py -s
 
-Warping error: root mean square, in [0, 1], of a frame minus the frame before warped along the optical flow
-of the source, where that can be followed. Source: Lai 2018, "Learning blind video temporal consistency",
-section 4. A blurred clip has less of it, so the table also gives detail: the mean gradient of the last frames
-over that of mode "off".
+Warping error: that of `stdcli.metrics.warping` under its default protocol. A blurred clip has less of it, so
+the table also gives detail: the mean gradient of the last frames over that of mode "off".
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import os
 import sys
 import time
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +27,12 @@ from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
 from stdcli.errors import MediaError
 from stdcli.media.arrays import resize
-from stdcli.media.flow import can_follow, warp
 from stdcli.media.image import read_image
 from stdcli.media.probe import probe
 from stdcli.media.tensors import to_tensor, to_uint8
 from stdcli.media.video import iter_frames
+from stdcli.metrics.optical_flow import dis_flows
+from stdcli.metrics.warping import WarpProtocol, warping_error
 from stdcli.models.load import load_model
 
 DEFAULT = StylizeConfig().temporal  # the mode that is held to the limit
@@ -55,20 +54,6 @@ def read_clip(path: Path) -> list[np.ndarray]:
     scale = SIDE_PX / max(frames[0].shape[:2])
     height, width = (round(side * scale / 8) * 8 for side in frames[0].shape[:2])
     return [resize(frame, height, width) for frame in frames]
-
-
-def warping_error(frames: np.ndarray, flow: torch.Tensor, followed: torch.Tensor) -> float:
-    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    squares = (warp(pixels[:-1], flow) - pixels[1:]).square().mean(1, keepdim=True)
-    return float(squares[followed].mean().sqrt()) / 255
-
-
-def dis_flow(frame: np.ndarray, other: np.ndarray) -> torch.Tensor:
-    """[1, 2, H, W] by OpenCV, which the program itself does not use."""
-    cv2 = pytest.importorskip("cv2")
-    grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (frame, other)]
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
-    return torch.from_numpy(flow).permute(2, 0, 1)[None]
 
 
 def detail(frames: np.ndarray) -> float:
@@ -118,11 +103,10 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
 @pytest.mark.parametrize("path", CLIPS, ids=lambda path: path.stem)
 def test_warping_error(bundle, path):
     source = read_clip(path)
-    flow = torch.cat([dis_flow(after, before) for before, after in pairwise(source)])
-    back = torch.cat([dis_flow(before, after) for before, after in pairwise(source)])
-    followed = can_follow(flow, back)
+    pytest.importorskip("cv2")
+    flows = dis_flows(np.stack(source))
     results, seconds = restyled(bundle, source)
-    errors = {name: warping_error(frames, flow, followed) for name, frames in results.items()}
+    errors = {name: warping_error(frames, flows, WarpProtocol()) for name, frames in results.items()}
     sys.stdout.write(f"\n{path.stem}: {', '.join(f'{name} {error:.4f}' for name, error in errors.items())}\n")
     for mode, seconds_per_frame in seconds.items():
         ratio, kept = errors[mode] / errors["fresh"], detail(results[mode]) / detail(results["off"])
