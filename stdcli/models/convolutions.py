@@ -160,7 +160,7 @@ def load_convolutions(weights: Path) -> ConvolutionStack:
 def _load(weights: Path, tensors: Mapping[str, Tensor], plan: Plan) -> ConvolutionStack:
     with torch.device("meta"):
         stack = ConvolutionStack(plan)
-    own = {name: v.float().clone() for name, v in tensors.items() if not name.startswith("classifier.")}
+    own = {name: v.float() for name, v in tensors.items() if not name.startswith("classifier.")}
     expected = {name: tuple(value.shape) for name, value in stack.state_dict().items()}
     check_tensors(own, expected, what=plan.title, where=weights)
     stack.load_state_dict(own, assign=True)

@@ -75,14 +75,11 @@ def load_csd(weights: Path) -> CsdEncoder:
     heads = [tensors[name].shape[-1] for name in (STYLE, CONTENT) if name in tensors]
     width = heads[0] if heads else config.projection_dim
     check_tensors(tensors, published_shapes(config, width), what="CSD", where=weights)
-    tensors = {name: value.float().clone() for name, value in tensors.items()}  # leave the mapped file
+    tensors = {name: value.float() for name, value in tensors.items()}
     style, content = tensors.pop(STYLE), tensors.pop(CONTENT)
-    try:
-        tower = CLIPVisionModel.from_pretrained(
-            None, config=config, state_dict=_translate(tensors), dtype=torch.float32
-        )
-    except FAULTS as e:  # widths that no tower has
-        raise ModelError("not a CSD checkpoint", where=weights, got=first_line(e)) from e
+    tower = CLIPVisionModel.from_pretrained(
+        None, config=config, state_dict=_translate(tensors), dtype=torch.float32
+    )
     return CsdEncoder(tower, style, content)
 
 
@@ -127,16 +124,19 @@ def _config(tensors: Mapping[str, Tensor], where: Path) -> CLIPVisionConfig:
     conv, positions, mlp = found
     blocks = {int(match[1]) for match in map(BLOCK.fullmatch, tensors) if match}
     patch = conv.shape[-1]
-    return CLIPVisionConfig(
-        hidden_size=conv.shape[0],
-        intermediate_size=mlp.shape[0],
-        num_hidden_layers=max(blocks) + 1,
-        num_attention_heads=max(conv.shape[0] // HEAD_WIDTH, 1),
-        image_size=round((len(positions) - 1) ** 0.5) * patch,
-        patch_size=patch,
-        hidden_act="quick_gelu",
-        layer_norm_eps=1e-5,
-    )
+    try:
+        return CLIPVisionConfig(
+            hidden_size=conv.shape[0],
+            intermediate_size=mlp.shape[0],
+            num_hidden_layers=max(blocks) + 1,
+            num_attention_heads=conv.shape[0] // HEAD_WIDTH,
+            image_size=round((len(positions) - 1) ** 0.5) * patch,
+            patch_size=patch,
+            hidden_act="quick_gelu",
+            layer_norm_eps=1e-5,
+        )
+    except FAULTS as e:  # widths that no tower has
+        raise ModelError("not a CSD checkpoint", where=where, got=first_line(e)) from e
 
 
 def _translate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -47,4 +47,4 @@ def load_lpips_alex(weights: Path) -> LinearHeads:
     """
     tensors = read_published(weights)
     check_tensors(tensors, SHAPES, what="LPIPS (alex)", where=weights)
-    return LinearHeads([tensors[name].float().flatten().clone() for name in SHAPES])
+    return LinearHeads([tensors[name].float().flatten() for name in SHAPES])

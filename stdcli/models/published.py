@@ -49,7 +49,8 @@ def read_published(path: Path) -> dict[str, Tensor]:
             found = found[key]
     if not (isinstance(found, Mapping) and found and all(isinstance(v, Tensor) for v in found.values())):
         raise ModelError("no weights in this file", where=path, expected="a state dict of tensors")
-    return {str(name).removeprefix("module."): value for name, value in found.items()}
+    # copies: a mapped file that is changed later would take the process down
+    return {str(name).removeprefix("module."): value.clone() for name, value in found.items()}
 
 
 def check_tensors(
