@@ -121,6 +121,21 @@ class ModelError(StdcliError):
     exit_code = 4
 
 
+class MissingWeights(StdcliError):
+    """A metric's weights are not on this machine.
+
+    Args:
+        what: which weights.
+        fetch: the line that fetches them, or says where to get them from.
+    """
+
+    exit_code = 4
+
+    def __init__(self, what: str, *, fetch: str) -> None:
+        super().__init__(what, hint=fetch)
+        self.fetch = fetch
+
+
 class MediaError(StdcliError):
     """A picture, video or mask cannot be read or written."""
 

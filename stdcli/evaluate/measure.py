@@ -11,10 +11,10 @@ import numpy as np
 
 from stdcli.config.evaluate import EvalConfig
 from stdcli.config.quantities import split_threshold, split_weights
-from stdcli.errors import ConfigError, ModelError
+from stdcli.errors import ConfigError, MissingWeights, ModelError
 from stdcli.evaluate.inputs import Content
 from stdcli.evaluate.report import SPEED
-from stdcli.metrics.metric import Backbones, Flows, Metric, MissingWeights, NotMeasurable, Subject
+from stdcli.metrics.metric import Backbones, Flows, Metric, NotMeasurable, Subject
 from stdcli.metrics.optical_flow import dis_flows, folder_flows
 from stdcli.metrics.registry import METRICS, find_metric
 from stdcli.metrics.warping import WarpProtocol, error_maps, warping_error, warping_metric

@@ -57,36 +57,20 @@ class Subject:
     flows: Flows | None = None
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A network that a metric uses.
+class Backbone(Protocol):
+    """A network that a metric uses."""
 
-    Attributes:
-        network: frozen, in evaluation mode, float32; what it takes and gives is said where it is loaded
-            (`models/backbones.py`).
-        sha256: of its weights file; part of the protocol, so that numbers of other weights never share a
-            column.
-        device: where it is.
-    """
+    @property
+    def network(self) -> Any:
+        """Frozen, in evaluation mode, float32; what it takes and gives is said in `models/backbones.py`."""
 
-    network: Any
-    sha256: str
-    device: torch.device
+    @property
+    def sha256(self) -> str:
+        """Of its weights file; part of the protocol: numbers of other weights never share a column."""
 
-
-class MissingWeights(StdcliError):
-    """A metric's weights are not on this machine.
-
-    Args:
-        what: which weights.
-        fetch: the line that fetches them, or says where to get them from.
-    """
-
-    exit_code = 4
-
-    def __init__(self, what: str, *, fetch: str) -> None:
-        super().__init__(what, hint=fetch)
-        self.fetch = fetch
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
 
 
 class NotMeasurable(StdcliError):

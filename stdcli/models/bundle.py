@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +28,7 @@ from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import Condition, Denoiser
 from stdcli.models.style import StyleAdapter, StyleEmbeds
+from stdcli.models.weights import hash_file
 
 
 class TextConditioner(Protocol):
@@ -215,15 +215,7 @@ def _hash_files(paths: Sequence[Path]) -> str:
     digests = []
     for path in paths:
         try:
-            stat = path.stat()
-            digests.append(_hash_file(path, stat.st_size, stat.st_mtime_ns))
+            digests.append(hash_file(path))
         except OSError as e:
             raise ModelError("a weights file is gone since the model was loaded", where=path) from e
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-@cache
-def _hash_file(path: Path, size_bytes: int, changed_ns: int) -> str:
-    """SHA-256 of a file; size and time of change are there so that a changed file is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,6 +7,7 @@ optional `@revision`. Local names never reach the network. Knows paths and names
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,16 +138,25 @@ def locate_student(name: str, *, offline: bool) -> Source:
     return Source(name, folder, revision=folder.name)
 
 
-def locate_network(name: str, *, what: str, offline: bool) -> Source:
+def locate_network(
+    name: str,
+    *,
+    what: str,
+    offline: bool,
+    weights: Sequence[str] = NETWORK_FILES[1:],
+    also: Sequence[str] = (),
+) -> Source:
     """Resolve the name of one network (not a whole model) to a local folder with its config and weights.
 
     Args:
         name: folder, or `OWNER/NAME[@REVISION]`.
         what: the kind of network, for messages.
         offline: use the local Hub cache only.
+        weights: names of weights files of which one is enough.
+        also: further files that belong to it, each needed.
 
     Raises:
-        ModelError: nothing there, or not both of config.json and model.safetensors.
+        ModelError: nothing there, or not all of config.json, weights and further files.
         HubError: as for `locate_model`.
     """
     path, revision = _local(name), None
@@ -154,12 +164,41 @@ def locate_network(name: str, *, what: str, offline: bool) -> Source:
         hub = _hub_id(name)
         if hub is None or hub["file"]:
             raise _not_found(name, what=what, expected="a folder or a Hub id")
-        path = fetch.files(hub["repo"], hub["revision"], list(NETWORK_FILES), offline=offline)
+        files = [NETWORK_FILES[0], *weights, *also]
+        path = fetch.files(hub["repo"], hub["revision"], files, offline=offline)
         revision = path.name
-    for file in NETWORK_FILES:
+    for file in (NETWORK_FILES[0], *also):
         if not (path / file).is_file():
             raise ModelError(f"this {what} is not complete", where=path, got=f"no {file}")
+    if not any((path / file).is_file() for file in weights):
+        raise ModelError(f"this {what} is not complete", where=path, got=f"no {' or '.join(weights)}")
     return Source(name, path, revision)
+
+
+def locate_file(name: str, *, what: str, offline: bool) -> Source:
+    """Resolve the name of one file of weights to a local path; what is in it is checked by who reads it.
+
+    Args:
+        name: file, or `OWNER/NAME/FILE[@REVISION]`.
+        what: the kind of weights, for messages.
+        offline: use the local Hub cache only.
+
+    Raises:
+        ModelError: nothing there.
+        HubError: as for `locate_model`.
+    """
+    path = _local(name)
+    if path.is_file():
+        return Source(name, path)
+    hub = _hub_id(name)
+    if path.is_dir() or hub is None or not hub["file"]:
+        raise _not_found(name, what=what, expected="a file, or OWNER/NAME/FILE of the Hub")
+    repo, file = hub["repo"], hub["file"].removeprefix("/")
+    folder = fetch.files(repo, hub["revision"], [file], offline=offline)
+    if not (folder / file).is_file():
+        page = f"https://huggingface.co/{repo}/tree/main"
+        raise HubError(f"no file {file} in {repo}", where=name, hint=page)
+    return Source(name, folder / file, folder.name)
 
 
 def _local(name: str) -> Path:

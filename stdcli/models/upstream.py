@@ -37,11 +37,15 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import (
     CLIPImageProcessorPil,  # the plain name wants torchvision, and warns where it is missing
+    CLIPModel,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPTokenizer,
     CLIPVisionConfig,
+    CLIPVisionModel,
     CLIPVisionModelWithProjection,
     Dinov2Model,
+    ViTModel,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -68,9 +72,12 @@ __all__ = [
     "AutoencoderKL",
     "BaseTunerLayer",
     "CLIPImageProcessorPil",
+    "CLIPModel",
     "CLIPTextModel",
     "CLIPTextModelWithProjection",
+    "CLIPTokenizer",
     "CLIPVisionConfig",
+    "CLIPVisionModel",
     "CLIPVisionModelWithProjection",
     "DDIMScheduler",
     "Dinov2Model",
@@ -80,6 +87,7 @@ __all__ = [
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionXLImg2ImgPipeline",
     "UNet2DConditionModel",
+    "ViTModel",
     "class_named",
     "first_line",
     "get_timestep_embedding",

@@ -1,12 +1,15 @@
-"""Look at weight files without loading them: shapes, completeness, damage.
+"""Look at weight files without loading them: shapes, completeness, damage, and their hash.
 
-Reads safetensors headers only, so checking a 10 GB model takes milliseconds. Knows no model classes.
+Shapes are read from safetensors headers alone, so checking a 10 GB model takes milliseconds. Knows no model
+classes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -41,6 +44,23 @@ def count_values(paths: Iterable[Path]) -> int:
         ModelError: as for `read_shapes`.
     """
     return sum(math.prod(shape) for path in paths for shape in read_shapes(path).values())
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file; a file that did not change is read once.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    stat = path.stat()
+    return _hash_file(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hash_file(path: Path, size_bytes: int, changed_ns: int) -> str:
+    """Size and time of change are there so that a changed file is read again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _opened(path: Path):

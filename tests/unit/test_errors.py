@@ -65,6 +65,7 @@ def test_exit_codes_are_a_promise_to_scripts() -> None:
         "BankCorruptError": 3,
         "BankMismatchError": 3,
         "ModelError": 4,
+        "MissingWeights": 4,
         "MediaError": 5,
         "HubError": 6,
         "ResourceError": 7,
