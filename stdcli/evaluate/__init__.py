@@ -1,0 +1,1 @@
+"""Measuring results, comparing methods, and the report."""
