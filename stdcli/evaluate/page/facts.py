@@ -1,0 +1,143 @@
+"""What a report is about: its head, gates, floors, settings and hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stdcli.evaluate.page.markup import Markup, join, tag
+from stdcli.evaluate.page.numbers import Numbers
+from stdcli.evaluate.page.table import dot
+
+Item = Mapping[str, Any]
+
+
+def head(report: Item) -> Markup:
+    """Title, when, where and with what command, and how much was looked at."""
+    when = tag("time", report["created"].replace("T", " "), datetime=report["created"])
+    where = join([when, duration(report["seconds"]), report["machine"]], between=" \u00b7 ")
+    counts = (
+        tag("div", tag("b", len(report[name])), tag("span", _counted(name, len(report[name]))))
+        for name in ("methods", "contents", "styles", "results", "metrics")
+    )
+    return tag(
+        "header",
+        tag("h1", report["title"]),
+        tag("p", where, class_="where"),
+        tag("code", report["command"], class_="line"),
+        tag("div", *counts, class_="counts"),
+    )
+
+
+def _counted(name: str, count: int) -> str:
+    word = {"contents": "sources"}.get(name, name)
+    return word.removesuffix("s") if count == 1 else word
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `8.2 s`, `4 min 12 s`, `2 h 5 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def gates(report: Item, numbers: Numbers) -> Markup | None:
+    """Each gate with its value, passed or failed; those that failed first."""
+    if not report["gates"]:
+        return None
+    titles = {method["id"]: method["title"] for method in numbers.methods}
+    metrics = {metric["id"]: metric for metric in numbers.metrics}
+    rows = []
+    for gate in sorted(report["gates"], key=lambda gate: gate["passed"]):
+        value, metric = gate["value"], metrics.get(gate["metric"])
+        text = "n/a" if value is None else numbers.text(metric, value) if metric else f"{value:g}"
+        word = "passed" if gate["passed"] else "failed"
+        rows.append(
+            tag(
+                "li",
+                tag("span", word, class_=f"mark {word}"),
+                tag("code", gate["rule"]),
+                tag("span", titles.get(gate["method"], gate["method"])),
+                tag("b", text, title=repr(value)),
+            )
+        )
+    failed = sum(not gate["passed"] for gate in report["gates"])
+    total = len(rows)
+    verdict = f"{failed} of {total} failed." if failed else f"All {total} passed." if total > 1 else "Passed."
+    return join([tag("p", verdict, class_="hint"), tag("ul", *rows, class_="gates")])
+
+
+def floors(report: Item, numbers: Numbers) -> Markup | None:
+    """What the sources themselves measure: no result can be expected below."""
+    if not report["floors"]:
+        return None
+    metrics = {metric["id"]: metric for metric in numbers.metrics}
+    rows = [
+        tag("tr", tag("th", row["content"], scope="row"), tag("td", _label(numbers, metrics, row)), _value(row))
+        for row in report["floors"]
+    ]
+    heads = tag("tr", *(tag("th", name, scope="col") for name in ("source", "metric", "value")))
+    return tag("table", tag("thead", heads), tag("tbody", *rows), class_="plain")
+
+
+def _label(numbers: Numbers, metrics: Mapping[str, Item], row: Item) -> str:
+    return numbers.label(metrics[row["metric"]]) if row["metric"] in metrics else row["metric"]
+
+
+def _value(row: Item) -> Markup:
+    return tag("td", "n/a" if row["value"] is None else f"{row['value']:.4g}", title=repr(row["value"]))
+
+
+def settings(report: Item, numbers: Numbers) -> Markup:
+    """Settings of every method beside each other, and all hashes and versions."""
+    names = dict.fromkeys(name for method in numbers.methods for name in method["settings"])
+    heads = (tag("th", dot(numbers.colour(m)), m["title"], scope="col") for m in numbers.methods)
+    rows = [_setting(name, [method["settings"].get(name) for method in numbers.methods]) for name in names]
+    table = tag("table", tag("thead", tag("tr", tag("td"), *heads)), tag("tbody", *rows), class_="plain")
+    versions = ((name, version) for name, version in report["versions"].items())
+    return join(
+        [
+            fold("Settings of the methods", tag("div", table, class_="scroll", tabindex=0)),
+            fold("Versions", _hashes(versions)),
+            fold("Hashes", _hashes(_all_hashes(report, numbers))),
+        ]
+    )
+
+
+def _setting(name: str, values: Sequence[Any]) -> Markup:
+    texts = ["" if value is None else _plain(value) for value in values]
+    differs = "differs" if len(set(texts)) > 1 else None
+    return tag("tr", tag("th", name, scope="row"), *(tag("td", text) for text in texts), class_=differs)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _all_hashes(report: Item, numbers: Numbers) -> Iterable[tuple[str, str]]:
+    for method in numbers.methods:
+        yield from ((f"{method['title']}, {name}", sha) for name, sha in method["hashes"].items())
+    for metric in numbers.metrics:
+        label = numbers.label(metric)
+        yield from ((f"metric {label}, {name}", sha) for name, sha in sorted(metric["weights"].items()))
+    for content in report["contents"]:
+        width, height = content["size"]
+        clip = f", {content['frames']} frames" if content["kind"] == "clip" else ""
+        rate = f", {content['fps']:g} per second" if content["fps"] else ""
+        yield f"source {content['id']}, {width} \u00d7 {height}{clip}{rate}", content["sha256"]
+    yield from ((f"style {style['id']}", style["sha256"]) for style in report["styles"])
+
+
+def _hashes(pairs: Iterable[tuple[str, str]]) -> Markup:
+    rows = (tag("div", tag("dt", name), tag("dd", tag("code", value))) for name, value in pairs)
+    return tag("dl", *rows, class_="hashes")
+
+
+def fold(title: str, body: Markup) -> Markup:
+    """A part that opens when its title is clicked."""
+    return tag("details", tag("summary", title), body)

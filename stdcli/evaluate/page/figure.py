@@ -1,0 +1,115 @@
+"""Matplotlib's SVG made part of a page: the page's type and colours, no ids twice, the same bytes every time.
+
+Matplotlib knows no CSS, so it draws in colours that stand for the page's; afterwards these become CSS
+variables, and one drawing serves light and dark pages.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stdcli.errors import ResourceError
+from stdcli.evaluate.page.markup import Markup
+from stdcli.evaluate.page.numbers import COLOURS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, MUTED, LINE = "#0e0f01", "#0e0f02", "#0e0f03"
+VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"} | {
+    f"#0e0fa{number}": f"var(--c{number})" for number in range(COLOURS)
+}
+STYLE = {
+    "svg.fonttype": "none",  # text stays text, in the page's type
+    "text.parse_math": False,  # a dollar in a title is a dollar
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "savefig.transparent": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+}
+
+
+def family_colour(number: int) -> str:
+    """The colour to draw a family in, see `Numbers.families`."""
+    return f"#0e0fa{number}"
+
+
+def draw_svg(draw: Callable[[Axes], None], *, name: str, size_in: tuple[float, float]) -> Markup:
+    """A drawing as an `<svg>` element without references to anything.
+
+    Args:
+        draw: draws on the axes it is given.
+        name: unlike that of every other drawing of the page: its ids derive from it.
+        size_in: width and height in inches, of 72 units each.
+
+    Returns:
+        The element.
+
+    Raises:
+        ResourceError: matplotlib is not installed.
+    """
+    matplotlib = _matplotlib()
+    text = StringIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's type may have it
+        figure = matplotlib.figure.Figure(figsize=size_in, layout="constrained")
+        draw(figure.subplots())
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(text, format="svg", metadata=nothing)
+    return _adopted(text.getvalue())
+
+
+def heat(error: np.ndarray, *, top: float) -> np.ndarray:
+    """Colours of an error map: black through red to yellow, grey where a value is not finite.
+
+    Args:
+        error: float [H, W], at least 0.
+        top: the error that gets the brightest colour, positive.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    colours = _matplotlib().colormaps["inferno"](np.clip(error / top, 0, 1), bytes=True)[..., :3]
+    return np.where(np.isfinite(error)[..., None], colours, np.uint8(128))
+
+
+def _matplotlib():  # the module; its type is that of a module
+    try:
+        import matplotlib
+        import matplotlib.figure
+    except ImportError as error:
+        raise ResourceError(
+            "the report's plots are drawn with matplotlib, which is not installed",
+            hint="pip install 'stdcli[eval]'",
+        ) from error
+    return matplotlib
+
+
+def _adopted(svg: str) -> Markup:
+    svg = svg[svg.index("<svg") :].rstrip()
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"#0e0f\w\w", lambda match: VARIABLES[match[0]], svg)
+    return Markup(re.sub(r">\s*\n\s*<", "><", svg))
