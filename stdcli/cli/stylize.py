@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +26,12 @@ from stdcli.cli.options import (
     make_console,
 )
 from stdcli.config.load import resolve
+from stdcli.console import Console
+from stdcli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stdcli.apply.targets import Plan
+    from stdcli.config.schema import StylizeConfig
 
 Inputs = Annotated[
     list[str],
@@ -116,6 +125,10 @@ PixFmt = Annotated[
     str | None, typer.Option("--pix-fmt", metavar="NAME", help="Pixel format of clips, by ffmpeg's name.")
 ]
 NoAudio = Annotated[bool, typer.Option("--no-audio", help="Leave the sound of clips out.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Measure the results, as stdcli eval measure, and report."),
+]
 NoMetadata = Annotated[bool, typer.Option("--no-metadata", help="Store no recipe in or beside the result.")]
 
 
@@ -147,6 +160,7 @@ def stylize(
     crf: Crf = None,
     pix_fmt: PixFmt = None,
     no_audio: NoAudio = False,
+    report: Report = None,
     seed: Seed = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -207,6 +221,8 @@ def stylize(
         "offline": offline,
     }
     resolved = resolve("stylize", preset=preset, config_file=config, sets=sets or (), flags=flags)
+    if report is not None:
+        _check_report(resolved.config, report, overwrite=overwrite)
     from stdcli.apply.targets import plan
 
     keep = {"overwrite": overwrite, "metadata": not no_metadata}
@@ -216,3 +232,45 @@ def stylize(
     )
 
     run(resolved.config, work, dry_run=dry_run, strict=strict, console=console, **keep)
+    if report is not None and not dry_run:
+        _report(resolved.config, work, report, console)
+
+
+def _check_report(config: StylizeConfig, out: Path, *, overwrite: bool) -> None:
+    """Refuse a report that could not be made, before any work.
+
+    Raises:
+        ConfigError: parts of clips, or clips at another rate, have no frames to be compared with.
+        MediaError: the folder holds other things.
+    """
+    asked = [f"--{name}" for name in ("start", "duration", "fps") if getattr(config, name) is not None]
+    if asked:
+        problem = (
+            f"compares a clip with its source frame by frame, from the start; leave {', '.join(asked)} out"
+        )
+        raise ConfigError("no report of this", [("--report", problem)])
+    from stdcli.evaluate.report import check_folder
+
+    check_folder(out, overwrite=overwrite)
+
+
+def _report(config: StylizeConfig, work: Plan, out: Path, console: Console) -> None:
+    """Measure what was made, against what it was made from."""
+    from stdcli.evaluate.files import measure_files
+
+    if not work.targets:
+        console.warning("nothing new was made, so there is no report; --overwrite makes it again")
+        return
+    suite = {
+        "title": "stdcli stylize",
+        "contents": [str(target.source.path) for target in work.targets],
+        "styles": list(config.style),
+        "prompt": config.prompt,
+        "device": config.device,
+        "offline": config.offline,
+    }
+    evaluation = resolve("eval", flags=suite).config
+    names = [str(target.path) for target in work.targets]
+    command = shlex.join(["stdcli", *sys.argv[1:]])
+    measure_files(names, evaluation, out=out, command=command, console=console)
+    console.note(f"report: {out / 'report.html'}")

@@ -81,6 +81,10 @@ class WarpingSection(Section):
     """How warping errors are counted; a part of their protocol."""
 
     norm: Literal["rmse", "mse", "l1"] = "rmse"
+    occlusion: Literal["none", "forward-backward", "forward-backward+boundaries"] = "forward-backward"
+    """Which pixels are left out, beside those that leave the frame."""
+    white: Literal[1, 255] = 1
+    """Value of a white pixel: 1, or 255 as in some papers."""
     flow: Text | None = None
     """Folder of .flo files of the source clip, `forward/00000.flo` and `backward/00000.flo`; of several clips
     one such folder per clip in it, named as it is. By default OpenCV's DIS flow."""

@@ -60,7 +60,7 @@ def compare_reports(
     }
     names = {entry["sha256"]: entry["id"] for entry in (*data["contents"], *data["styles"])}
     for source, folder in reports:
-        dropped = len({cell for cell, _ in _cells(source)} - shared)
+        dropped = sum(cell not in shared for cell, _ in _cells(source))
         if dropped:
             console.warning(f"{folder}: {dropped} results have no counterpart in the others and are left out")
         _add(report, source, folder, shared=shared, names=names)

@@ -62,7 +62,8 @@ def render(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
         head=facts.head(report),
         nav=join(links),
         sections=join(
-            tag("section", tag("h2", title), body, id=name, aria_label=title) for name, title, body in sections
+            tag("section", tag("h2", title), body, id=name, aria_label=title)
+            for name, title, body in sections
         ),
         version=tag("span", f"stdcli {report['versions'].get('stdcli', '')}"),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class Measures:
             ModelError: given weights that do not fit; with `require`, weights that are not here.
         """
         flow = None if config.warping.flow is None else Path(config.warping.flow)
-        protocol = WarpProtocol(norm=config.warping.norm)
+        section = config.warping
+        protocol = WarpProtocol(norm=section.norm, occlusion=section.occlusion, white=section.white)
         names = metric_names(config)
         metrics = [warping_metric(protocol) if name == WARPING else find_metric(name) for name in names]
         choice = choose(config.device, "float32")
@@ -92,7 +93,10 @@ class Measures:
         if not (content.is_clip and self.wants_flow and len(content.frames) > 1):
             return None
         if self.flow is None:
-            return dis_flows(content.frames)
+            try:
+                return dis_flows(content.frames)
+            except NotMeasurable:
+                return None
         folder = self.flow if among == 1 else self.flow / content.id
         return folder_flows(folder, len(content.frames), content.frames.shape[1:3])
 
@@ -103,25 +107,31 @@ class Measures:
     def _measure(self, metric: Metric, subject: Subject) -> float | None:
         if metric.name in self.missing or not applies(metric, subject):
             return None
+        if metric.name == WARPING:
+            metric = warping_metric(self._protocol(subject.flows))
         try:
             return float(metric.measure(subject, self.backbones))
         except NotMeasurable:
             return None
 
+    def _protocol(self, flows: Flows) -> WarpProtocol:
+        return replace(self.protocol, flow=flows.method)
+
     def floor(self, subject: Subject) -> float | None:
         """Warping error of the source itself; None where there is none."""
-        if subject.flows is None or subject.content is None or not self._measures_warping:
-            return None
-        try:
-            return warping_error(subject.content, subject.flows, self.protocol)
-        except NotMeasurable:
-            return None
+        return self._of_motion(warping_error, subject, subject.content)
 
     def heat(self, subject: Subject) -> np.ndarray | None:
         """Warping error of every pixel, float32 [F - 1, H, W] in [0, 1]; None where there is none."""
-        if subject.flows is None or not self._measures_warping:
+        return self._of_motion(error_maps, subject, subject.frames)
+
+    def _of_motion(self, measure: Callable[..., Any], subject: Subject, frames: np.ndarray | None) -> Any:
+        if subject.flows is None or frames is None or not self._measures_warping:
             return None
-        return error_maps(subject.frames, subject.flows, self.protocol)
+        try:
+            return measure(frames, subject.flows, self._protocol(subject.flows))
+        except NotMeasurable:
+            return None
 
     @property
     def _measures_warping(self) -> bool:
@@ -134,12 +144,13 @@ class Measures:
             flows: those that were measured with; how they were found is part of the protocol.
         """
         methods = sorted({found.method for found in flows})
-        return [_column(self._with_flow(metric, methods), self) for metric in self.metrics]
+        return [_column(self._as_measured(metric, methods), self) for metric in self.metrics]
 
-    def _with_flow(self, metric: Metric, methods: Sequence[str]) -> Metric:
-        if "clip" not in metric.needs or not methods:
+    def _as_measured(self, metric: Metric, methods: Sequence[str]) -> Metric:
+        """A metric with the protocol that its numbers have: flows from files are named by their hash."""
+        if metric.name != WARPING or not methods:
             return metric
-        return replace(metric, protocol=f"{metric.protocol}; flow: {', '.join(methods)}")
+        return warping_metric(replace(self.protocol, flow=", ".join(methods)))
 
 
 def applies(metric: Metric, subject: Subject) -> bool:

@@ -231,7 +231,7 @@ def keep_pictures(
         key: `content/ID`, `style/ID` or `result/METHOD/CONTENT/STYLE`.
         frames: uint8 [F, H, W, 3].
         is_clip: whether it becomes numbered files.
-        heat: float32 [F - 1, H, W], warping error between neighbouring frames.
+        heat: float32 [F - 1, H, W], warping error of each frame but the last.
 
     Returns:
         Its file, or pattern of numbered files, relative to `out`.
@@ -245,16 +245,14 @@ def keep_pictures(
         _write(out / name / f"{index:05d}.png", frame)
     for index in _shown(len(frames)):
         report.images[f"{key}/{index:04d}"] = frames[index]
-        if heat is not None and index > 0:
-            report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = heat[index - 1]
+        if heat is not None:
+            report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = heat[index]
     return f"{name}/%05d.png"
 
 
 def _shown(count: int) -> list[int]:
-    """Frames of a clip that the page shows: spread, not the first, which has nothing before it."""
-    return sorted(
-        {max(1, (2 * k + 1) * count // (2 * SHOWN_FRAMES)) for k in range(SHOWN_FRAMES)} & set(range(count))
-    )
+    """Frames of a clip that the page shows: spread; never the last, which has none to be compared with."""
+    return sorted({(2 * k + 1) * (count - 1) // (2 * SHOWN_FRAMES) for k in range(SHOWN_FRAMES)})
 
 
 def _write(path: Path, rgb: np.ndarray) -> None:

@@ -293,3 +293,28 @@ def test_a_dry_run_says_what_would_be_done(inputs: Path, tmp_path: Path, capsys)
     assert run(inputs, tmp_path / "a", "--dry-run", "--method", "lcm=runs/lcm") == 0
     assert "4 methods · 2 contents · 2 styles · 16 results" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+
+
+def test_stylize_reports_what_it_made(inputs: Path, tmp_path: Path, capsys) -> None:
+    photos, style = (
+        [str(inputs / "photos" / f"{name}.png") for name in ("two", "one")],
+        str(inputs / "art" / "a.png"),
+    )
+    out, report = tmp_path / "out", tmp_path / "report"
+    command = ["stylize", *photos, "--style", style, "--steps", "1", "-o", f"{out}/", "--report", str(report)]
+    assert main(command) == 0
+    data = load(report)
+    assert [result["content"] for result in data["results"]] == ["two.std", "one.std"]
+    for result, photo in zip(data["results"], photos, strict=True):
+        subject = Subject(
+            frames=read_image(out / f"{result['content']}.png").rgb[None],
+            content=read_image(Path(photo)).rgb[None],
+            styles=(read_image(Path(style)).rgb,),
+        )
+        assert result["values"]["edges"] == pytest.approx(find_metric("edges").measure(subject, None))
+        assert result["values"]["palette"] == pytest.approx(find_metric("palette").measure(subject, None))
+    assert (report / "report.html").stat().st_size > 1000
+    assert main([*command, "--start", "1"]) == 2
+    assert "leave --start out" in capsys.readouterr().err
+    assert main([*command[:-1], str(inputs / "art")]) == 5
+    assert "not of an earlier report" in capsys.readouterr().err

@@ -74,7 +74,12 @@ def floors(report: Item, numbers: Numbers) -> Markup | None:
         return None
     metrics = {metric["id"]: metric for metric in numbers.metrics}
     rows = [
-        tag("tr", tag("th", row["content"], scope="row"), tag("td", _label(numbers, metrics, row)), _value(row))
+        tag(
+            "tr",
+            tag("th", row["content"], scope="row"),
+            tag("td", _label(numbers, metrics, row)),
+            _value(row),
+        )
         for row in report["floors"]
     ]
     heads = tag("tr", *(tag("th", name, scope="col") for name in ("source", "metric", "value")))

@@ -12,7 +12,9 @@ from stdcli.evaluate.page.numbers import Numbers
 from stdcli.evaluate.page.pictures import Gallery, Pair
 from stdcli.evaluate.page.table import dot
 
-HEAT_NOTE = "Under each frame its warping error along the motion of the source, black 0 to yellow {top} and more."
+HEAT_NOTE = (
+    "Under each frame its warping error along the motion of the source, black 0 to yellow {top} and more."
+)
 
 
 class Grid:

@@ -96,7 +96,9 @@ class Gallery:
         top: the error that heat maps show brightest, the same in all of them.
     """
 
-    def __init__(self, images: Mapping[str, np.ndarray], pairs: Iterable[Pair], methods: Sequence[str]) -> None:
+    def __init__(
+        self, images: Mapping[str, np.ndarray], pairs: Iterable[Pair], methods: Sequence[str]
+    ) -> None:
         pairs = list(pairs)
         owners = ["content", *(f"result/{name}" for name in methods)]
         shown = [key for pair in pairs for owner in owners for key in pair.keys(owner)]

@@ -74,9 +74,7 @@ def _bars(numbers: Numbers, report: Item) -> Iterator[Markup]:
         unit = f", {metric['unit']}" if metric["unit"] else ""
         source = "; dashed: the source itself" if floor is not None else ""
         name = f"bars/{metric['id']}"
-        yield _figure(
-            draw_svg(draw, name=name, size_in=size_in), f"{_named(numbers, metric)}{unit}{source}"
-        )
+        yield _figure(draw_svg(draw, name=name, size_in=size_in), f"{_named(numbers, metric)}{unit}{source}")
 
 
 def _draw_bars(
@@ -123,7 +121,9 @@ def _scatters(numbers: Numbers, report: Item) -> Iterator[Markup]:
 def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Item, pair: tuple[Item, Item]) -> None:
     colours = {method["id"]: family_colour(numbers.colour(method)) for method in numbers.methods}
     ids = [metric["id"] for metric in pair]
-    spots = [(*(row["values"].get(name) for name in ids), colours[row["method"]]) for row in report["results"]]
+    spots = [
+        (*(row["values"].get(name) for name in ids), colours[row["method"]]) for row in report["results"]
+    ]
     spots = [spot for spot in spots if None not in spot]
     if len(spots) <= MAX_SPOTS:
         for x, y, colour in spots:
@@ -149,7 +149,11 @@ def _guidance(numbers: Numbers) -> Iterator[Markup]:
 
 
 def _draw_lines(
-    axes: Axes, *, numbers: Numbers, lines: Mapping[str, Sequence[tuple[float, Item]]], pair: tuple[Item, Item]
+    axes: Axes,
+    *,
+    numbers: Numbers,
+    lines: Mapping[str, Sequence[tuple[float, Item]]],
+    pair: tuple[Item, Item],
 ) -> None:
     labels: list[Point] = []
     for line in lines.values():

@@ -67,11 +67,15 @@ def test_a_clip_is_kept_whole_and_shown_in_parts(tmp_path: Path) -> None:
     for index, frame in enumerate(frames):
         assert np.array_equal(read_image(tmp_path / (file % index)).rgb, frame)
     assert sorted(report.images) == [
-        *(f"error/m/c/s/{index:04d}" for index in (2, 6, 10)),
-        *(f"result/m/c/s/{index:04d}" for index in (2, 6, 10)),
+        *(f"error/m/c/s/{index:04d}" for index in (1, 5, 9)),
+        *(f"result/m/c/s/{index:04d}" for index in (1, 5, 9)),
     ]
-    assert np.array_equal(report.images["result/m/c/s/0006"], frames[6])
-    assert (report.images["error/m/c/s/0006"] == 5).all()  # from frame 5 to frame 6
+    assert np.array_equal(report.images["result/m/c/s/0005"], frames[5])
+    assert (report.images["error/m/c/s/0005"] == 5).all()  # against frame 6
+    assert keep_pictures(report, tmp_path, "content/one", frames=frames[:1], is_clip=True).endswith(
+        "%05d.png"
+    )
+    assert "content/one/0000" in report.images
 
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
