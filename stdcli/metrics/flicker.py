@@ -61,7 +61,7 @@ METRIC = Metric(
     cite="mean absolute difference, as temporal flickering of VBench (Huang et al. 2024), but at rest alone",
     protocol=(
         "mean |change| of RGB in 0..1 between neighbouring frames, over all pixels where no channel of the "
-        f"source changes by more than {STILL_LEVELS} of 255; not measured below {LEAST_SHARE:.0%} of them"
+        f"source changes by more than {STILL_LEVELS} of 255; not measured below {LEAST_SHARE:.0%} of all"
     ),
     measure=measure,
 )

@@ -158,7 +158,10 @@ def test_pairs_without_a_view_do_not_count_and_a_clip_of_such_is_not_measured():
     flows.forward[0] = 1000
     with pytest.raises(NotMeasurable, match="followed"):
         warping_error(frames, flows, DEFAULT)
-    flows.forward[0, :1] = 0  # one row of 48
+    flows.forward[0, 0, :30] = 0  # of 3072 pixels
+    with pytest.raises(NotMeasurable, match="followed"):
+        warping_error(frames, flows, DEFAULT)
+    flows.forward[0, 0, :31] = 0
     assert warping_error(frames, flows, DEFAULT) == pytest.approx(0.2, rel=1e-9)
 
 
