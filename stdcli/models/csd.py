@@ -72,8 +72,8 @@ def load_csd(weights: Path) -> CsdEncoder:
     """
     tensors = read_published(weights)
     config = _config(tensors, weights)
-    heads = [tensors[name].shape[-1] for name in (STYLE, CONTENT) if name in tensors]
-    width = heads[0] if heads else config.projection_dim
+    head = tensors.get(STYLE)
+    width = config.projection_dim if head is None or head.ndim != 2 else head.shape[1]
     check_tensors(tensors, published_shapes(config, width), what="CSD", where=weights)
     tensors = {name: value.float() for name, value in tensors.items()}
     style, content = tensors.pop(STYLE), tensors.pop(CONTENT)

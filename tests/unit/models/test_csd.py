@@ -119,6 +119,13 @@ def test_a_whole_block_that_is_missing_counts(tmp_path: Path) -> None:
     assert caught.value.expected.endswith("and 7 more")
 
 
+@pytest.mark.parametrize("name", ["last_layer_style", "last_layer_content", "backbone.ln_pre.bias"])
+def test_tensors_of_another_shape(tmp_path: Path, name: str) -> None:
+    tensors = csd_tensors() | {name: torch.tensor(1.0)}
+    with pytest.raises(ModelError, match="a tensor of this CSD file has another shape"):
+        load_csd(save_csd(tmp_path / "csd.pth", tensors))
+
+
 @pytest.mark.parametrize("extra", ["backbone.proj", "backbone.transformer.resblocks.1.extra.weight", "head"])
 def test_other_tensors_are_refused(tmp_path: Path, extra: str) -> None:
     tensors = csd_tensors() | {extra: torch.ones(2, 2)}
