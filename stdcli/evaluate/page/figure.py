@@ -29,7 +29,7 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's type
     "text.parse_math": False,  # a dollar in a title is a dollar
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 11.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,

@@ -44,7 +44,7 @@ class Pair:
 
 
 def find_pairs(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> list[Pair]:
-    """Pairs with any picture of a result, in the report's order; where there are too many, evenly chosen ones."""
+    """Pairs with any picture of a result, in the report's order; of too many, evenly chosen ones."""
     kinds = {content["id"]: content["kind"] for content in report["contents"]}
     names = [method["id"] for method in report["methods"]]
     pairs = []
@@ -96,7 +96,9 @@ class Gallery:
         top: the error that heat maps show brightest, the same in all of them.
     """
 
-    def __init__(self, images: Mapping[str, np.ndarray], pairs: Iterable[Pair], methods: Sequence[str]) -> None:
+    def __init__(
+        self, images: Mapping[str, np.ndarray], pairs: Iterable[Pair], methods: Sequence[str]
+    ) -> None:
         pairs = list(pairs)
         owners = ["content", *(f"result/{name}" for name in methods)]
         shown = [key for pair in pairs for owner in owners for key in pair.keys(owner)]
