@@ -8,8 +8,8 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from stdcli.evaluate.page.figure import INK, MUTED, draw_svg, family_colour
-from stdcli.evaluate.page.labels import place_labels
+from stdcli.evaluate.page.figure import INK, MUTED, Frame, draw_svg, family_colour
+from stdcli.evaluate.page.labels import LETTER_PT, place_labels
 from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import ARROWS, Numbers
 from stdcli.evaluate.page.table import dot
@@ -24,7 +24,8 @@ AXES_PER_SIDE = 2  # metrics of a group that are set against those of another
 MAX_LABELLED = 10  # methods; more would cover each other
 MAX_SPOTS = 600  # single results shown behind the means
 MAX_TITLE = 24
-WIDE_IN, PAIR_IN = (4.6, 3.1), (7.2, 4.9)
+LABEL_ROOM = 0.6  # right of the last number of steps, of the way from the first to the last
+SINGLE, PAIR = Frame(330, 225), Frame(520, 350)
 
 
 def plots(numbers: Numbers, report: Item) -> Markup:
@@ -76,12 +77,13 @@ def _bars(numbers: Numbers, report: Item) -> Iterator[Markup]:
         floors = [row["value"] for row in report["floors"] if row["metric"] == metric["id"]]
         floor = sum(floors) / len(floors) if floors else None
         shown = [method for method in numbers.methods if method["id"] in numbers.means(metric)]
-        size_in = (WIDE_IN[0], 0.5 + 0.34 * len(shown))
+        longest = max(len(_short(method["title"])) for method in shown)
+        frame = Frame(330, 16 + 25 * len(shown), left=10 + LETTER_PT * longest, bottom=6)
         draw = partial(_draw_bars, numbers=numbers, metric=metric, methods=shown, floor=floor)
         unit = f", {metric['unit']}" if metric["unit"] else ""
         source = "; dashed: the source itself" if floor is not None else ""
         name = f"bars/{metric['id']}"
-        yield _figure(draw_svg(draw, name=name, size_in=size_in), f"{_named(numbers, metric)}{unit}{source}")
+        yield _figure(draw_svg(draw, name=name, frame=frame), f"{_named(numbers, metric)}{unit}{source}")
 
 
 def _draw_bars(
@@ -121,25 +123,23 @@ def _scatters(numbers: Numbers, report: Item) -> Iterator[Markup]:
     pairs = product(numbers.group("style")[:AXES_PER_SIDE], numbers.group("content")[:AXES_PER_SIDE])
     for style, content in pairs:
         draw = partial(_draw_scatter, numbers=numbers, report=report, pair=(content, style))
-        svg = draw_svg(draw, name=f"scatter/{style['id']}/{content['id']}", size_in=PAIR_IN)
+        svg = draw_svg(draw, name=f"scatter/{style['id']}/{content['id']}", frame=PAIR)
         yield _figure(svg, f"{numbers.label(style)} against {numbers.label(content)}")
 
 
 def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Item, pair: tuple[Item, Item]) -> None:
-    colours = {method["id"]: family_colour(numbers.colour(method)) for method in numbers.methods}
     ids = [metric["id"] for metric in pair]
-    spots = [
-        (*(row["values"].get(name) for name in ids), colours[row["method"]]) for row in report["results"]
-    ]
+    spots = [(row["method"], *(row["values"].get(name) for name in ids)) for row in report["results"]]
     spots = [spot for spot in spots if None not in spot]
-    if len(spots) <= MAX_SPOTS:
-        for x, y, colour in spots:
-            axes.plot(x, y, "o", color=colour, markersize=3.4, alpha=0.5, markeredgewidth=0)
+    shown = spots if len(spots) <= MAX_SPOTS else []
     points = []
     for method in numbers.methods:
+        draw = partial(axes.plot, color=family_colour(numbers.colour(method)), markeredgewidth=0)
+        own = [spot for spot in shown if spot[0] == method["id"]]
+        draw([x for _, x, _ in own], [y for *_, y in own], "o", markersize=3.4, alpha=0.5)
         x, y = (numbers.cell(method, metric).mean for metric in pair)
         if x is not None and y is not None:
-            axes.plot(x, y, "o", color=colours[method["id"]], markersize=9, markeredgewidth=0)
+            draw(x, y, "o", markersize=9)
             points.append((x, y, _short(method["title"])))
     _set_axes(axes, numbers, pair)
     if len(points) <= MAX_LABELLED:
@@ -148,10 +148,10 @@ def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Item, pair: tuple[Ite
 
 def _guidance(numbers: Numbers) -> Iterator[Markup]:
     looks = [metric for metric in numbers.group("looks") if metric["name"] == "aesthetic"]
-    lines = [line for line in _lines(numbers, along="guidance") if len(line.methods) > 1]
+    lines = [line for line in _lines(numbers, along="guidance") if len(set(line.values)) > 1]
     for style, other in product(numbers.group("style")[:AXES_PER_SIDE] if lines else (), looks):
         draw = partial(_draw_lines, numbers=numbers, lines=lines, pair=(other, style))
-        svg = draw_svg(draw, name=f"guidance/{style['id']}/{other['id']}", size_in=PAIR_IN)
+        svg = draw_svg(draw, name=f"guidance/{style['id']}/{other['id']}", frame=PAIR)
         yield _figure(svg, f"{numbers.label(style)} against {numbers.label(other)}")
 
 
@@ -179,7 +179,7 @@ def _steps(numbers: Numbers) -> Iterator[Markup]:
     for metric in numbers.metrics:
         if metric["group"] != "speed" and numbers.means(metric):
             draw = partial(_draw_steps, numbers=numbers, lines=lines, values=values, metric=metric)
-            svg = draw_svg(draw, name=f"steps/{metric['id']}", size_in=WIDE_IN)
+            svg = draw_svg(draw, name=f"steps/{metric['id']}", frame=SINGLE)
             yield _figure(svg, _named(numbers, metric))
 
 
@@ -197,6 +197,8 @@ def _draw_steps(
     axes.set_xticks([], minor=True)
     axes.set_xlabel("steps")
     axes.margins(0.12)
+    if labels:
+        axes.set_xlim(right=values[-1] * (values[-1] / values[0]) ** LABEL_ROOM)
     if metric["better"] == "lower":
         axes.invert_yaxis()
     _label(axes, labels)
@@ -236,7 +238,7 @@ def _lines(numbers: Numbers, *, along: str) -> Iterator[Line]:
     for name, family in groups.items():
         for value, methods in family.items():
             methods = sorted(methods, key=lambda method: method["settings"][along])
-            tail = f"{value} steps" if other == "steps" else f"guidance {value}"
+            tail = f"{value} steps" if other == "steps" else f"guidance {value:g}"
             yield Line(
                 tuple(method["settings"][along] for method in methods),
                 tuple(methods),
@@ -259,17 +261,14 @@ def _set_axes(axes: Axes, numbers: Numbers, pair: tuple[Item, Item]) -> None:
 
 def _label(axes: Axes, points: Sequence[Point]) -> None:
     """Write labels beside points, where they cover nothing."""
-    figure = axes.get_figure()
-    figure.draw_without_rendering()  # settles where things are
-    to_pt = 72 / figure.dpi
+    to_pt = 72 / axes.get_figure().dpi
+    axes.autoscale_view()
     places = [tuple(axes.transData.transform(point[:2]) * to_pt) for point in points]
     (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)]) * to_pt
     labels = place_labels(places, [point[2] for point in points], area=(left, bottom, right, top))
     for (x, y, text), label in zip(points, labels, strict=True):
-        written = axes.annotate(
-            text, (x, y), (label.x, label.y), textcoords="offset points", ha=label.side, va="center"
-        )
-        written.set_in_layout(False)
+        offset = {"xytext": (label.x, label.y), "textcoords": "offset points"}
+        axes.annotate(text, (x, y), **offset, ha=label.side, va="center")
 
 
 def _short(title: str) -> str:
