@@ -59,7 +59,7 @@ def family_colour(number: int) -> str:
 class Frame:
     """Size of a drawing and room around its axes, in points.
 
-    Fixed room, not what a layout engine finds: it takes a third of the time, and drawings beside each other align.
+    Fixed, not what a layout engine finds: a third of the time, and drawings beside each other align.
     """
 
     width: float
@@ -131,7 +131,9 @@ def _adopted(svg: str) -> Markup:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)  # `*` would be all the page
+    svg = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL
+    )  # `*` would be all the page
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#0e0f\w\w", lambda match: VARIABLES[match[0]], svg)
     return Markup(re.sub(r">\s*\n\s*<", "><", svg))

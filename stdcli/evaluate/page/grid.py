@@ -171,7 +171,7 @@ def slider(numbers: Numbers, pairs: Sequence[Pair]) -> Markup | None:
         tag("span", class_="side left"),
         tag("span", class_="side right"),
         tag("p", "There is no such pair of pictures.", class_="gap", hidden=True),
-        tag("input", type="range", min=0, max=100, step="0.1", value=50, aria_label="where left ends"),
+        tag("input", type="range", min=0, max=100, step="0.5", value=50, aria_label="where left ends"),
         class_="stage",
     )
     beside = (
