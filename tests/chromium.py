@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over its own DevTools protocol through two pipes: no driver, no package, no socket."""
+"""Headless Chromium, driven by its DevTools protocol through two pipes: no driver, no package, no socket."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": value}])
 
     def click(self, selector: str, *, at: tuple[float, float] = (0.5, 0.5)) -> None:
-        """Scroll an element into view and click into it with the mouse, at a fraction of its width and height."""
+        """Scroll an element into view and click into it with the mouse, at a fraction of its size."""
         x, y = self._place(selector, at)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)

@@ -1,9 +1,9 @@
-"""A report and its images: four methods, two pictures and a clip, two styles, what no machine has left out."""
+"""A report and its images: four methods, two pictures, a clip, two styles, some metrics without weights."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -58,8 +58,8 @@ def sha(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def make_report() -> dict[str, Any]:
-    """The report; means under `palette` and so on are those of `MEANS`, values of results scatter about them."""
+def make_report(metrics: Sequence[str] = tuple(METRICS)) -> dict[str, Any]:
+    """The report; means are those of `MEANS`, the values of results scatter about them."""
     rng = np.random.default_rng(SEED)
     methods = [
         {"id": name, "title": title, "family": family}
@@ -90,9 +90,9 @@ def make_report() -> dict[str, Any]:
         "contents": list(_contents()),
         "styles": [{"id": name, "sha256": sha(name)} for name in STYLES],
         "methods": methods,
-        "metrics": [_metric(name) for name in METRICS],
+        "metrics": [_metric(name) for name in metrics],
         "results": results,
-        "table": list(_table()),
+        "table": [row for row in _table() if row["metric"] in metrics],
         "floors": [{"metric": "warping", "content": "walk", "value": 0.0214}],
         "gates": [
             {"metric": "palette", "method": "student-4", "rule": "palette<=4", "value": 3.87, "passed": True},
@@ -104,7 +104,14 @@ def make_report() -> dict[str, Any]:
 def _contents() -> Iterator[dict[str, Any]]:
     for name, frames in CONTENTS.items():
         kind, fps = ("picture", None) if frames == 1 else ("clip", 25.0)
-        yield {"id": name, "kind": kind, "sha256": sha(name), "size": [256, 192], "frames": frames, "fps": fps}
+        yield {
+            "id": name,
+            "kind": kind,
+            "sha256": sha(name),
+            "size": [256, 192],
+            "frames": frames,
+            "fps": fps,
+        }
 
 
 def _metric(name: str) -> dict[str, Any]:
@@ -153,3 +160,30 @@ def _image(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     ramp = np.linspace(0, 1, size[1])[None, :, None] * np.ones((size[0], 1, 1))
     ends = rng.integers(0, 256, (2, 1, 1, 3))
     return np.round(ends[0] * (1 - ramp) + ends[1] * ramp).astype(np.uint8)
+
+
+def make_sweep() -> dict[str, Any]:
+    """Two families at two numbers of steps and three guidances each, with CSD and aesthetic; no images."""
+    report = make_report() | {"results": [], "floors": [], "gates": [], "title": "Steps and guidance"}
+    report["methods"], report["table"] = [], []
+    for family, steps, guidance in product(("STD", "LCM"), (4, 8), (2.0, 4.0, 6.0)):
+        name = f"{family}-{steps}-{guidance:g}"
+        settings = {"steps": steps, "guidance": guidance}
+        method = {"id": name, "title": f"{family}, {steps} steps, guidance {guidance:g}", "family": family}
+        report["methods"].append(method | {"settings": settings, "hashes": {"unet": sha(family)}})
+        lead = 0.05 if family == "STD" else 0.0
+        means = {
+            "csd": 0.38 + 0.02 * guidance + lead,
+            "aesthetic": 5.1 + 0.3 * lead + 0.05 * steps - 0.03 * (guidance - 4) ** 2,
+            "palette": 6 - 0.3 * guidance - 0.1 * steps,
+            "ssim": 0.6 - 0.03 * guidance + lead,
+            "edges": 0.7 - 0.02 * guidance + lead,
+        }
+        report["table"] += [
+            {"method": name, "metric": metric, "mean": mean, "sd": 0.05 * mean, "count": 12}
+            for metric, mean in means.items()
+        ]
+    for metric in report["metrics"]:
+        if metric["id"] in ("csd", "aesthetic"):
+            metric["missing"] = None
+    return report

@@ -28,7 +28,7 @@ CORE = (
 )
 EXTRAS = {
     "demo": {"skimage": "scikit-image"},
-    "eval": {"cv2": "opencv-python-headless", "skimage": "scikit-image"},
+    "eval": {"cv2": "opencv-python-headless", "matplotlib": "matplotlib", "skimage": "scikit-image"},
     "tensorboard": {"tensorboard": "tensorboard"},
 }
 EMBEDDED_FILES = (

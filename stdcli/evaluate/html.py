@@ -32,9 +32,9 @@ def render(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
     Args:
         report: what `report.json` holds.
         images: uint8 [H, W, 3] by `content/ID`, `style/ID` and `result/METHOD/CONTENT/STYLE`; of clips
-            `content/ID/0000`, `result/METHOD/CONTENT/STYLE/0000` and `error/METHOD/CONTENT/STYLE/0000`, the last
-            float32 [H, W], at least 0. Any may be absent. They are shrunk to at most 384 pixels, further where
-            there are many, and of many frames and pairs some are chosen.
+            `content/ID/0000`, `result/METHOD/CONTENT/STYLE/0000` and `error/METHOD/CONTENT/STYLE/0000`,
+            the last float32 [H, W], at least 0. Any may be absent. They are shrunk to at most 384 pixels,
+            further where there are many, and of many frames and pairs some are chosen.
 
     Returns:
         HTML, below 8 MB.
@@ -75,7 +75,7 @@ def _sections(
     pairs, gallery = shown
     grid = Grid(report, numbers, gallery)
     made = {(row["content"], row["style"]) for row in report["results"]}
-    fewer = f"{len(pairs)} of {len(made)} pairs of source and style, evenly chosen."
+    fewer = f"{len(pairs)} of {len(made)} pairs of source and style are shown."
     hint = tag("p", fewer, class_="hint") if 0 < len(pairs) < len(made) else None
     how = facts.fold("How each number is made", protocols(numbers))
     pictures = grid.pictures([pair for pair in pairs if not pair.frames])

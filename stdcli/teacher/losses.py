@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 CONTENT_SCALES = ((1, 1.0), (2, 1.0), (4, 2.0), (8, 4.0))  # pixels averaged, weight
+COLOUR_WEIGHT = 4.0
 TEXTURE_SCALES = (1, 2, 4)
 FILTER_PX = 7
 FILTERS = 24  # per scale and call
@@ -29,6 +30,9 @@ LUMINANCE_CHROMA = ((1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
 def content_distance(pictures: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Squared differences at four scales, the coarse ones weighing more, since texture may change detail.
 
+    Where the channels differ from their mean they weigh `COLOUR_WEIGHT` times as much: strokes are grey, so
+    errors of brightness abound, and coloured grain would pass among them.
+
     Args:
         pictures: [B, 3, H, W] in about [0, 1], H and W at least 8.
         targets: the same shape.
@@ -37,6 +41,8 @@ def content_distance(pictures: torch.Tensor, targets: torch.Tensor) -> torch.Ten
         [B], 0 for equal pictures.
     """
     difference = pictures - targets
+    grey = difference.mean(1, keepdim=True)
+    difference = grey + COLOUR_WEIGHT**0.5 * (difference - grey)
     terms = (weight * F.avg_pool2d(difference, px).square() for px, weight in CONTENT_SCALES)
     return sum(term.mean((1, 2, 3)) for term in terms)
 

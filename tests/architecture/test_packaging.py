@@ -47,11 +47,13 @@ def test_doctor_knows_the_packages_it_reports() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_presets_and_the_license(tmp_path: Path) -> None:
+def test_the_wheel_holds_the_presets_the_page_and_the_license(tmp_path: Path) -> None:
     from hatchling.builders.wheel import WheelBuilder
 
     (path,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
     names = set(zipfile.ZipFile(path).namelist())
     assert {f"stdcli/_presets/{preset.name}.yaml" for preset in list_presets()} <= names
+    page = {f"stdcli/evaluate/page/page.{kind}" for kind in ("html", "css", "js")}
+    assert page <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith("tests/") for name in names)

@@ -125,8 +125,7 @@ def _plain(value: Any) -> str:
 
 
 def _all_hashes(report: Item, numbers: Numbers) -> Iterable[tuple[str, str]]:
-    for method in numbers.methods:
-        yield from ((f"{method['title']}, {name}", sha) for name, sha in method["hashes"].items())
+    yield from _method_hashes(numbers)
     for metric in numbers.metrics:
         label = numbers.label(metric)
         yield from ((f"metric {label}, {name}", sha) for name, sha in sorted(metric["weights"].items()))
@@ -136,6 +135,17 @@ def _all_hashes(report: Item, numbers: Numbers) -> Iterable[tuple[str, str]]:
         rate = f", {content['fps']:g} per second" if content["fps"] else ""
         yield f"source {content['id']}, {width} \u00d7 {height}{clip}{rate}", content["sha256"]
     yield from ((f"style {style['id']}", style["sha256"]) for style in report["styles"])
+
+
+def _method_hashes(numbers: Numbers) -> Iterable[tuple[str, str]]:
+    """Once per family where all its methods have the same."""
+    hashes: dict[tuple[str, str], dict[str, str]] = {}
+    for method in numbers.methods:
+        for name, sha in method["hashes"].items():
+            hashes.setdefault((method["family"], name), {})[method["title"]] = sha
+    for (family, name), shas in hashes.items():
+        shared = len(set(shas.values())) == 1
+        yield from {f"{family if shared else title}, {name}": sha for title, sha in shas.items()}.items()
 
 
 def _hashes(pairs: Iterable[tuple[str, str]]) -> Markup:

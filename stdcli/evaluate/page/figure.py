@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's type
     "text.parse_math": False,  # a dollar in a title is a dollar
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 11.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": MUTED,
@@ -54,13 +55,33 @@ def family_colour(number: int) -> str:
     return f"#0e0fa{number}"
 
 
-def draw_svg(draw: Callable[[Axes], None], *, name: str, size_in: tuple[float, float]) -> Markup:
+@dataclass(frozen=True)
+class Frame:
+    """Size of a drawing and room around its axes, in points.
+
+    Fixed, not what a layout engine finds: a third of the time, and drawings beside each other align.
+    """
+
+    width: float
+    height: float
+    left: float = 52
+    bottom: float = 42
+    right: float = 10
+    top: float = 6
+
+    def rectangle(self) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height of the axes as fractions."""
+        width, height = self.width - self.left - self.right, self.height - self.bottom - self.top
+        return self.left / self.width, self.bottom / self.height, width / self.width, height / self.height
+
+
+def draw_svg(draw: Callable[[Axes], None], *, name: str, frame: Frame) -> Markup:
     """A drawing as an `<svg>` element without references to anything.
 
     Args:
         draw: draws on the axes it is given.
         name: unlike that of every other drawing of the page: its ids derive from it.
-        size_in: width and height in inches, of 72 units each.
+        frame: its size.
 
     Returns:
         The element.
@@ -72,8 +93,8 @@ def draw_svg(draw: Callable[[Axes], None], *, name: str, size_in: tuple[float, f
     text = StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's type may have it
-        figure = matplotlib.figure.Figure(figsize=size_in, layout="constrained")
-        draw(figure.subplots())
+        figure = matplotlib.figure.Figure(figsize=(frame.width / 72, frame.height / 72))
+        draw(figure.add_axes(frame.rectangle()))
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=nothing)
     return _adopted(text.getvalue())
@@ -110,6 +131,9 @@ def _adopted(svg: str) -> Markup:
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL
+    )  # `*` would be all the page
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"#0e0f\w\w", lambda match: VARIABLES[match[0]], svg)
     return Markup(re.sub(r">\s*\n\s*<", "><", svg))

@@ -1,4 +1,4 @@
-"""Pictures beside each other: source x style x method, clips with their errors, and the slider between two."""
+"""Pictures beside each other: source x style x method, clips with their errors, the slider between two."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Grid:
     def __init__(self, report: Mapping[str, Any], numbers: Numbers, gallery: Gallery) -> None:
         self._numbers = numbers
         self._gallery = gallery
-        self._titles = {metric["id"]: metric for metric in numbers.metrics}
+        self._metrics = {metric["id"]: metric for metric in numbers.metrics}
+        self._sizes = {content["id"]: content["size"] for content in report["contents"]}
         self._results = {
             (row["method"], row["content"], row["style"] or ""): row for row in report["results"]
         }
@@ -42,7 +43,10 @@ class Grid:
             heads = [tag("th", "style", scope="col"), tag("th", "source", scope="col")]
             heads += [self._head(method) for method in self._numbers.methods]
             rows = [tag("thead", tag("tr", *heads)), tag("tbody", *map(self._line, lines))]
-            blocks += [tag("h3", content), _scroll(tag("table", *rows, class_="grid"))]
+            blocks += [
+                tag("h3", content),
+                _scroll(tag("table", *rows, class_="grid", style=self._aspect(content))),
+            ]
         return join(blocks) if blocks else None
 
     def _line(self, pair: Pair) -> Markup:
@@ -81,7 +85,8 @@ class Grid:
             if any(self._gallery.source(key) for key in errors):
                 head = tag("th", "its error", scope="row", class_="quiet")
                 rows.append(self._frames(pair, f"error/{method['id']}", head, [*lines, "warping error"]))
-        body = tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="grid clip")
+        body = join([tag("thead", tag("tr", *heads)), tag("tbody", *rows)])
+        body = tag("table", body, class_="grid clip", style=self._aspect(pair.content))
         return join([title, _scroll(body)])
 
     def _frames(self, pair: Pair, owner: str, head: Markup, lines: Sequence[str]) -> Markup:
@@ -121,19 +126,25 @@ class Grid:
         if result is None:
             return {}
         parts = [
-            f"{self._numbers.label(self._titles[name])} {self._numbers.text(self._titles[name], value)}"
+            f"{self._numbers.label(metric)} {self._numbers.text(metric, value)} {metric['unit']}".rstrip()
             for name, value in result["values"].items()
-            if value is not None and name in self._titles
+            for metric in [self._metrics.get(name)]
+            if metric and value is not None
         ]
         file = result.get("file")
         return {"data_facts": " \u00b7 ".join(parts)} | ({"data_file": quote(file)} if file else {})
+
+    def _aspect(self, content: str) -> str:
+        """Of the source; pictures of styles, beside it, are cut to the same."""
+        width, height = self._sizes.get(content, (1, 1))
+        return f"--aspect: {width} / {height}"
 
     def _head(self, method: Mapping[str, Any], *, scope: str = "col") -> Markup:
         return tag("th", dot(self._numbers.colour(method)), method["title"], scope=scope)
 
 
 def _scroll(table: Markup) -> Markup:
-    return tag("div", table, class_="scroll", tabindex=0)
+    return tag("div", table, class_="scroll sheet", tabindex=0)
 
 
 def _chosen(pair: Pair) -> dict[str, str]:
@@ -160,10 +171,20 @@ def slider(numbers: Numbers, pairs: Sequence[Pair]) -> Markup | None:
         tag("span", class_="side left"),
         tag("span", class_="side right"),
         tag("p", "There is no such pair of pictures.", class_="gap", hidden=True),
-        tag("input", type="range", min=0, max=100, step="0.1", value=50, aria_label="where left ends"),
+        tag("input", type="range", min=0, max=100, step="0.5", value=50, aria_label="where left ends"),
         class_="stage",
     )
-    return tag("div", tag("div", *pickers, class_="pickers"), stage, class_="slider")
+    beside = (
+        tag("figure", tag("img", class_=name, alt=name), tag("figcaption", name))
+        for name in ("style", "source")
+    )
+    return tag(
+        "div",
+        tag("div", *pickers, class_="pickers"),
+        stage,
+        tag("div", *beside, class_="beside"),
+        class_="slider",
+    )
 
 
 def _select(

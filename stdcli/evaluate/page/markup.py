@@ -20,7 +20,8 @@ def tag(name: str, /, *children: object, **attributes: object) -> Markup:
     Args:
         name: of the element.
         children: `Markup`, kept; None, left out; anything else, escaped text.
-        attributes: `class_` is `class`, other underscores are dashes; None leaves one out, True gives it no value.
+        attributes: `class_` is `class`, other underscores are dashes; None leaves one out, True gives it no
+            value.
 
     Returns:
         The element as HTML.

@@ -63,7 +63,15 @@ function compare(slider) {
     return Boolean(source);
   }
 
+  function remind(name, key) {
+    const image = slider.querySelector(`.beside .${name}`);
+    image.parentElement.hidden = !pictures.has(key);
+    if (pictures.has(key)) image.src = pictures.get(key);
+  }
+
   function load() {
+    remind("style", `style/${pick("style").value}`);
+    remind("source", `content/${pick("content").value}`);
     const found = [put("left", stage.querySelector(".over")), put("right", stage.querySelector(".under"))];
     stage.classList.toggle("empty", found.includes(false));
     stage.querySelector(".gap").hidden = !found.includes(false);

@@ -44,7 +44,7 @@ class Pair:
 
 
 def find_pairs(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> list[Pair]:
-    """Pairs with any picture of a result, in the report's order; where there are too many, evenly chosen ones."""
+    """Pairs with any picture of a result, in the report's order; of too many, evenly chosen ones."""
     kinds = {content["id"]: content["kind"] for content in report["contents"]}
     names = [method["id"] for method in report["methods"]]
     pairs = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from stdcli.evaluate.page.figure import INK, LINE, MUTED, draw_svg, family_colour
+from stdcli.evaluate.page.figure import INK, MUTED, Frame, draw_svg, family_colour
+from stdcli.evaluate.page.labels import LETTER_PT, place_labels
 from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import ARROWS, Numbers
 from stdcli.evaluate.page.table import dot
@@ -22,36 +24,42 @@ AXES_PER_SIDE = 2  # metrics of a group that are set against those of another
 MAX_LABELLED = 10  # methods; more would cover each other
 MAX_SPOTS = 600  # single results shown behind the means
 MAX_TITLE = 24
-LABEL_GAP_PT = 12
-WIDE_IN, SQUARE_IN = (4.4, 3.2), (4.4, 3.6)
+LABEL_ROOM = 0.6  # right of the last number of steps, of the way from the first to the last
+SINGLE, PAIR = Frame(330, 225), Frame(520, 350)
 
 
 def plots(numbers: Numbers, report: Item) -> Markup:
     """Every plot that the report has numbers for; families share their colour everywhere."""
     legend = (tag("span", dot(colour), name) for name, colour in numbers.families.items())
     blocks = [
-        ("Each metric", "The thin line is one standard deviation over results.", _bars(numbers, report)),
-        (
+        _block(
+            "Each metric",
+            "Bars are means over results, the thin line is one standard deviation to each side.",
+            _bars(numbers, report),
+        ),
+        _block(
             "Style against content",
             "Axes are turned so that better is up and right. Small spots are single results.",
             _scatters(numbers, report),
+            width="pairs",
         ),
-        (
+        _block(
             "Style against aesthetics over guidance",
-            "One line per family; each point is labelled with its guidance.",
+            "One line per family and number of steps; a point is labelled with its guidance.",
             _guidance(numbers),
+            width="pairs",
         ),
-        ("Quality against steps", "One line per family; up is better.", _steps(numbers)),
+        _block("Quality against steps", "One line per family and guidance; up is better.", _steps(numbers)),
     ]
-    return join(
-        [tag("p", *legend, class_="legend"), *(_block(title, note, list(f)) for title, note, f in blocks)]
-    )
+    return join([tag("p", *legend, class_="legend"), *blocks])
 
 
-def _block(title: str, note: str, figures: Sequence[Markup]) -> Markup | None:
+def _block(title: str, note: str, figures: Iterable[Markup], *, width: str = "") -> Markup | None:
+    figures = list(figures)
     if not figures:
         return None
-    return join([tag("h3", title), tag("p", note, class_="hint"), tag("div", *figures, class_="plots")])
+    body = tag("div", *figures, class_=f"plots {width}".strip())
+    return join([tag("h3", title), tag("p", note, class_="hint"), body])
 
 
 def _figure(svg: Markup, caption: str) -> Markup:
@@ -69,12 +77,13 @@ def _bars(numbers: Numbers, report: Item) -> Iterator[Markup]:
         floors = [row["value"] for row in report["floors"] if row["metric"] == metric["id"]]
         floor = sum(floors) / len(floors) if floors else None
         shown = [method for method in numbers.methods if method["id"] in numbers.means(metric)]
-        size_in = (WIDE_IN[0], 0.5 + 0.34 * len(shown))
+        longest = max(len(_short(method["title"])) for method in shown)
+        frame = Frame(330, 16 + 25 * len(shown), left=10 + LETTER_PT * longest, bottom=6)
         draw = partial(_draw_bars, numbers=numbers, metric=metric, methods=shown, floor=floor)
         unit = f", {metric['unit']}" if metric["unit"] else ""
         source = "; dashed: the source itself" if floor is not None else ""
         name = f"bars/{metric['id']}"
-        yield _figure(draw_svg(draw, name=name, size_in=size_in), f"{_named(numbers, metric)}{unit}{source}")
+        yield _figure(draw_svg(draw, name=name, frame=frame), f"{_named(numbers, metric)}{unit}{source}")
 
 
 def _draw_bars(
@@ -114,25 +123,23 @@ def _scatters(numbers: Numbers, report: Item) -> Iterator[Markup]:
     pairs = product(numbers.group("style")[:AXES_PER_SIDE], numbers.group("content")[:AXES_PER_SIDE])
     for style, content in pairs:
         draw = partial(_draw_scatter, numbers=numbers, report=report, pair=(content, style))
-        svg = draw_svg(draw, name=f"scatter/{style['id']}/{content['id']}", size_in=SQUARE_IN)
+        svg = draw_svg(draw, name=f"scatter/{style['id']}/{content['id']}", frame=PAIR)
         yield _figure(svg, f"{numbers.label(style)} against {numbers.label(content)}")
 
 
 def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Item, pair: tuple[Item, Item]) -> None:
-    colours = {method["id"]: family_colour(numbers.colour(method)) for method in numbers.methods}
     ids = [metric["id"] for metric in pair]
-    spots = [
-        (*(row["values"].get(name) for name in ids), colours[row["method"]]) for row in report["results"]
-    ]
+    spots = [(row["method"], *(row["values"].get(name) for name in ids)) for row in report["results"]]
     spots = [spot for spot in spots if None not in spot]
-    if len(spots) <= MAX_SPOTS:
-        for x, y, colour in spots:
-            axes.plot(x, y, "o", color=colour, markersize=2.6, alpha=0.45, markeredgewidth=0)
+    shown = spots if len(spots) <= MAX_SPOTS else []
     points = []
     for method in numbers.methods:
+        draw = partial(axes.plot, color=family_colour(numbers.colour(method)), markeredgewidth=0)
+        own = [spot for spot in shown if spot[0] == method["id"]]
+        draw([x for _, x, _ in own], [y for *_, y in own], "o", markersize=3.4, alpha=0.5)
         x, y = (numbers.cell(method, metric).mean for metric in pair)
         if x is not None and y is not None:
-            axes.plot(x, y, "o", color=colours[method["id"]], markersize=9, markeredgewidth=0)
+            draw(x, y, "o", markersize=9)
             points.append((x, y, _short(method["title"])))
     _set_axes(axes, numbers, pair)
     if len(points) <= MAX_LABELLED:
@@ -141,78 +148,103 @@ def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Item, pair: tuple[Ite
 
 def _guidance(numbers: Numbers) -> Iterator[Markup]:
     looks = [metric for metric in numbers.group("looks") if metric["name"] == "aesthetic"]
-    lines = {name: line for name, line in _lines(numbers, along="guidance") if len(line) > 1}
+    lines = [line for line in _lines(numbers, along="guidance") if len(set(line.values)) > 1]
     for style, other in product(numbers.group("style")[:AXES_PER_SIDE] if lines else (), looks):
         draw = partial(_draw_lines, numbers=numbers, lines=lines, pair=(other, style))
-        svg = draw_svg(draw, name=f"guidance/{style['id']}/{other['id']}", size_in=SQUARE_IN)
+        svg = draw_svg(draw, name=f"guidance/{style['id']}/{other['id']}", frame=PAIR)
         yield _figure(svg, f"{numbers.label(style)} against {numbers.label(other)}")
 
 
-def _draw_lines(
-    axes: Axes,
-    *,
-    numbers: Numbers,
-    lines: Mapping[str, Sequence[tuple[float, Item]]],
-    pair: tuple[Item, Item],
-) -> None:
+def _draw_lines(axes: Axes, *, numbers: Numbers, lines: Sequence[Line], pair: tuple[Item, Item]) -> None:
     labels: list[Point] = []
-    for line in lines.values():
+    for line in lines:
         points = [
-            (*(numbers.cell(method, metric).mean for metric in pair), f"{value:g}") for value, method in line
+            (*(numbers.cell(method, metric).mean for metric in pair), f"{value:g}")
+            for value, method in zip(line.values, line.methods, strict=True)
         ]
         points = [point for point in points if None not in point]
-        colour = family_colour(numbers.colour(line[0][1]))
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=colour, markeredgewidth=0)
+        _draw_line(axes, points, line.colour)
+        if points and line.tail:
+            points[-1] = (*points[-1][:2], f"{points[-1][2]} \u00b7 {line.tail}")
         labels += points
     _set_axes(axes, numbers, pair)
     _label(axes, labels)
 
 
 def _steps(numbers: Numbers) -> Iterator[Markup]:
-    lines = dict(_lines(numbers, along="steps"))
-    values = sorted({value for line in lines.values() for value, _ in line})
+    lines = list(_lines(numbers, along="steps"))
+    values = sorted({value for line in lines for value in line.values})
     if len(values) < 2:
         return
     for metric in numbers.metrics:
         if metric["group"] != "speed" and numbers.means(metric):
             draw = partial(_draw_steps, numbers=numbers, lines=lines, values=values, metric=metric)
-            svg = draw_svg(draw, name=f"steps/{metric['id']}", size_in=WIDE_IN)
+            svg = draw_svg(draw, name=f"steps/{metric['id']}", frame=SINGLE)
             yield _figure(svg, _named(numbers, metric))
 
 
 def _draw_steps(
-    axes: Axes,
-    *,
-    numbers: Numbers,
-    lines: Mapping[str, Sequence[tuple[float, Item]]],
-    values: Sequence[float],
-    metric: Item,
+    axes: Axes, *, numbers: Numbers, lines: Sequence[Line], values: Sequence[float], metric: Item
 ) -> None:
-    for line in lines.values():
-        points = [(value, numbers.cell(method, metric).mean) for value, method in line]
-        points = [point for point in points if point[1] is not None]
-        colour = family_colour(numbers.colour(line[0][1]))
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, markeredgewidth=0) if points else None
+    labels: list[Point] = []
+    for line in lines:
+        means = (numbers.cell(method, metric).mean for method in line.methods)
+        points = [(x, y, line.tail) for x, y in zip(line.values, means, strict=True) if y is not None]
+        _draw_line(axes, points, line.colour)
+        labels += points[-1:] if line.tail else []
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("steps")
     axes.margins(0.12)
+    if labels:
+        axes.set_xlim(right=values[-1] * (values[-1] / values[0]) ** LABEL_ROOM)
     if metric["better"] == "lower":
         axes.invert_yaxis()
+    _label(axes, labels)
 
 
-def _lines(numbers: Numbers, *, along: str) -> Iterator[tuple[str, list[tuple[float, Item]]]]:
-    """Methods of a family in the order of one setting; one line per value of the other of the two settings."""
+def _draw_line(axes: Axes, points: Sequence[Point], colour: int) -> None:
+    across, up = ([point[side] for point in points] for side in (0, 1))
+    axes.plot(across, up, "o-", color=family_colour(colour), markeredgewidth=0)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Methods that differ in one setting, in its order.
+
+    Attributes:
+        values: of that setting.
+        methods: one per value.
+        colour: number of the family's.
+        tail: what tells the line from others of its family, such as `8 steps`; empty where there is no
+            other.
+    """
+
+    values: tuple[float, ...]
+    methods: tuple[Item, ...]
+    colour: int
+    tail: str
+
+
+def _lines(numbers: Numbers, *, along: str) -> Iterator[Line]:
+    """Lines along `steps` or `guidance`: one per family and value of the other of the two."""
     other = {"guidance": "steps", "steps": "guidance"}[along]
-    lines: dict[str, list[tuple[float, Item]]] = {}
+    groups: dict[str, dict[Any, list[Item]]] = {}
     for method in numbers.methods:
-        value = method["settings"].get(along)
-        if isinstance(value, int | float):
-            name = f"{method['family']}, {other} {method['settings'].get(other)}"
-            lines.setdefault(name, []).append((value, method))
-    for name, line in lines.items():
-        yield name, sorted(line, key=lambda point: point[0])
+        if isinstance(method["settings"].get(along), int | float):
+            family = groups.setdefault(method["family"], {})
+            family.setdefault(method["settings"].get(other), []).append(method)
+    for name, family in groups.items():
+        for value, methods in family.items():
+            methods = sorted(methods, key=lambda method: method["settings"][along])
+            tail = f"{value} steps" if other == "steps" else f"guidance {value:g}"
+            yield Line(
+                tuple(method["settings"][along] for method in methods),
+                tuple(methods),
+                numbers.families[name],
+                tail if len(family) > 1 else "",
+            )
 
 
 def _set_axes(axes: Axes, numbers: Numbers, pair: tuple[Item, Item]) -> None:
@@ -223,32 +255,20 @@ def _set_axes(axes: Axes, numbers: Numbers, pair: tuple[Item, Item]) -> None:
         axes.invert_xaxis()
     if pair[1]["better"] == "lower":
         axes.invert_yaxis()
-    corner = {"xycoords": "axes fraction", "ha": "right", "va": "top", "color": MUTED, "size": 9}
+    corner = {"xycoords": "axes fraction", "ha": "right", "va": "top", "color": MUTED, "size": 10.5}
     axes.annotate("better \u2197", (0.99, 0.99), **corner)
 
 
 def _label(axes: Axes, points: Sequence[Point]) -> None:
-    """Write labels beside points, moved up where two would meet."""
-    left, right = axes.transAxes.transform([(0, 0), (1, 0)])[:, 0]
-    placed: list[tuple[float, float]] = []
+    """Write labels beside points, where they cover nothing."""
     to_pt = 72 / axes.get_figure().dpi
-    for x, y, text in sorted(points, key=lambda point: axes.transData.transform(point[:2])[1]):
-        here_x, here_y = axes.transData.transform((x, y))
-        at = here_y * to_pt
-        for other_x, other_at in placed:
-            if abs(here_x - other_x) < 0.45 * (right - left) and at - other_at < LABEL_GAP_PT:
-                at = other_at + LABEL_GAP_PT
-        placed.append((here_x, at))
-        flipped = here_x > left + 0.6 * (right - left)
-        axes.annotate(
-            text,
-            (x, y),
-            xytext=(-8 if flipped else 8, at - here_y * to_pt),
-            textcoords="offset points",
-            ha="right" if flipped else "left",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": LINE} if at - here_y * to_pt > LABEL_GAP_PT else None,
-        )
+    axes.autoscale_view()
+    places = [tuple(axes.transData.transform(point[:2]) * to_pt) for point in points]
+    (left, bottom), (right, top) = axes.transAxes.transform([(0, 0), (1, 1)]) * to_pt
+    labels = place_labels(places, [point[2] for point in points], area=(left, bottom, right, top))
+    for (x, y, text), label in zip(points, labels, strict=True):
+        offset = {"xytext": (label.x, label.y), "textcoords": "offset points"}
+        axes.annotate(text, (x, y), **offset, ha=label.side, va="center")
 
 
 def _short(title: str) -> str:

@@ -18,7 +18,8 @@ def table(numbers: Numbers) -> Markup:
     """The table: up to eight methods across with metrics down, more methods the other way round."""
     across = len(numbers.methods) <= MAX_COLUMNS
     body = _metrics_down(numbers) if across else _methods_down(numbers)
-    return tag("div", tag("table", body, class_="numbers"), class_="scroll", tabindex=0)
+    name, style = ("numbers across", f"--methods: {len(numbers.methods)}") if across else ("numbers", None)
+    return tag("div", tag("table", body, class_=name, style=style), class_="scroll", tabindex=0)
 
 
 def _metrics_down(numbers: Numbers) -> Markup:
@@ -66,7 +67,7 @@ def _method_head(numbers: Numbers, method: Mapping[str, Any], *, scope: str) -> 
 def _metric_head(numbers: Numbers, metric: Mapping[str, Any], *, scope: str) -> Markup:
     arrow = tag("span", ARROWS[metric["better"]], class_="arrow", title=BETTER[metric["better"]])
     unit = tag("small", metric["unit"]) if metric["unit"] else None
-    return tag("th", numbers.label(metric), " ", arrow, unit, scope=scope, title=metric["protocol"])
+    return tag("th", numbers.label(metric), "\u00a0", arrow, unit, scope=scope, title=metric["protocol"])
 
 
 def _cell(numbers: Numbers, method: Mapping[str, Any], metric: Mapping[str, Any]) -> Markup:
@@ -95,7 +96,8 @@ def number_of(numbers: Numbers, metric: Mapping[str, Any]) -> int:
 def notes(numbers: Numbers) -> Markup:
     """What the marks of the table mean, and the line that fetches what an n/a lacks."""
     lines = [
-        "Bold is best as printed, nothing where all print the same; \u00b1 is the standard deviation over n results."
+        "Bold is best as printed, nothing where all print the same; "
+        "\u00b1 is the standard deviation over n results."
     ]
     uneven = [numbers.label(metric) for metric in numbers.metrics if _is_uneven(numbers, metric)]
     if uneven:

@@ -28,6 +28,13 @@ def test_content_distance_of_a_constant_offset() -> None:
     assert distance.tolist() == pytest.approx([0.08, 0.08], rel=1e-4)
 
 
+def test_content_distance_of_a_tint_weighs_more() -> None:
+    """Red up by 0.3 is grey up by 0.1, and 0.2, -0.1, -0.1 of colour: (0.01 + 4 x 0.02) (1 + 1 + 2 + 4)."""
+    pictures = noise(0)
+    tint = torch.tensor([0.3, 0.0, 0.0]).view(1, 3, 1, 1)
+    assert content_distance(pictures + tint, pictures).tolist() == pytest.approx([0.72, 0.72], rel=1e-4)
+
+
 def test_content_distance_of_a_checkerboard_counts_at_the_finest_scale_only() -> None:
     board = torch.ones(1, 3, 16, 16)
     board[..., ::2, ::2], board[..., 1::2, 1::2] = -1, -1
