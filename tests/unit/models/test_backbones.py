@@ -91,7 +91,8 @@ def test_networks_are_frozen_hashed_and_loaded_once(weights: dict[str, str]) -> 
 def test_unknown_names() -> None:
     with pytest.raises(ConfigError) as caught:
         LoadedBackbones({"cds": "x", "csd": "y"}, device="cpu", offline=True)
-    assert caught.value.problems == [("weights.cds", "did you mean 'csd'?")] or "csd" in str(caught.value)
+    ((path, message),) = caught.value.problems
+    assert path == "weights.cds" and "csd" in message
 
 
 @pytest.mark.parametrize("name", sorted(FETCH))
