@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from stdcli.metrics.metric import Backbone, Backbones, Metric, Subject
-from stdcli.metrics.preparation import IMAGENET_DEVIATION, IMAGENET_MEAN, normalised, shrunk
+from stdcli.metrics.pictures import shrink
+from stdcli.metrics.preparation import IMAGENET_DEVIATION, IMAGENET_MEAN, normalised
 
 SIDE = 512  # shorter side at most; Gatys's own examples have about this size
 
@@ -25,10 +26,10 @@ def gram(subject: Subject, backbones: Backbones) -> float:
     """
     backbone = backbones.get("gram-backbone")
     side = min(SIDE, *subject.frames.shape[1:3])
-    styles = [gram_matrices(shrunk(style, side), backbone) for style in subject.styles]
+    styles = [gram_matrices(shrink(style, side), backbone) for style in subject.styles]
     found = []
     for frame in subject.frames:
-        matrices = gram_matrices(shrunk(frame, side), backbone)
+        matrices = gram_matrices(shrink(frame, side), backbone)
         found += [_distance(matrices, style) for style in styles]
     return float(np.mean(found))
 

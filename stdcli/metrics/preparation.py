@@ -50,18 +50,6 @@ def square_input(picture: np.ndarray, side: int) -> Tensor:
     return normalised(np.asarray(image), IMAGENET_MEAN, IMAGENET_DEVIATION)
 
 
-def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
-    """The picture with its shorter side at most `side` pixels, by Lanczos; never enlarged.
-
-    Args:
-        picture: uint8 [H, W, 3].
-        side: of the result at most.
-    """
-    if min(picture.shape[:2]) <= side:
-        return picture
-    return np.asarray(_short_side(Image.fromarray(picture), side, Image.Resampling.LANCZOS))
-
-
 def normalised(picture: np.ndarray, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
     """A uint8 picture [H, W, 3] to float32 [3, H, W], from 0..1 with mean and deviation taken out."""
     values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

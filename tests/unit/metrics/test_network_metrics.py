@@ -15,7 +15,8 @@ from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTMod
 
 from stdcli.errors import MediaError
 from stdcli.metrics.metric import Subject
-from stdcli.metrics.preparation import BATCH, clip_input, shrunk, square_input
+from stdcli.metrics.pictures import shrink
+from stdcli.metrics.preparation import BATCH, clip_input, square_input
 from stdcli.metrics.registry import find_metric
 from stdcli.models.aesthetic import PLACES
 from stdcli.models.backbones import LoadedBackbones
@@ -245,6 +246,6 @@ def test_clip_input_is_that_of_clip(size: tuple[int, int]) -> None:
 
 def test_sizes() -> None:
     (picture,) = pictures(1, seed=10, size=(60, 90))
-    assert shrunk(picture, 40).shape == (40, 60, 3)
-    assert shrunk(picture, 60) is picture and shrunk(picture, 400) is picture
+    assert shrink(picture, 40).shape == (40, 60, 3)
+    assert shrink(picture, 60) is picture and shrink(picture, 400) is picture
     assert square_input(picture, 16).shape == (3, 16, 16)
