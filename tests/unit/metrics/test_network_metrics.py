@@ -169,7 +169,7 @@ def test_gram(plan, weights: dict[str, Path], tmp_path: Path, subject: Subject) 
 
     # the result's shorter side is 40: the first style's, 36, is left alone; the second's, 44, is not
     styles = [grams(subject.styles[0])]
-    small = Image.fromarray(subject.styles[1]).resize((40, int(40 * 70 / 44)), Image.Resampling.LANCZOS)
+    small = Image.fromarray(subject.styles[1]).resize((40, round(40 * 70 / 44)), Image.Resampling.LANCZOS)
     styles.append(grams(np.asarray(small)))
     expected = [
         np.mean([((a - b) ** 2).sum() / (4 * len(a) ** 2) for a, b in zip(grams(frame), style, strict=True)])
