@@ -172,7 +172,7 @@ def measure(
     Examples:
       stdcli eval measure photo.std.png --content photo.jpg --style painting.jpg
       stdcli eval measure clip.std.mp4 --content clip.mp4 --style painting.jpg --set frames=100
-      stdcli eval measure theirs/ --content photos/ --style painting.jpg --title theirs -o theirs-report/
+      stdcli eval measure theirs/ --content photos/ --style painting.jpg --title theirs -o report/
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     flags = {

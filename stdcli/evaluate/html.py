@@ -81,6 +81,7 @@ def _sections(
     pictures = grid.pictures([pair for pair in pairs if not pair.frames])
     return [
         ("numbers", "Numbers", join([table(numbers), notes(numbers), how])),
+        ("best", "Best guidance", facts.best(report, numbers)),
         ("gates", "Gates", facts.gates(report, numbers)),
         ("compare", "Compare", slider(numbers, pairs)),
         ("pictures", "Pictures", join([hint, pictures]) if pictures else None),

@@ -86,6 +86,26 @@ def floors(report: Item, numbers: Numbers) -> Markup | None:
     return tag("table", tag("thead", heads), tag("tbody", *rows), class_="plain")
 
 
+def best(report: Item, numbers: Numbers) -> Markup | None:
+    """Every method and step count at its own best guidance: the fairer comparison where guidance differs."""
+    if not report.get("best"):
+        return None
+    metrics = {metric["id"]: metric for metric in numbers.metrics}
+    rows = [
+        tag(
+            "tr",
+            tag("th", row["family"], scope="row"),
+            tag("td", row["steps"]),
+            tag("td", f"{row['guidance']:g}"),
+            tag("td", _label(numbers, metrics, row)),
+            _value(row),
+        )
+        for row in report["best"]
+    ]
+    heads = (tag("th", name, scope="col") for name in ("method", "steps", "best guidance", "by", "value"))
+    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="plain")
+
+
 def _label(numbers: Numbers, metrics: Mapping[str, Item], row: Item) -> str:
     return numbers.label(metrics[row["metric"]]) if row["metric"] in metrics else row["metric"]
 

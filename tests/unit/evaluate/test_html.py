@@ -166,6 +166,16 @@ def test_gates_and_floors_are_there(reader: Reader) -> None:
     assert "1 of 2 failed." in texts and "0.0214" in texts
 
 
+def test_best_guidances_are_there_where_they_were_asked_for() -> None:
+    report = make_report()
+    assert "Best guidance" not in render(report, {})
+    row = {"family": "teacher", "steps": 30, "metric": "palette", "method": "teacher-30", "guidance": 2.5}
+    page = render(report | {"best": [row | {"value": 4.3125}]}, {})
+    section = page[page.index('id="best"') : page.index('id="gates"')]
+    for text in (">teacher<", ">30<", ">2.5<", ">4.312<"):
+        assert text in section
+
+
 def test_pictures_are_jpegs_each_in_the_file_once(reader: Reader) -> None:
     sources = list(uris(reader))
     assert len(sources) == len(set(sources))
