@@ -175,14 +175,17 @@ class DenoiserTrainer:
     def _paint(
         self, number: int, pictures: torch.Tensor, styles: torch.Tensor, noise: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What batch `number` should become, painted anew or, where batches repeat, only once."""
-        if number in self._painted:
-            flat, strokes = self._painted[number]
-            return flat.float(), strokes.float()
-        flat, strokes = paint(pictures, styles, self._seen_noise(noise))
-        if self.pairs.repeats:
+        """What batch `number` should become, painted anew or, where batches repeat, only once.
+
+        What is kept is in half precision, and used so from the first time on: a resumed run paints again.
+        """
+        if not self.pairs.repeats:
+            return paint(pictures, styles, self._seen_noise(noise))
+        if number not in self._painted:
+            flat, strokes = paint(pictures, styles, self._seen_noise(noise))
             self._painted[number] = flat.half(), strokes.half()
-        return flat, strokes
+        flat, strokes = self._painted[number]
+        return flat.float(), strokes.float()
 
     def _draw_starts(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Timesteps where jobs start: all that there are, the lower half, where most jobs do, more often."""

@@ -43,6 +43,7 @@ SETTINGS = {
     **{f"network.{key}": value for key, value in NETWORK.items()},
     "pairs.photo_px": 32,
     "pairs.style_px": 32,
+    "pairs.repeat_after": 3,
     "train.batch_size": 8,
     "train.learning_rate": 2e-3,
     "train.warmup_steps": 2,
