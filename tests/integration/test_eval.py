@@ -13,7 +13,9 @@ from stdcli.cli.main import main
 from stdcli.evaluate.inputs import read_contents, read_styles
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.metrics.metric import Subject
+from stdcli.metrics.optical_flow import dis_flows, write_flo
 from stdcli.metrics.registry import find_metric
+from stdcli.metrics.warping import WarpProtocol, warping_error
 
 TIMES = ("created", "seconds")
 SUITE = """
@@ -318,3 +320,81 @@ def test_stylize_reports_what_it_made(inputs: Path, tmp_path: Path, capsys) -> N
     assert "leave --start out" in capsys.readouterr().err
     assert main([*command[:-1], str(inputs / "art")]) == 5
     assert "not of an earlier report" in capsys.readouterr().err
+
+
+def moving(path: Path) -> Path:
+    """Seven frames of a texture that moves two pixels to the right at each."""
+    wide = read_image(picture(path.parent / "wide.png", 11, height=48, width=96)).rgb
+    for index in range(7):
+        write_image(
+            path.parent / f"{index:03d}.png", Picture(np.ascontiguousarray(wide[:, 20 - 2 * index :][:, :64]))
+        )
+    return path
+
+
+def test_clips_are_followed_along_their_own_motion(inputs: Path, tmp_path: Path) -> None:
+    clip = moving(tmp_path / "shot" / "%03d.png")
+    suite = tmp_path / "clips.yaml"
+    suite.write_text(
+        "task: eval\nframes: 6\nmetrics: [edges, warping, flicker]\n"
+        'methods: [{name: "off", steps: 1, settings: {temporal: "off"}}]\n'
+    )
+    style = str(inputs / "art" / "a.png")
+    command = ["eval", "run", "--suite", str(suite), "--content", str(clip), "--style", style]
+    out, made = tmp_path / "out", tmp_path / "made" / "%03d.png"
+    assert main([*command, "-o", str(out)]) == 0
+    data = load(out)
+    (result,) = data["results"]
+    frames = np.stack([read_image(out / (result["file"] % index)).rgb for index in range(6)])
+    source = np.stack([read_image(tmp_path / "shot" / f"{index:03d}.png").rgb for index in range(6)])
+    whole = [
+        "stylize",
+        str(clip),
+        "--style",
+        style,
+        "--steps",
+        "1",
+        "--temporal",
+        "off",
+        "--duration",
+        "0.24",
+    ]
+    assert main([*whole, "-o", str(made), "--no-metadata"]) == 0
+    assert np.array_equal(
+        frames, np.stack([read_image(made.parent / f"{n:03d}.png").rgb for n in range(6)])
+    )
+    flows, protocol = dis_flows(source), WarpProtocol()
+    assert result["values"]["warping"] == pytest.approx(warping_error(frames, flows, protocol))
+    assert data["floors"] == [
+        {
+            "metric": "warping",
+            "content": "03d",
+            "value": pytest.approx(warping_error(source, flows, protocol)),
+        }
+    ]
+    assert data["floors"][0]["value"] < result["values"]["warping"]
+    assert 'data-key="error/off-1-step/03d/a/' in (out / "report.html").read_text()
+
+    exact = tmp_path / "flows"
+    for direction, shift in (("forward", 2), ("backward", -2)):
+        for index in range(5):
+            (exact / direction).mkdir(parents=True, exist_ok=True)
+            flow = np.zeros((48, 64, 2), np.float32) + np.array([shift, 0], np.float32)
+            write_flo(exact / direction / f"{index:05d}.flo", flow)
+    assert (
+        main([*command, "--flow", str(exact), "--set", "warping.norm=l1", "-o", str(tmp_path / "exact")]) == 0
+    )
+    other = load(tmp_path / "exact")
+    assert other["floors"][0]["value"] == 0  # whole pixels, nothing new but at the edge
+    column, plain = (next(c for c in d["metrics"] if c["id"] == "warping") for d in (other, data))
+    assert "flow files sha256:" in column["protocol"] and column["protocol"].startswith("l1")
+    assert "flow opencv-dis-medium" in plain["protocol"]
+    errors = np.abs(frames[1:, :, 2:].astype(float) - frames[:-1, :, :-2])
+    expected = np.mean([gap.mean() for gap in errors]) / 255
+    assert other["results"][0]["values"]["warping"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_grid_of_pairs(inputs: Path, tmp_path: Path) -> None:
+    suite = ["--set", "grid=pairs", "--set", "methods=[{name: s, steps: 1}]", "--metrics", "ssim"]
+    assert run(inputs, tmp_path, *suite) == 0
+    assert [(r["content"], r["style"]) for r in load(tmp_path)["results"]] == [("one", "a"), ("two", "b")]
