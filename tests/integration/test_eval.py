@@ -187,6 +187,21 @@ def test_files_are_measured_like_the_grid(inputs: Path, done: Path, tmp_path: Pa
     assert load(tmp_path / "m")["results"][0]["values"] == values
 
 
+def test_what_a_result_lacks_is_not_measured(inputs: Path, capsys) -> None:
+    photo, style = str(inputs / "photos" / "one.png"), str(inputs / "art" / "a.png")
+    capsys.readouterr()
+    for options, measured in (
+        (["--content", photo], {"edges", "ssim"}),
+        (["--style", style], {"palette", "texture"}),
+    ):
+        assert (
+            main(["eval", "measure", photo, *options, "--metrics", "palette,texture,edges,ssim", "--json"])
+            == 0
+        )
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        assert {name for name, value in result["values"].items() if value is not None} == measured
+
+
 def test_a_result_of_another_size_is_refused(inputs: Path, tmp_path: Path, capsys) -> None:
     odd = picture(tmp_path / "odd.png", 5, height=40)
     content, style = str(inputs / "photos" / "one.png"), str(inputs / "art" / "a.png")
@@ -360,9 +375,7 @@ def test_clips_are_followed_along_their_own_motion(inputs: Path, tmp_path: Path)
         "0.24",
     ]
     assert main([*whole, "-o", str(made), "--no-metadata"]) == 0
-    assert np.array_equal(
-        frames, np.stack([read_image(made.parent / f"{n:03d}.png").rgb for n in range(6)])
-    )
+    assert np.array_equal(frames, np.stack([read_image(made.parent / f"{n:03d}.png").rgb for n in range(6)]))
     flows, protocol = dis_flows(source), WarpProtocol()
     assert result["values"]["warping"] == pytest.approx(warping_error(frames, flows, protocol))
     assert data["floors"] == [
