@@ -22,7 +22,7 @@ from stdcli.evaluate.speed import Stopwatch
 from stdcli.media.image import Picture
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
-from stdcli.runtime.memory import peak_bytes
+from stdcli.runtime.memory import forget_peak, peak_bytes
 
 COLOUR_SAMPLES = 12
 """Frames by which the colours of a clip are known, as in `stylize`."""
@@ -70,6 +70,7 @@ class GridRun:
             StdcliError: as `stdcli stylize` would.
         """
         config = method.config
+        forget_peak()
         bundle = load_model(
             config.model,
             base=config.base,
@@ -127,6 +128,6 @@ class GridRun:
         return known | {f"lora {lora['name']}": lora["sha256"] for lora in self.bundle.identity["loras"]}
 
     def speed(self) -> dict[str, float]:
-        """Counts per frame, times and memory of what was done so far."""
+        """Counts per frame, times, and the most memory since the method was loaded."""
         counts = {"evaluations": self.settings.evaluations, "forwards": self.settings.forwards}
         return {**counts, **self.watch.facts(), "peak-mib": peak_bytes(self.bundle.device) / 2**20}

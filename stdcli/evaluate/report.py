@@ -36,16 +36,16 @@ JSON_FILE, HTML_FILE, PICTURES = "report.json", "report.html", "pictures"
 MARKER = ".stdcli-eval"  # says that a folder was made for a report
 SHOWN_FRAMES = 3  # of a clip
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
-SPEED: dict[str, tuple[str, str, str]] = {
-    "evaluations": ("Evaluations of the model per frame", "lower", ""),
-    "forwards": ("Forward passes per frame; guidance doubles them", "lower", ""),
-    "encode-ms": ("Encoding, per frame", "lower", "ms"),
-    "denoise-ms": ("Denoising, per frame", "lower", "ms"),
-    "decode-ms": ("Decoding, per frame", "lower", "ms"),
-    "fps": ("Frames per second, without reading and writing files", "higher", "1/s"),
-    "peak-mib": ("Peak memory of the process, or of the GPU, so far", "lower", "MiB"),
+SPEED: dict[str, tuple[str, str, str, str]] = {
+    "evaluations": ("evaluations", "lower", "", "steps of the model per frame"),
+    "forwards": ("forwards", "lower", "", "passes of the network per frame; guidance doubles them"),
+    "encode-ms": ("encoding", "lower", "ms", "per frame, the first call left out"),
+    "denoise-ms": ("denoising", "lower", "ms", "per frame, the first call left out"),
+    "decode-ms": ("decoding", "lower", "ms", "per frame, the first call left out"),
+    "fps": ("frames per second", "higher", "1/s", "files not counted, the first call left out"),
+    "peak-mib": ("peak memory", "lower", "MiB", "of the process while the method ran; on a GPU, of tensors"),
 }
-"""Name -> title, better, unit."""
+"""Name -> title, better, unit, protocol."""
 
 
 @dataclass
@@ -156,12 +156,12 @@ def speed_columns() -> list[dict[str, Any]]:
             "better": better,
             "range": [0, None],
             "unit": unit,
-            "protocol": "per frame, the first call left out" if name.endswith(("ms", "fps")) else "",
+            "protocol": protocol,
             "weights": {},
             "cite": "",
             "missing": None,
         }
-        for name, (title, better, unit) in SPEED.items()
+        for name, (title, better, unit, protocol) in SPEED.items()
     ]
 
 
@@ -202,12 +202,12 @@ def best_guidances(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return best
 
 
-def speed_rows(method: str, speed: Mapping[str, float]) -> list[dict[str, Any]]:
-    """A method's rows of the speed metrics."""
+def speed_rows(method: str, speed: Mapping[str, float], *, frames: int) -> list[dict[str, Any]]:
+    """A method's rows of the speed metrics, over so many frames."""
     rows = []
     for name in SPEED:
         value = speed.get(name)
-        facts = {"mean": value, "sd": None, "count": 0 if value is None else 1}
+        facts = {"mean": value, "sd": None, "count": 0 if value is None else frames}
         rows.append({"method": method, "metric": name, **facts})
     return rows
 

@@ -94,5 +94,5 @@ def run_suite(config: EvalConfig, plan: Plan, *, out: Path, command: str, consol
                 progress.advance()
             about = {"settings": run.facts(), "hashes": run.hashes()}
             evaluation.add_method(method.id, title=method.title, family=method.family, **about)
-            data["table"] += speed_rows(method.id, run.speed())
+            data["table"] += speed_rows(method.id, run.speed(), frames=run.watch.frames)
     return evaluation.finish()
