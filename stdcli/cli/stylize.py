@@ -242,6 +242,7 @@ def _check_report(config: StylizeConfig, out: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: parts of clips, or clips at another rate, have no frames to be compared with.
         MediaError: the folder holds other things.
+        ResourceError: a package that a report needs is not installed.
     """
     asked = [f"--{name}" for name in ("start", "duration", "fps") if getattr(config, name) is not None]
     if asked:
@@ -249,8 +250,10 @@ def _check_report(config: StylizeConfig, out: Path, *, overwrite: bool) -> None:
             f"compares a clip with its source frame by frame, from the start; leave {', '.join(asked)} out"
         )
         raise ConfigError("no report of this", [("--report", problem)])
+    from stdcli.evaluate.measure import check_names
     from stdcli.evaluate.report import check_folder
 
+    check_names(resolve("eval").config)
     check_folder(out, overwrite=overwrite)
 
 

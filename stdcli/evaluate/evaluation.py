@@ -100,9 +100,9 @@ class Evaluation:
     def _add_source(self, content: Content) -> None:
         self.add_content(describe_content(content))
         self._keep(f"content/{content.id}", content.frames, content.is_clip)
-        floor = self.measures.floor(self._subject(content, content, ()))
-        if floor is not None:
-            self.report.data["floors"].append({"metric": "warping", "content": content.id, "value": floor})
+        floors = self.measures.floors(self._subject(content, content, ())).items()
+        entries = [{"metric": name, "content": content.id, "value": value} for name, value in floors]
+        self.report.data["floors"] += entries
 
     def add_content(self, entry: dict[str, Any]) -> None:
         """List what was restyled."""

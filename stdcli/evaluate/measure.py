@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from stdcli.config.quantities import split_threshold, split_weights
 from stdcli.errors import ConfigError, MissingWeights, ModelError
 from stdcli.evaluate.inputs import Content
 from stdcli.evaluate.report import SPEED
+from stdcli.metrics.extra import load_extra
 from stdcli.metrics.metric import Backbones, Flows, Metric, NotMeasurable, Subject
 from stdcli.metrics.optical_flow import dis_flows, folder_flows
 from stdcli.metrics.registry import METRICS, find_metric
-from stdcli.metrics.warping import WarpProtocol, error_maps, warping_error, warping_metric
+from stdcli.metrics.warping import WarpProtocol, error_maps, warping_metric
 from stdcli.models.backbones import LoadedBackbones
 from stdcli.runtime.devices import choose
 
@@ -117,25 +118,19 @@ class Measures:
     def _protocol(self, flows: Flows) -> WarpProtocol:
         return replace(self.protocol, flow=flows.method)
 
-    def floor(self, subject: Subject) -> float | None:
-        """Warping error of the source itself; None where there is none."""
-        return self._of_motion(warping_error, subject, subject.content)
+    def floors(self, source: Subject) -> dict[str, float]:
+        """What the measures of motion say of a source clip itself: no result can be expected below."""
+        found = {m.name: self._measure(m, source) for m in self.metrics if "clip" in m.needs}
+        return {name: value for name, value in found.items() if value is not None}
 
     def heat(self, subject: Subject) -> np.ndarray | None:
         """Warping error of every pixel, float32 [F - 1, H, W] in [0, 1]; None where there is none."""
-        return self._of_motion(error_maps, subject, subject.frames)
-
-    def _of_motion(self, measure: Callable[..., Any], subject: Subject, frames: np.ndarray | None) -> Any:
-        if subject.flows is None or frames is None or not self._measures_warping:
+        if subject.flows is None or not any(metric.name == WARPING for metric in self.metrics):
             return None
         try:
-            return measure(frames, subject.flows, self._protocol(subject.flows))
+            return error_maps(subject.frames, subject.flows, self._protocol(subject.flows))
         except NotMeasurable:
             return None
-
-    @property
-    def _measures_warping(self) -> bool:
-        return any(metric.name == WARPING for metric in self.metrics)
 
     def columns(self, flows: Sequence[Flows]) -> list[dict[str, Any]]:
         """What the report says of each metric.
@@ -198,10 +193,11 @@ def check_names(config: EvalConfig) -> None:
 
     Raises:
         ConfigError: with every problem.
+        ResourceError: a package that a metric uses is not installed.
     """
     names = metric_names(config)
-    for name in names:
-        find_metric(name)
+    for package in dict.fromkeys(package for name in names for package in find_metric(name).packages):
+        load_extra(package)
     known = {*names, *SPEED}
     problems = (
         [] if config.best_by in (None, *names) else [("best_by", f"{config.best_by!r} is not measured")]

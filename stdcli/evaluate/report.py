@@ -30,6 +30,7 @@ from stdcli.evaluate.html import render
 from stdcli.evaluate.inputs import Content, Style
 from stdcli.media.image import Picture, write_image
 from stdcli.media.output import write_errors
+from stdcli.metrics.extra import load_extra
 
 FORMAT, VERSION = "stdcli-report", 1
 JSON_FILE, HTML_FILE, PICTURES = "report.json", "report.html", "pictures"
@@ -83,11 +84,13 @@ class Report:
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
-    """Make sure that a folder is free for a report: not there, empty, or that of an earlier one.
+    """Make sure, before any work, that a report can be made in a folder: new, empty, or of an earlier one.
 
     Raises:
         MediaError: it is a file, or holds other things and `overwrite` is False.
+        ResourceError: matplotlib is not installed.
     """
+    load_extra("matplotlib")
     with write_errors(out):
         if out.exists() and not out.is_dir():
             raise MediaError("the output is not a folder", where=out, hint="-o FOLDER")

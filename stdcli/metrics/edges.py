@@ -58,4 +58,5 @@ METRIC = Metric(
         "over those frames whose content is not flat"
     ),
     measure=measure,
+    packages=("skimage",),
 )

@@ -7,11 +7,16 @@ from types import ModuleType
 
 from stdcli.errors import ResourceError
 
-PACKAGES = {"cv2": "OpenCV", "skimage": "scikit-image"}
+PACKAGES = {
+    "cv2": ("optical flow", "OpenCV"),
+    "matplotlib": ("a report", "matplotlib"),
+    "skimage": ("this measure", "scikit-image"),
+}
+"""Package -> what needs it, and its name."""
 
 
 def load_extra(module: str) -> ModuleType:
-    """A module of an optional package, such as `cv2` or `skimage.color`.
+    """A module of an optional package, such as `cv2`, `skimage.color` or `matplotlib.figure`.
 
     Raises:
         ResourceError: the package is not installed.
@@ -19,7 +24,6 @@ def load_extra(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ResourceError(
-            f"this measure needs {PACKAGES[module.split('.')[0]]}, which is not installed",
-            hint="pip install 'stdcli[eval]'",
-        ) from error
+        purpose, package = PACKAGES[module.split(".")[0]]
+        what = f"{purpose} needs {package}, which is not installed"
+        raise ResourceError(what, hint="pip install 'stdcli[eval]'") from error

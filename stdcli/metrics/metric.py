@@ -116,6 +116,7 @@ class Metric:
         measure: a subject and networks to a number; the mean over frames for a clip, unless said otherwise.
         backbones: names of the networks it uses.
         unit: of the number, if it has one.
+        packages: optional ones that it uses, keys of `extra.PACKAGES`.
     """
 
     name: str
@@ -130,3 +131,4 @@ class Metric:
     measure: Callable[[Subject, Backbones], float] = field(repr=False)
     backbones: tuple[str, ...] = ()
     unit: str = ""
+    packages: tuple[str, ...] = ()

@@ -35,4 +35,5 @@ METRIC = Metric(
     protocol=f"colours in CIELAB (sRGB, D65); {PROTOCOL}",
     measure=measure,
     unit="Lab",
+    packages=("skimage",),
 )

@@ -41,4 +41,5 @@ METRIC = Metric(
         "K1 0.01, K2 0.03, population covariance, borders left out, no downsampling; mean over frames"
     ),
     measure=measure,
+    packages=("skimage",),
 )

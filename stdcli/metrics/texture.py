@@ -66,4 +66,5 @@ METRIC = Metric(
     ),
     measure=measure,
     unit="L*",
+    packages=("skimage",),
 )

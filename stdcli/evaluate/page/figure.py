@@ -12,13 +12,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stdcli.errors import ResourceError
 from stdcli.evaluate.page.markup import Markup
 from stdcli.evaluate.page.numbers import COLOURS
+from stdcli.metrics.extra import load_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,16 +116,9 @@ def heat(error: np.ndarray, *, top: float) -> np.ndarray:
     return np.where(np.isfinite(error)[..., None], colours, np.uint8(128))
 
 
-def _matplotlib():  # the module; its type is that of a module
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError as error:
-        raise ResourceError(
-            "the report's plots are drawn with matplotlib, which is not installed",
-            hint="pip install 'stdcli[eval]'",
-        ) from error
-    return matplotlib
+def _matplotlib() -> ModuleType:
+    load_extra("matplotlib.figure")
+    return load_extra("matplotlib")
 
 
 def _adopted(svg: str) -> Markup:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import copy
 import hashlib
 import re
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from io import BytesIO
@@ -303,16 +303,10 @@ def test_the_report_is_left_as_it_was() -> None:
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    load = builtins.__import__
-
-    def refuse(name: str, *args: Any) -> Any:
-        if name.partition(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return load(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ResourceError, match=r"pip install 'stdcli\[eval\]'"):
-        render(make_report(FEW), {})
+        render(make_report(), {})
 
 
 def test_an_image_of_another_kind_is_refused() -> None:
