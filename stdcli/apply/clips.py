@@ -26,6 +26,9 @@ from stdcli.runtime.pipeline import WriteBehind, read_ahead
 READ_THROUGH_PX = 50_000_000
 """A clip of fewer pixels is read through sooner than ffmpeg is started for each sample."""
 
+SAMPLES = 12
+"""Frames by which the colours of a clip are known."""
+
 Restyle = Callable[[np.ndarray], np.ndarray]
 Memory = Callable[[], Mapping[str, np.ndarray]]
 
@@ -93,14 +96,19 @@ def iter_clip(info: VideoInfo, *, skip: int = 0) -> Iterator[np.ndarray]:
     )
 
 
-def sample_frames(info: VideoInfo, count: int) -> list[np.ndarray]:
-    """At most `count` frames from all over a clip, the first and the last left out where there are others.
+def sample_places(frames: int) -> list[int]:
+    """At most `SAMPLES` frames from all over a clip; first and last are left out where there are others."""
+    count = min(SAMPLES, frames)
+    return [(2 * k + 1) * frames // (2 * count) for k in range(count)]
+
+
+def sample_frames(info: VideoInfo) -> list[np.ndarray]:
+    """The frames of a clip at `sample_places`.
 
     Returns:
         uint8 [H, W, 3] each.
     """
-    count = min(count, info.frames)
-    places = [(2 * k + 1) * info.frames // (2 * count) for k in range(count)]
+    places = sample_places(info.frames)
     is_long = info.frames * info.width * info.height > READ_THROUGH_PX
     if is_long and info.seekable and not info.resample:
         parts = (iter_clip(replace(info, first=info.first + place, frames=1)) for place in places)

@@ -29,9 +29,6 @@ from stdcli.media.recipe import KEY
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 
-SAMPLES = 12
-"""Frames by which the colours of a clip are known."""
-
 
 def stylize(
     config: StylizeConfig,
@@ -170,7 +167,7 @@ def _run_clip(
 ) -> tuple[int, list[str]]:
     """Returns the frames made by this run and what the user should know."""
     clip, info = target.clip, target.clip.info
-    session = session.for_clip(sample_frames(info, SAMPLES))
+    session = session.for_clip(sample_frames(info))
     batch_size = session.batch_for((info.height, info.width))
     place = target.path if clip.numbered is None else target.path.parent
     with Job(place, _job_facts(target, data, batch_size), discard=overwrite) as job:

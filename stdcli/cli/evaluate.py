@@ -233,7 +233,7 @@ def compare(
 def list_metrics(
     as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
 ) -> None:
-    """List what can be measured, and what each needs.
+    """List what can be measured, what each needs, and how to fetch the weights.
 
     \b
     Examples:
@@ -242,6 +242,7 @@ def list_metrics(
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     from stdcli.metrics.registry import METRICS, find_metric
+    from stdcli.models.backbones import BACKBONES
 
     found = [find_metric(name) for name in METRICS]
     columns = ("name", "title", "group", "better", "needs", "weights", "source")
@@ -250,6 +251,8 @@ def list_metrics(
         for m in found
     ]
     console.table(columns, rows)
+    for spec in BACKBONES.values():
+        console.note(f"{spec.name}: {spec.fetch}")
 
 
 def _command() -> str:

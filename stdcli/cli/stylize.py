@@ -221,12 +221,12 @@ def stylize(
         "offline": offline,
     }
     resolved = resolve("stylize", preset=preset, config_file=config, sets=sets or (), flags=flags)
-    if report is not None:
-        _check_report(resolved.config, report, overwrite=overwrite)
     from stdcli.apply.targets import plan
 
     keep = {"overwrite": overwrite, "metadata": not no_metadata}
     work = plan(resolved.config, inputs, output=output, **keep)
+    if report is not None:
+        _check_report(resolved.config, work, report, overwrite=overwrite)
     from stdcli.apply.stylize import (
         stylize as run,  # brings the models, seconds that a refusal need not wait for
     )
@@ -236,7 +236,7 @@ def stylize(
         _report(resolved.config, work, report, console)
 
 
-def _check_report(config: StylizeConfig, out: Path, *, overwrite: bool) -> None:
+def _check_report(config: StylizeConfig, work: Plan, out: Path, *, overwrite: bool) -> None:
     """Refuse a report that could not be made, before any work.
 
     Raises:
@@ -250,10 +250,13 @@ def _check_report(config: StylizeConfig, out: Path, *, overwrite: bool) -> None:
             f"compares a clip with its source frame by frame, from the start; leave {', '.join(asked)} out"
         )
         raise ConfigError("no report of this", [("--report", problem)])
-    from stdcli.evaluate.measure import check_names
+    from stdcli.evaluate.measure import check_motion, check_names
     from stdcli.evaluate.report import check_folder
 
-    check_names(resolve("eval").config)
+    measured = resolve("eval").config
+    check_names(measured, timed=False)
+    if any(target.clip is not None for target in work.targets):
+        check_motion(measured)
     check_folder(out, overwrite=overwrite)
 
 

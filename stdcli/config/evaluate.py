@@ -33,6 +33,10 @@ SHARED = ("style", "seed", "device", "dtype", "offline", "start", "duration", "f
 """Settings of `stylize` that belong to the suite, not to one of its methods."""
 
 
+ITS_OWN = ("sampler", "final", "gamma", "timesteps", "num_solver_steps")
+"""Settings that a student's own recipe should decide."""
+
+
 def _check_threshold(value: str) -> str:
     split_threshold(value)
     return value
@@ -86,8 +90,8 @@ class WarpingSection(Section):
     white: Literal[1, 255] = 1
     """Value of a white pixel: 1, or 255 as in some papers."""
     flow: Text | None = None
-    """Folder of .flo files of the source clip, `forward/00000.flo` and `backward/00000.flo`; of several clips
-    one such folder per clip in it, named as it is. By default OpenCV's DIS flow."""
+    """Folder of .flo files of the source clip, `forward/00000.flo` and `backward/00000.flo`; of several,
+    one folder for each clip in it, named as the clip without its suffix. By default OpenCV's DIS flow."""
 
 
 class EvalConfig(Section):
@@ -130,7 +134,7 @@ class EvalConfig(Section):
 
 
 def add_methods(config: EvalConfig, students: Iterable[tuple[str, str]]) -> EvalConfig:
-    """The same with more methods: other students, in all else like the last method.
+    """The same with more methods: other students, like the last method but for what is theirs to decide.
 
     Args:
         config: with at least one method, whose model, step counts and other settings are taken.
@@ -142,6 +146,6 @@ def add_methods(config: EvalConfig, students: Iterable[tuple[str, str]]) -> Eval
     data = config.model_dump()
     like = data["methods"][-1] if data["methods"] else MethodSection(name="student").model_dump()
     for name, student in students:
-        settings = like["settings"] | {"student": student}
+        settings = like["settings"] | dict.fromkeys(ITS_OWN) | {"student": student}
         data["methods"] = [*data["methods"], like | {"name": name, "settings": settings}]
     return check(EvalConfig, data)

@@ -1,12 +1,13 @@
 """`stdcli eval compare`: the methods of several reports side by side.
 
-Only what all of them have is compared: contents and styles are matched by their hashes. A metric measured by
-another protocol or with other weights gets a column of its own.
+Only what all of them have is compared: contents are matched by hash, size and length, styles by hash. A
+metric measured by another protocol or with other weights gets a column of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from stdcli.evaluate.ids import make_ids
 from stdcli.evaluate.report import Report, claim, head, make_table, read_report
 from stdcli.media.image import read_image
 
-Cell = tuple[str, str]
+Cell = tuple[tuple[Any, ...], str]
+"""What tells a content (its hash, size, frames and rate), and a style's hash."""
 
 
 def compare_reports(
@@ -40,36 +42,37 @@ def compare_reports(
         GateError: a threshold is not met; the report is written all the same.
     """
     reports = [read_report(path) for path in paths]
+    for data, folder in reports:
+        _check(data, folder, out)
     shared = set.intersection(*({cell for cell, _ in _cells(data)} for data, _ in reports))
     if not shared:
         raise MediaError(
             "the reports have no content in the same style in common", got=", ".join(map(str, paths))
         )
-    first = reports[0][0]
     report = Report(head(config.title, command=command))
     data = report.data
-    data |= {
-        "suite": {"reports": [str(path) for path in paths]},
-        "contents": [entry for entry in first["contents"] if entry["sha256"] in {cell[0] for cell in shared}],
-        "styles": [entry for entry in first["styles"] if entry["sha256"] in {cell[1] for cell in shared}],
-        "methods": [],
-        "metrics": [],
-        "results": [],
-        "table": [],
-        "floors": first["floors"],
+    data |= _begin(*reports[0], shared=shared, out=out) | {
+        "suite": {"reports": [str(path) for path in paths]}
     }
-    names = {entry["sha256"]: entry["id"] for entry in (*data["contents"], *data["styles"])}
+    names: dict[Any, str] = {_key(entry): entry["id"] for entry in data["contents"]}
+    names |= {entry["sha256"]: entry["id"] for entry in data["styles"]}
     for source, folder in reports:
         dropped = sum(cell not in shared for cell, _ in _cells(source))
         if dropped:
             console.warning(f"{folder}: {dropped} results have no counterpart in the others and are left out")
-        _add(report, source, folder, shared=shared, names=names)
+        _add(
+            report,
+            source,
+            lambda file, folder=folder: _from_here(file, folder, out),
+            shared=shared,
+            names=names,
+        )
     apart = [column["title"] for column in data["metrics"] if column["id"] != column["name"]]
     for title in apart:
         console.warning(
             f"{title}: measured by another protocol or with other weights; in a column of its own"
         )
-    _show_inputs(report, *reports[0])
+    _show_all(report, out)
     claim(out)
     data["gates"] = judge(config.threshold, data)
     report.write(out)
@@ -77,37 +80,68 @@ def compare_reports(
     return report
 
 
+def _begin(first: Mapping[str, Any], folder: Path, *, shared: set[Cell], out: Path) -> dict[str, Any]:
+    """A comparison without methods, its contents and styles those of the first report that all have."""
+    contents, styles = ({cell[place] for cell in shared} for place in (0, 1))
+
+    def found(entry: Mapping[str, Any]) -> dict[str, Any]:
+        return {**entry, "file": _from_here(entry["file"], folder, out)}
+
+    return {
+        "contents": [found(entry) for entry in first["contents"] if _key(entry) in contents],
+        "styles": [found(entry) for entry in first["styles"] if entry["sha256"] in styles],
+        **{name: [] for name in ("methods", "metrics", "results", "table", "floors")},
+    }
+
+
+def _check(data: Mapping[str, Any], folder: Path, out: Path) -> None:
+    """Refuse a report that would be replaced, and one whose methods did not all do the same once."""
+    if folder.resolve() == out.resolve():
+        raise MediaError("the comparison would replace one of its reports", where=out, hint="-o FOLDER")
+    cells = [cell for cell, _ in _cells(data)]
+    if len(set(cells)) * len(data["methods"]) != len(cells):
+        raise MediaError("a method has some content in some style twice, or not at all", where=folder)
+
+
 def _cells(data: Mapping[str, Any]) -> list[tuple[Cell, Mapping[str, Any]]]:
-    """((content's hash, style's hash), result) of every result."""
-    contents, styles = (
-        {entry["id"]: entry["sha256"] for entry in data[kind]} for kind in ("contents", "styles")
-    )
+    """(what tells content and style, result) of every result."""
+    contents = {entry["id"]: _key(entry) for entry in data["contents"]}
+    styles = {entry["id"]: entry["sha256"] for entry in data["styles"]}
     return [((contents[r["content"]], styles[r["style"]]), r) for r in data["results"]]
 
 
+def _key(content: Mapping[str, Any]) -> tuple[Any, ...]:
+    return content["sha256"], *content["size"], content["frames"], content["fps"]
+
+
 def _add(
-    report: Report, source: Mapping[str, Any], folder: Path, *, shared: set[Cell], names: Mapping[str, str]
+    report: Report,
+    source: Mapping[str, Any],
+    find: Callable[[str | None], str | None],
+    *,
+    shared: set[Cell],
+    names: Mapping[Any, str],
 ) -> None:
-    """A report's methods, with their results on the shared cells."""
+    """A report's methods, and their results on the shared cells; `find` says where its files are."""
     data = report.data
     columns = {entry["id"]: _column_id(data, entry) for entry in source["metrics"]}
     known = [method["id"] for method in data["methods"]]
     fresh = make_ids([*known, *(method["id"] for method in source["methods"])])[len(known) :]
     methods = dict(zip((method["id"] for method in source["methods"]), fresh, strict=True))
-    data["methods"] += [{**method, "id": methods[method["id"]]} for method in source["methods"]]
+    where = {"machine": source["machine"], "versions": source["versions"]}
+    data["methods"] += [{**method, "id": methods[method["id"]], **where} for method in source["methods"]]
     results = []
     for cell, result in _cells(source):
         if cell in shared:
             values = {columns[name]: value for name, value in result["values"].items()}
             place = {"method": methods[result["method"]], "content": names[cell[0]], "style": names[cell[1]]}
-            results.append({**result, **place, "values": values})
-            _show(
-                report,
-                f"result/{place['method']}/{place['content']}/{place['style']}",
-                folder,
-                result["file"],
-            )
+            results.append({**result, **place, "values": values, "file": find(result["file"])})
     data["results"] += results
+    contents = {entry["id"]: names.get(_key(entry)) for entry in source["contents"]}
+    for floor in source["floors"]:
+        entry = {**floor, "metric": columns[floor["metric"]], "content": contents[floor["content"]]}
+        if entry["content"] is not None and entry not in data["floors"]:
+            data["floors"].append(entry)
     measured = [columns[entry["id"]] for entry in source["metrics"] if entry["group"] != "speed"]
     data["table"] += make_table(methods.values(), results, measured)
     timed = {entry["id"] for entry in source["metrics"] if entry["group"] == "speed"}
@@ -120,9 +154,10 @@ def _add(
 
 def _column_id(data: dict[str, Any], entry: Mapping[str, Any]) -> str:
     """The column of a metric: one that is there with the same protocol and weights, else a new one."""
-    same = ("name", "protocol", "weights")
     for column in data["metrics"]:
-        if all(column[key] == entry[key] for key in same):
+        same = all(column[key] == entry[key] for key in ("name", "protocol"))
+        if same and (column["weights"] == entry["weights"] or column["missing"] or entry["missing"]):
+            column["weights"] = column["weights"] or entry["weights"]
             column["missing"] = column["missing"] and entry["missing"]
             return column["id"]
     name = make_ids([*(column["id"] for column in data["metrics"]), entry["name"]])[-1]
@@ -130,12 +165,18 @@ def _column_id(data: dict[str, Any], entry: Mapping[str, Any]) -> str:
     return name
 
 
-def _show_inputs(report: Report, source: Mapping[str, Any], folder: Path) -> None:
-    for entry in report.data["contents"]:
-        suffix = "/%05d.png" if entry["kind"] == "clip" else ".png"
-        _show(report, f"content/{entry['id']}", folder, f"pictures/content/{entry['id']}{suffix}")
-    for entry in report.data["styles"]:
-        _show(report, f"style/{entry['id']}", folder, f"pictures/style/{entry['id']}.png")
+def _from_here(file: str | None, folder: Path, out: Path) -> str | None:
+    """A kept file of another report, as seen from this one."""
+    return None if file is None else Path(os.path.relpath(folder / file, out)).as_posix()
+
+
+def _show_all(report: Report, out: Path) -> None:
+    for kind in ("content", "style"):
+        for entry in report.data[f"{kind}s"]:
+            _show(report, f"{kind}/{entry['id']}", out, entry["file"])
+    for result in report.data["results"]:
+        key = f"result/{result['method']}/{result['content']}/{result['style']}"
+        _show(report, key, out, result["file"])
 
 
 def _show(report: Report, key: str, folder: Path, file: str | None) -> None:

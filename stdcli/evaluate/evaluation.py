@@ -77,7 +77,10 @@ class Evaluation:
         measures = Measures.open(config)
         for error in measures.missing.values():
             console.warning(f"n/a: {error.what}; {error.fetch}")
-        clips = sum(content.is_clip for content in contents)
+        clips = len({content.sha256 for content in contents if content.is_clip})
+        for content in contents:
+            if content.total > len(content.frames):
+                console.note(f"{content.name}: the first {len(content.frames)} of {content.total} frames")
         followed = ((content.id, measures.flows(content, among=clips)) for content in contents)
         flows = {name: found for name, found in followed if found is not None}
         report = Report(head(config.title, command=command))
@@ -98,8 +101,8 @@ class Evaluation:
         return evaluation
 
     def _add_source(self, content: Content) -> None:
-        self.add_content(describe_content(content))
-        self._keep(f"content/{content.id}", content.frames, content.is_clip)
+        file = self._keep(f"content/{content.id}", content.frames, content.is_clip)
+        self.add_content(describe_content(content) | {"file": file})
         floors = self.measures.floors(self._subject(content, content, ())).items()
         entries = [{"metric": name, "content": content.id, "value": value} for name, value in floors]
         self.report.data["floors"] += entries
@@ -110,8 +113,8 @@ class Evaluation:
 
     def add_style(self, style: Style) -> None:
         """List a style and keep its picture."""
-        self.report.data["styles"].append(describe_style(style))
-        self._keep(f"style/{style.id}", style.rgb[None], False)
+        file = self._keep(f"style/{style.id}", style.rgb[None], False)
+        self.report.data["styles"].append(describe_style(style) | {"file": file})
 
     def add_method(
         self, method: str, *, title: str, family: str, settings: dict[str, Any], hashes: dict[str, str]

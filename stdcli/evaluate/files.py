@@ -13,7 +13,7 @@ from stdcli.errors import MediaError
 from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.ids import make_ids
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
-from stdcli.evaluate.measure import check_names
+from stdcli.evaluate.measure import check_motion, check_names
 from stdcli.evaluate.report import Report, describe_content
 
 METHOD = "result"
@@ -32,14 +32,16 @@ def measure_files(
         console: told of missing weights.
 
     Raises:
-        MediaError: a result and its content differ in number, size or frames, or cannot be read.
+        MediaError: results and contents differ in number, size, length or rate, or cannot be read.
         GateError: a threshold is not met; the report is written all the same.
         StdcliError: weights that do not fit.
     """
-    check_names(config)
+    check_names(config, timed=False)
     results = read_contents(names, size_px=None, frames=config.frames)
     given = read_contents(config.contents, size_px=None, frames=config.frames)
-    pairs = list(zip(results, _match(results, given), strict=True))
+    if any(result.is_clip for result in results) and given:
+        check_motion(config)
+    pairs = list(zip(results, _match(results, given, console), strict=True))
     styles = read_styles(config.styles)
     sources = [source for _, source in pairs if source is not None]
     evaluation = Evaluation.open(config, sources, out=out, command=command, console=console)
@@ -55,35 +57,67 @@ def measure_files(
     return evaluation.finish()
 
 
-def _match(results: Sequence[Content], given: Sequence[Content]) -> list[Content | None]:
-    """The source of each result under the result's id: by order, or one for all; None where none is given."""
+def _match(results: Sequence[Content], given: Sequence[Content], console: Console) -> list[Content | None]:
+    """The source of each result under the result's id; None where none is given.
+
+    One source is that of all results. Several are found by name, as `photo` of `photo.std`; if that does not
+    give each result a source of its own, by order, with a warning.
+    """
     if not given:
         return [None] * len(results)
-    if len(given) not in (1, len(results)):
+    if len(given) == 1:
+        sources = list(given) * len(results)
+    elif len(given) == len(results):
+        sources = _by_name(results, given)
+        if sources is None:
+            sources = list(given)
+            pairs = ", ".join(
+                f"{result.name} of {source.name}" for result, source in zip(results, sources, strict=True)
+            )
+            console.warning(f"names do not say which result is of which content; taken in order: {pairs}")
+    else:
         got = f"{len(results)} results and {len(given)} contents"
         raise MediaError(
             "results and contents do not pair up", got=got, expected="one content, or one for each"
         )
-    sources = given if len(given) == len(results) else given * len(results)
     return [_checked(result, source) for result, source in zip(results, sources, strict=True)]
+
+
+def _by_name(results: Sequence[Content], given: Sequence[Content]) -> list[Content] | None:
+    """The content with the longest name that each result's name begins with; None unless all are paired."""
+    found = []
+    for result in results:
+        fitting = [source for source in given if _is_of(result.name, source.name)]
+        found.append(max(fitting, key=lambda source: len(source.name), default=None))
+    return found if len({id(source) for source in found if source is not None}) == len(results) else None
+
+
+def _is_of(result: str, source: str) -> bool:
+    rest = result[len(source) :]
+    return result.startswith(source) and not rest[:1].isalnum()
 
 
 def _checked(result: Content, source: Content) -> Content:
     if result.is_clip != source.is_clip:
         got = ["a clip" if one.is_clip else "a picture" for one in (result, source)]
-        raise MediaError("a picture and a clip are no pair", where=result.id, got=got[0], expected=got[1])
-    if result.frames.shape != source.frames.shape:
+        raise MediaError("a picture and a clip are no pair", where=result.name, got=got[0], expected=got[1])
+    if _facts(result) != _facts(source):
         got, expected = (_size(one) for one in (result, source))
-        hint = f"give the content that was restyled, at the size it had: {source.id} differs"
-        raise MediaError(
-            "a result differs from its content", where=result.id, got=got, expected=expected, hint=hint
-        )
+        hint = "give the content that was restyled, at the size, rate and length that it had"
+        what = f"a result differs from its content {source.name}"
+        raise MediaError(what, where=result.name, got=got, expected=expected, hint=hint)
     return replace(source, id=result.id)
 
 
+def _facts(content: Content) -> tuple[object, ...]:
+    return content.frames.shape[1:3], content.total, content.fps
+
+
 def _size(content: Content) -> str:
-    count, height, width = content.frames.shape[:3]
-    return f"{width}x{height}" + (f", {count} frames" if content.is_clip else "")
+    height, width = content.frames.shape[1:3]
+    return f"{width}x{height}" + (
+        f", {content.total} frames, {content.fps} per second" if content.is_clip else ""
+    )
 
 
 def _blend(evaluation: Evaluation, styles: Sequence[Style]) -> str:
@@ -91,6 +125,6 @@ def _blend(evaluation: Evaluation, styles: Sequence[Style]) -> str:
     if len(styles) == 1:
         return styles[0].id
     (name,) = make_ids(["-".join(style.id for style in styles) or "none"])
-    digest = hashlib.sha256("".join(style.sha256 for style in styles).encode()).hexdigest()
-    evaluation.report.data["styles"].append({"id": name, "sha256": digest})
+    digest = hashlib.sha256("".join(sorted(style.sha256 for style in styles)).encode()).hexdigest()
+    evaluation.report.data["styles"].append({"id": name, "sha256": digest, "file": None})
     return name

@@ -33,7 +33,8 @@ def judge(thresholds: Iterable[str], report: Mapping[str, Any]) -> list[dict[str
         name, metric, sign, limit = split_threshold(text)
         for method in _methods(name, report["methods"], text):
             columns = [column["id"] for column in report["metrics"] if column["name"] == metric]
-            for column in columns or [metric]:
+            measured = [column for column in columns if means.get((method, column)) is not None]
+            for column in measured or columns[:1] or [metric]:
                 value = means.get((method, column))
                 passed = value is not None and SIGNS[sign](value, limit)
                 gates.append(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from stdcli.apply.clips import sample_places
 from stdcli.apply.session import Session
 from stdcli.apply.settings import settle
 from stdcli.apply.student import choose_student, misfits
@@ -24,8 +25,6 @@ from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.runtime.memory import forget_peak, peak_bytes
 
-COLOUR_SAMPLES = 12
-"""Frames by which the colours of a clip are known, as in `stylize`."""
 Cell = tuple[Content, Style]
 
 
@@ -103,8 +102,7 @@ class GridRun:
     def _restyle(self, session: Session, content: Content) -> np.ndarray:
         frames, size = content.frames, session.batch_for(content.frames.shape[1:3])
         if content.is_clip:
-            places = np.linspace(0, len(frames) - 1, min(COLOUR_SAMPLES, len(frames))).round().astype(int)
-            session = session.for_clip([frames[place] for place in places])
+            session = session.for_clip([frames[place] for place in sample_places(len(frames))])
         parts = [frames[first : first + size] for first in range(0, len(frames), size)]
         return np.concatenate(
             [self.watch.run(len(part), lambda part=part: session.stylize(part)) for part in parts]
@@ -114,6 +112,7 @@ class GridRun:
         """Settings in force, for the report."""
         config = self.method.config
         names = {"model": config.model, "student": self.bundle.student and self.bundle.student[0]}
+        names |= {"device": self.bundle.device.type, "dtype": str(self.bundle.dtype).removeprefix("torch.")}
         return {**names, **self.settings.facts(), "seed": config.seed, "temporal": config.temporal}
 
     def hashes(self) -> dict[str, str]:

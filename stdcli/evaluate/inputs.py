@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -33,12 +33,16 @@ class Content:
         frames: uint8 [F, H, W, 3]; F is 1 for a photo.
         sha256: of the file; of the pixels where there are many files.
         fps: of a clip; None for a photo.
+        name: as its file is called, without suffix; the folder of numbered pictures.
+        total: frames that the clip has, of which `frames` are the first.
     """
 
     id: str
     frames: np.ndarray
     sha256: str
     fps: Fraction | None = None
+    name: str = ""
+    total: int = 1
 
     @property
     def is_clip(self) -> bool:
@@ -68,8 +72,11 @@ def read_contents(names: Iterable[str | Path], *, size_px: int | None, frames: i
     """
     sources = [source for name in names for source in resolve_input(name)]
     read = [_read(source, size_px, frames) for source in sources]
-    ids = make_ids(source.path.stem for source in sources)
-    return [Content(name, *parts) for name, parts in zip(ids, read, strict=True)]
+    names = [_name(source) for source in sources]
+    return [
+        replace(content, id=own, name=name)
+        for own, name, content in zip(make_ids(names), names, read, strict=True)
+    ]
 
 
 def read_styles(names: Iterable[str | Path]) -> list[Style]:
@@ -89,16 +96,21 @@ def read_styles(names: Iterable[str | Path]) -> list[Style]:
     ]
 
 
-def _read(source: Source, size_px: int | None, frames: int) -> tuple[np.ndarray, str, Fraction | None]:
+def _name(source: Source) -> str:
+    return source.path.parent.resolve().name if source.kind == "sequence" else source.path.stem
+
+
+def _read(source: Source, size_px: int | None, frames: int) -> Content:
     if source.kind == "image":
-        return _fitted([read_image(source.path).rgb], size_px), _hash_file(source.path), None
+        return Content("", _fitted([read_image(source.path).rgb], size_px), _hash_file(source.path))
     if source.kind == "video":
         info = probe(source.path)
         pixels = _fitted(islice(iter_frames(source.path, info), frames), size_px)
-        return pixels, _hash_file(source.path), info.fps
+        return Content("", pixels, _hash_file(source.path), info.fps, total=info.frames)
     info = probe_sequence(source.path)
     pixels = _fitted(islice(iter_sequence(info), frames), size_px)
-    return pixels, hashlib.sha256(pixels.tobytes()).hexdigest(), info.fps
+    digest = hashlib.sha256(pixels.tobytes()).hexdigest()
+    return Content("", pixels, digest, info.fps, total=info.frames)
 
 
 def _fitted(frames: Iterable[np.ndarray], size_px: int | None) -> np.ndarray:

@@ -34,6 +34,7 @@ class Measures:
         backbones: where networks come from.
         protocol: of warping errors.
         flow: folder of .flo files; None for OpenCV's DIS flow.
+        prompt: what results should show.
         missing: metrics without their weights, and why.
         hashes: SHA-256 of each network's weights, by metric and network.
     """
@@ -42,6 +43,7 @@ class Measures:
     backbones: Backbones
     protocol: WarpProtocol
     flow: Path | None = None
+    prompt: str | None = None
     missing: dict[str, MissingWeights] = field(default_factory=dict)
     hashes: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -61,7 +63,7 @@ class Measures:
         choice = choose(config.device, "float32")
         weights = dict(split_weights(text) for text in config.weights)
         backbones = LoadedBackbones(weights, device=choice.device, offline=config.offline)
-        measures = cls(metrics, backbones, protocol, flow)
+        measures = cls(metrics, backbones, protocol, flow, config.prompt)
         for metric in metrics:
             measures._load(metric)
         if config.require and measures.missing:
@@ -79,14 +81,14 @@ class Measures:
     @property
     def wants_flow(self) -> bool:
         """Whether any metric looks at motion."""
-        return any("clip" in metric.needs for metric in self.metrics)
+        return any("flow" in metric.needs for metric in self.metrics)
 
     def flows(self, content: Content, *, among: int) -> Flows | None:
         """Motion of a source clip; None for a photo, and where nobody wants it.
 
         Args:
             content: photo or clip.
-            among: number of clips; with more than one, each has a folder of .flo files of its name.
+            among: number of clips; of several, each has a folder of .flo files of its name.
 
         Raises:
             MediaError: the .flo files are not those of this clip.
@@ -98,7 +100,7 @@ class Measures:
                 return dis_flows(content.frames)
             except NotMeasurable:
                 return None
-        folder = self.flow if among == 1 else self.flow / content.id
+        folder = self.flow if among == 1 else self.flow / content.name
         return folder_flows(folder, len(content.frames), content.frames.shape[1:3])
 
     def measure(self, subject: Subject) -> dict[str, float | None]:
@@ -142,7 +144,9 @@ class Measures:
         return [_column(self._as_measured(metric, methods), self) for metric in self.metrics]
 
     def _as_measured(self, metric: Metric, methods: Sequence[str]) -> Metric:
-        """A metric with the protocol that its numbers have: flows from files are named by their hash."""
+        """A metric with the protocol that its numbers have: with the prompt, and the hash of flows' files."""
+        if "prompt" in metric.needs and self.prompt is not None:
+            return replace(metric, protocol=f"{metric.protocol}; prompt: {self.prompt}")
         if metric.name != WARPING or not methods:
             return metric
         return warping_metric(replace(self.protocol, flow=", ".join(methods)))
@@ -154,7 +158,8 @@ def applies(metric: Metric, subject: Subject) -> bool:
         "content": subject.content is not None,
         "style": bool(subject.styles),
         "prompt": subject.prompt is not None,
-        "clip": subject.fps is not None and subject.flows is not None,
+        "clip": subject.fps is not None and len(subject.frames) > 1,
+        "flow": subject.flows is not None,
     }
     return all(has[need] for need in metric.needs)
 
@@ -188,8 +193,23 @@ def metric_names(config: EvalConfig) -> list[str]:
     return list(dict.fromkeys(METRICS if ALL in config.metrics else config.metrics))
 
 
-def check_names(config: EvalConfig) -> None:
+def check_motion(config: EvalConfig) -> None:
+    """Find out before any work on clips whether their motion can be followed.
+
+    Raises:
+        ResourceError: OpenCV is not installed, and there are no .flo files.
+    """
+    wanted = any("flow" in find_metric(name).needs for name in metric_names(config))
+    if wanted and config.warping.flow is None:
+        load_extra("cv2")
+
+
+def check_names(config: EvalConfig, *, timed: bool) -> None:
     """Refuse unknown metrics, and thresholds on what is not measured, before anything is loaded.
+
+    Args:
+        config: what is asked for.
+        timed: whether speed will be measured.
 
     Raises:
         ConfigError: with every problem.
@@ -198,7 +218,9 @@ def check_names(config: EvalConfig) -> None:
     names = metric_names(config)
     for package in dict.fromkeys(package for name in names for package in find_metric(name).packages):
         load_extra(package)
-    known = {*names, *SPEED}
+    for name in set(config.metrics) - {ALL}:
+        find_metric(name)
+    known = {*names, *(SPEED if timed else ())}
     problems = (
         [] if config.best_by in (None, *names) else [("best_by", f"{config.best_by!r} is not measured")]
     )

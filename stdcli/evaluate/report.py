@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from stdcli.console import to_plain
 from stdcli.errors import MediaError
 from stdcli.evaluate.html import render
 from stdcli.evaluate.inputs import Content, Style
+from stdcli.media.arrays import fit_max_size
 from stdcli.media.image import Picture, write_image
 from stdcli.media.output import write_errors
 from stdcli.metrics.extra import load_extra
@@ -35,8 +38,8 @@ from stdcli.metrics.extra import load_extra
 FORMAT, VERSION = "stdcli-report", 1
 JSON_FILE, HTML_FILE, PICTURES = "report.json", "report.html", "pictures"
 MARKER = ".stdcli-eval"  # says that a folder was made for a report
-SHOWN_FRAMES = 3  # of a clip
-PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow")
+SHOWN_FRAMES, SHOWN_PX = 3, 384  # of a clip; longer side on the page
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow", "scikit-image", "opencv-python-headless")
 SPEED: dict[str, tuple[str, str, str, str]] = {
     "evaluations": ("evaluations", "lower", "", "steps of the model per frame"),
     "forwards": ("forwards", "lower", "", "passes of the network per frame; guidance doubles them"),
@@ -44,9 +47,16 @@ SPEED: dict[str, tuple[str, str, str, str]] = {
     "denoise-ms": ("denoising", "lower", "ms", "per frame, the first call left out"),
     "decode-ms": ("decoding", "lower", "ms", "per frame, the first call left out"),
     "fps": ("frames per second", "higher", "1/s", "files not counted, the first call left out"),
-    "peak-mib": ("peak memory", "lower", "MiB", "of the process while the method ran; on a GPU, of tensors"),
+    "peak-mib": (
+        "peak memory",
+        "lower",
+        "MiB",
+        "of the process while the method ran and was measured; on a GPU, of tensors",
+    ),
 }
 """Name -> title, better, unit, protocol."""
+COUNTS = ("evaluations", "forwards")
+"""Of these, what is the same on every machine."""
 
 
 @dataclass
@@ -84,7 +94,7 @@ class Report:
 
 
 def check_folder(out: Path, *, overwrite: bool) -> None:
-    """Make sure, before any work, that a report can be made in a folder: new, empty, or of an earlier one.
+    """Make sure, before any work, that a report can be made in a folder: new, empty, or of one cut short.
 
     Raises:
         MediaError: it is a file, or holds other things and `overwrite` is False.
@@ -94,13 +104,14 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     with write_errors(out):
         if out.exists() and not out.is_dir():
             raise MediaError("the output is not a folder", where=out, hint="-o FOLDER")
-        if out.is_dir() and any(out.iterdir()) and not ((out / MARKER).is_file() or overwrite):
+        is_unfinished = (out / MARKER).is_file() and not (out / JSON_FILE).exists()
+        if out.is_dir() and any(out.iterdir()) and not (is_unfinished or overwrite):
             hint = "another folder with -o, or --overwrite to replace files of the report's names in this one"
-            raise MediaError("the folder is not empty and not of an earlier report", where=out, hint=hint)
+            raise MediaError("the folder is not empty", where=out, hint=hint)
 
 
 def claim(out: Path) -> None:
-    """Make the folder of a report, and mark it as one.
+    """Make the folder of a report, and mark it as one; what an earlier report left in it goes.
 
     Raises:
         MediaError: it cannot be written to.
@@ -108,6 +119,10 @@ def claim(out: Path) -> None:
     """
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+        for name in (JSON_FILE, HTML_FILE):
+            (out / name).unlink(missing_ok=True)
+        if (out / MARKER).is_file() and (out / PICTURES).is_dir():
+            shutil.rmtree(out / PICTURES)
         (out / MARKER).touch()
 
 
@@ -125,9 +140,18 @@ def head(title: str, *, command: str) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "command": command,
-        "versions": {"stdcli": stdcli.__version__, **{name: version(name) for name in PACKAGES}},
+        "versions": {"stdcli": stdcli.__version__, **_versions()},
         "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages that numbers depend on, as far as they are installed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def describe_content(content: Content) -> dict[str, Any]:
@@ -140,16 +164,17 @@ def describe_content(content: Content) -> dict[str, Any]:
         "size": [width, height],
         "frames": count,
         "fps": None if content.fps is None else float(content.fps),
+        "file": None,
     }
 
 
 def describe_style(style: Style) -> dict[str, Any]:
     """A style's entry."""
-    return {"id": style.id, "sha256": style.sha256}
+    return {"id": style.id, "sha256": style.sha256, "file": None}
 
 
-def speed_columns() -> list[dict[str, Any]]:
-    """Entries of the speed metrics; they are measured per method, and differ from run to run."""
+def speed_columns(where: str) -> list[dict[str, Any]]:
+    """Entries of the speed metrics, measured per method; `where` tells what else they depend on."""
     return [
         {
             "id": name,
@@ -159,7 +184,7 @@ def speed_columns() -> list[dict[str, Any]]:
             "better": better,
             "range": [0, None],
             "unit": unit,
-            "protocol": protocol,
+            "protocol": protocol if name in COUNTS else f"{protocol}; {where}",
             "weights": {},
             "cite": "",
             "missing": None,
@@ -192,7 +217,7 @@ def best_guidances(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     means = {row["method"]: row["mean"] for row in data["table"] if column and row["metric"] == column["id"]}
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for method in data["methods"]:
-        if means.get(method["id"]) is not None:
+        if means.get(method["id"]) is not None and "guidance" in method["settings"]:
             groups.setdefault((method["family"], method["settings"]["steps"]), []).append(method)
     best = []
     for (family, steps), methods in groups.items():
@@ -241,13 +266,13 @@ def keep_pictures(
     """
     name = f"{PICTURES}/{key}"
     if not is_clip:
-        report.images[key] = frames[0]
+        report.images[key] = fit_max_size(frames[0], SHOWN_PX)
         _write(out / f"{name}.png", frames[0])
         return f"{name}.png"
     for index, frame in enumerate(frames):
         _write(out / name / f"{index:05d}.png", frame)
     for index in _shown(len(frames)):
-        report.images[f"{key}/{index:04d}"] = frames[index]
+        report.images[f"{key}/{index:04d}"] = fit_max_size(frames[index], SHOWN_PX)
         if heat is not None:
             report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = heat[index]
     return f"{name}/%05d.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from stdcli.errors import ConfigError
 from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.grid import Cell, GridRun, make_cells
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
-from stdcli.evaluate.measure import check_names
+from stdcli.evaluate.measure import check_motion, check_names
 from stdcli.evaluate.methods import Method, expand_methods
 from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
 
@@ -56,12 +57,14 @@ def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> Plan:
     if not config.methods:
         hint = "stdcli eval run --suite eval/embedded"
         raise ConfigError("nothing to compare", [("methods", "is empty")], hint=hint)
-    check_names(config)
+    check_names(config, timed=True)
     check_folder(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         photos = config.contents or write_photos(Path(folder) / "photos")
         contents = read_contents(photos, size_px=config.size, frames=config.frames)
         styles = read_styles(config.styles or write_styles(Path(folder) / "styles"))
+    if any(content.is_clip for content in contents):
+        check_motion(config)
     cells = make_cells(contents, styles, grid=config.grid)
     return Plan(cells, contents, styles, expand_methods(config))
 
@@ -84,9 +87,11 @@ def run_suite(config: EvalConfig, plan: Plan, *, out: Path, command: str, consol
     for style in plan.styles:
         evaluation.add_style(style)
     data = evaluation.report.data
-    data["metrics"] += speed_columns()
+    data["metrics"] += speed_columns(f"{data['machine']}, contents of at most {config.size} px")
     with console.progress("results", len(plan.methods) * len(plan.cells)) as progress:
         for method in plan.methods:
+            run = None  # two models at once may be one too many
+            gc.collect()
             run = GridRun.load(method, console)
             for content, style, frames in run.stylize(plan.cells):
                 result = replace(content, frames=frames)

@@ -18,7 +18,7 @@ import torch
 from stdcli.errors import StdcliError
 
 Group = Literal["style", "content", "looks", "video"]
-Need = Literal["content", "style", "prompt", "clip"]
+Need = Literal["content", "style", "prompt", "clip", "flow"]
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def warping_metric(protocol: WarpProtocol) -> Metric:
         better="lower",
         lowest=0,
         highest=protocol.highest,
-        needs=("content", "clip"),
+        needs=("content", "clip", "flow"),
         cite="Lai et al. 2018; occlusion: Sundaram et al. 2010",
         protocol=protocol.line(),
         measure=measure,

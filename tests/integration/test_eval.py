@@ -257,6 +257,44 @@ def test_other_protocols_and_weights_get_columns_of_their_own(done: Path, tmp_pa
     assert ("teacher-3-steps-2", "palette-2") in measured and ("teacher-3-steps-2", "palette") not in measured
 
 
+def test_the_same_photo_at_another_size_is_another(inputs: Path, done: Path, tmp_path: Path, capsys) -> None:
+    sized = ["--set", "size=48", "--set", "methods=[{name: student, steps: 1}]", "--metrics", "ssim"]
+    assert run(inputs, tmp_path / "small", *sized) == 0
+    assert main(["eval", "compare", str(done), str(tmp_path / "small"), "-o", str(tmp_path / "both")]) == 5
+    assert "no content in the same style in common" in capsys.readouterr().err
+
+
+def test_a_comparison_never_replaces_its_reports(done: Path, tmp_path: Path, capsys) -> None:
+    before = (done / "report.json").read_bytes()
+    assert main(["eval", "compare", str(done), str(done), "-o", str(done), "--overwrite"]) == 5
+    assert "would replace one of its reports" in capsys.readouterr().err
+    assert (done / "report.json").read_bytes() == before
+    data = load(done)
+    data["results"].append(data["results"][0])
+    (tmp_path / "report.json").write_text(json.dumps(data))
+    assert main(["eval", "compare", str(done), str(tmp_path), "-o", str(tmp_path / "both")]) == 5
+    assert "twice, or not at all" in capsys.readouterr().err
+
+
+def test_results_find_their_contents_by_name(inputs: Path, tmp_path: Path, capsys) -> None:
+    for seed, name in enumerate(("a", "a_b")):
+        picture(tmp_path / "in" / f"{name}.png", seed + 20)
+        picture(tmp_path / "out" / f"{name}_std.png", seed + 20)  # the same picture
+    picture(tmp_path / "other" / "x.png", 20)
+    picture(tmp_path / "other" / "y.png", 21)
+    command = ["eval", "measure", "--metrics", "ssim", "--json", str(tmp_path / "out")]
+    capsys.readouterr()
+    assert main([*command, "--content", str(tmp_path / "in")]) == 0
+    out, err = capsys.readouterr()
+    assert {r["content"]: r["values"]["ssim"] for r in json.loads(out)["results"]} == {
+        "a_b_std": 1,
+        "a_std": 1,
+    }
+    assert "in order" not in err
+    assert main([*command, "--content", str(tmp_path / "other")]) == 0
+    assert "taken in order: a_b_std of x, a_std of y" in capsys.readouterr().err
+
+
 def test_nothing_in_common_is_refused(inputs: Path, done: Path, tmp_path: Path, capsys) -> None:
     data = load(done)
     for entry in data["contents"]:
@@ -273,6 +311,8 @@ def test_a_threshold_that_fails_is_8_and_the_report_is_there(
     content = str(done / "pictures" / "content" / "one.png")
     command = ["eval", "measure", kept, "--content", content, "--metrics", "ssim", "-o", str(tmp_path / "m")]
     assert main([*command, "--threshold", "ssim>=-1"]) == 0
+    assert main([*command, "--threshold", "ssim>=0.999"]) == 5  # a finished report stays
+    command.append("--overwrite")
     assert main([*command, "--threshold", "ssim>=0.999"]) == 8
     assert "ssim>=0.999, got" in capsys.readouterr().err
     assert [gate["passed"] for gate in load(tmp_path / "m")["gates"]] == [False]
@@ -303,7 +343,7 @@ def test_what_is_wrong_is_told_before_anything_is_loaded(inputs: Path, tmp_path:
     assert run(inputs, tmp_path / "a", "--set", "grid=pairs", "--content", str(inputs / "art")) == 2
     assert "make no pairs" in capsys.readouterr().err
     assert run(inputs, inputs) == 5
-    assert "not of an earlier report" in capsys.readouterr().err
+    assert "the folder is not empty" in capsys.readouterr().err
     assert not (tmp_path / "a" / "report.json").exists()
 
 
@@ -350,7 +390,7 @@ def test_stylize_reports_what_it_made(inputs: Path, tmp_path: Path, capsys) -> N
     assert main([*command, "--start", "1"]) == 2
     assert "leave --start out" in capsys.readouterr().err
     assert main([*command[:-1], str(inputs / "art")]) == 5
-    assert "not of an earlier report" in capsys.readouterr().err
+    assert "the folder is not empty" in capsys.readouterr().err
 
 
 def moving(path: Path) -> Path:
@@ -396,9 +436,9 @@ def test_clips_are_followed_along_their_own_motion(inputs: Path, tmp_path: Path)
     assert result["values"]["warping"] == pytest.approx(warping_error(frames, flows, protocol))
     floors = {floor["metric"]: floor["value"] for floor in data["floors"]}
     assert floors["warping"] == pytest.approx(warping_error(source, flows, protocol))
-    assert floors["flicker"] <= 2 / 255 and {floor["content"] for floor in data["floors"]} == {"03d"}
+    assert floors["flicker"] <= 2 / 255 and {floor["content"] for floor in data["floors"]} == {"shot"}
     assert floors["warping"] < result["values"]["warping"]
-    assert 'data-key="error/off-1-step/03d/a/' in (out / "report.html").read_text()
+    assert 'data-key="error/off-1-step/shot/a/' in (out / "report.html").read_text()
 
     exact = tmp_path / "flows"
     for direction, shift in (("forward", 2), ("backward", -2)):

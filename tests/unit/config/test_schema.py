@@ -286,6 +286,10 @@ def test_more_methods_are_like_the_last() -> None:
     assert [method.name for method in more.methods] == ["a", "b", "c", "d"]
     assert more.methods[2].steps == (4,)
     assert more.methods[2].settings.model_dump(exclude_defaults=True) == settings | {"student": "runs/c"}
+    renoised = {"name": "lcm", "settings": {"sampler": "renoise", "final": "x0", "strength": 0.3}}
+    (_, std) = add_methods(check(EvalConfig, {"methods": [renoised]}), [("std", "runs/std")]).methods
+    kept = std.settings.model_dump(exclude_defaults=True)
+    assert kept == {"student": "runs/std", "strength": 0.3}  # its own recipe says how it is sampled
     assert add_methods(check(EvalConfig, {}), [("c", "s")]).methods[0].settings.student == "s"
     with pytest.raises(ConfigError, match="two are called 'a'"):
         add_methods(config, [("a", "x")])

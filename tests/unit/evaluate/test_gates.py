@@ -50,6 +50,16 @@ def test_every_column_of_a_metric_is_judged() -> None:
     assert [gate["metric"] for gate in judge(["student:palette<1"], data)] == ["palette-2"]
 
 
+def test_a_method_is_judged_by_the_column_that_it_was_measured_in() -> None:
+    data = report()
+    data["metrics"].append({"id": "palette-2", "name": "palette"})
+    data["table"][2]["metric"] = "palette-2"
+    gates = judge(["palette<=5"], data)
+    columns = [(gate["method"], gate["metric"]) for gate in gates]
+    assert columns == [("teacher-30", "palette"), ("teacher-4", "palette"), ("student-4", "palette-2")]
+    assert all(gate["passed"] for gate in gates)
+
+
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(ConfigError) as caught:
         judge(["studnet-4:palette<=1"], report())

@@ -43,6 +43,7 @@ def test_a_clip_is_read_from_its_beginning(tmp_path: Path) -> None:
         for index in range(9):
             writer.write(np.full((16, 32, 3), 20 * index, np.uint8))
     (clip,) = read_contents([path], size_px=None, frames=5)
+    assert (clip.name, clip.total) == ("clip", 9)
     assert clip.is_clip and clip.fps == rate and clip.frames.shape == (5, 16, 32, 3)
     assert np.abs(clip.frames.mean((1, 2, 3)) - 20 * np.arange(5)).max() < 3
     with pytest.raises(MediaError, match="a style is a picture"):
@@ -52,5 +53,6 @@ def test_a_clip_is_read_from_its_beginning(tmp_path: Path) -> None:
 def test_numbered_pictures_are_a_clip(tmp_path: Path) -> None:
     frames = [write(tmp_path / f"{index:03d}.png", 8, 8, index) for index in range(1, 5)]
     (clip,) = read_contents([tmp_path / "%03d.png"], size_px=None, frames=3)
+    assert (clip.id, clip.name, clip.total) == (tmp_path.resolve().name.lower(), tmp_path.resolve().name, 4)
     assert clip.fps == 25 and np.array_equal(clip.frames, np.stack(frames[:3]))
     assert clip.sha256 == hashlib.sha256(np.stack(frames[:3]).tobytes()).hexdigest()

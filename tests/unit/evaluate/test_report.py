@@ -8,6 +8,7 @@ import pytest
 
 from stdcli.errors import MediaError
 from stdcli.evaluate.report import (
+    MARKER,
     Report,
     best_guidances,
     check_folder,
@@ -83,14 +84,25 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
     check_folder(fresh, overwrite=False)
     assert not fresh.exists()
     claim(fresh)
+    (fresh / "pictures").mkdir()
+    (fresh / "pictures" / "old.png").touch()
     (fresh / "report.html").touch()
-    check_folder(fresh, overwrite=False)  # its own
+    check_folder(fresh, overwrite=False)  # cut short
+    (fresh / "report.json").touch()
+    with pytest.raises(MediaError, match="the folder is not empty"):
+        check_folder(fresh, overwrite=False)
+    check_folder(fresh, overwrite=True)
+    claim(fresh)
+    assert [path.name for path in fresh.iterdir()] == [MARKER]  # nothing of the old one stays beside the new
     mine.mkdir()
     check_folder(mine, overwrite=False)
     (mine / "thesis.txt").write_text("")
-    with pytest.raises(MediaError, match="not empty and not of an earlier report"):
+    with pytest.raises(MediaError, match="the folder is not empty"):
         check_folder(mine, overwrite=False)
     check_folder(mine, overwrite=True)
+    (mine / "pictures").mkdir()
+    claim(mine)
+    assert (mine / "thesis.txt").exists() and (mine / "pictures").exists()
     with pytest.raises(MediaError, match="not a folder"):
         check_folder(mine / "thesis.txt", overwrite=True)
 
