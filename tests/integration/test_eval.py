@@ -387,10 +387,12 @@ def test_stylize_reports_what_it_made(inputs: Path, tmp_path: Path, capsys) -> N
         assert result["values"]["edges"] == pytest.approx(find_metric("edges").measure(subject, None))
         assert result["values"]["palette"] == pytest.approx(find_metric("palette").measure(subject, None))
     assert (report / "report.html").stat().st_size > 1000
-    assert main([*command, "--start", "1"]) == 2
+    fresh = ["stylize", *photos, "--style", style, "-o", f"{tmp_path / 'fresh'}/"]
+    assert main([*fresh, "--report", str(tmp_path / "second"), "--start", "1"]) == 2
     assert "leave --start out" in capsys.readouterr().err
-    assert main([*command[:-1], str(inputs / "art")]) == 5
+    assert main([*fresh, "--report", str(inputs / "art")]) == 5
     assert "the folder is not empty" in capsys.readouterr().err
+    assert not (tmp_path / "fresh").exists() and not (tmp_path / "second").exists()
 
 
 def moving(path: Path) -> Path:
