@@ -1,4 +1,4 @@
-"""Which student a run uses, and whether the values in force are those it was trained for."""
+"""Which model and student a run uses, and whether the values in force are those it was trained for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from stdcli.config.recipe import Trained
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.levels import LevelError, make_plan
 from stdcli.models.bundle import Bundle
+from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED, has_embedded_student
 
 NO_STUDENT = "none"
@@ -23,6 +24,29 @@ def choose_student(config: StylizeConfig) -> str | None:
     if config.student is None:
         return EMBEDDED if config.model == EMBEDDED and has_embedded_student() else None
     return None if config.student == NO_STUDENT else config.student
+
+
+def load_configured(config: StylizeConfig, *, styles: bool) -> Bundle:
+    """Load what settings name: model, student, LoRAs.
+
+    Args:
+        config: the user's values.
+        styles: whether style pictures will be given.
+
+    Raises:
+        ModelError, HubError, ResourceError: as `load_model`.
+    """
+    return load_model(
+        config.model,
+        base=config.base,
+        device=config.device,
+        dtype=config.dtype,
+        offline=config.offline,
+        student=choose_student(config),
+        loras=config.lora,
+        style_scale=config.style_scale,
+        styles=styles,
+    )
 
 
 def misfits(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from stdcli.apply.job import Job
 from stdcli.apply.outputs import record, write_sidecar
 from stdcli.apply.session import Session
 from stdcli.apply.settings import Settings, settle
-from stdcli.apply.student import choose_student, misfits
+from stdcli.apply.student import load_configured, misfits
 from stdcli.apply.targets import Plan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
@@ -27,7 +27,6 @@ from stdcli.errors import ConfigError, MediaError, StdcliError
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.recipe import KEY
 from stdcli.models.bundle import Bundle
-from stdcli.models.load import load_model
 
 
 def stylize(
@@ -61,17 +60,7 @@ def stylize(
         console.note(f"already made: {path}")
     if not work.targets and not work.refused:
         return
-    bundle = load_model(
-        config.model,
-        base=config.base,
-        device=config.device,
-        dtype=config.dtype,
-        offline=config.offline,
-        student=choose_student(config),
-        loras=config.lora,
-        style_scale=config.style_scale,
-        styles=bool(work.styles),
-    )
+    bundle = load_configured(config, styles=bool(work.styles))
     settings = settle(config, bundle.recipe, bundle.schedule)
     _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())

@@ -14,7 +14,7 @@ import numpy as np
 from stdcli.apply.clips import sample_places
 from stdcli.apply.session import Session
 from stdcli.apply.settings import settle
-from stdcli.apply.student import choose_student, misfits
+from stdcli.apply.student import load_configured, misfits
 from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
@@ -22,7 +22,6 @@ from stdcli.evaluate.methods import Method
 from stdcli.evaluate.speed import Stopwatch
 from stdcli.media.image import Picture
 from stdcli.models.bundle import Bundle
-from stdcli.models.load import load_model
 from stdcli.runtime.memory import forget_peak, peak_bytes
 
 Cell = tuple[Content, Style]
@@ -68,19 +67,8 @@ class GridRun:
         Raises:
             StdcliError: as `stdcli stylize` would.
         """
-        config = method.config
         forget_peak()
-        bundle = load_model(
-            config.model,
-            base=config.base,
-            device=config.device,
-            dtype=config.dtype,
-            offline=config.offline,
-            student=choose_student(config),
-            loras=config.lora,
-            style_scale=config.style_scale,
-            styles=True,
-        )
+        bundle = load_configured(method.config, styles=True)
         run = cls(method, bundle, Stopwatch(bundle.device))
         for _, sentence in misfits(bundle, run.settings):
             console.warning(f"{method.title}: {sentence}")
