@@ -75,8 +75,8 @@ class Evaluation:
         if out is not None:
             claim(out)
         measures = Measures.open(config)
-        for error in measures.missing.values():
-            console.warning(f"n/a: {error.what}; {error.fetch}")
+        for line in dict.fromkeys(f"n/a: {error.what}; {error.fetch}" for error in measures.missing.values()):
+            console.warning(line)
         clips = len({content.sha256 for content in contents if content.is_clip})
         for content in contents:
             if content.total > len(content.frames):

@@ -331,6 +331,8 @@ def test_missing_weights_are_told_and_may_be_required(done: Path, tmp_path: Path
     (column,) = (column for column in data["metrics"] if column["name"] == "csd")
     assert data["results"][0]["values"]["csd"] is None and data["results"][0]["values"]["palette"] > 0
     assert "csd" in column["missing"]["fetch"].lower() and column["missing"]["fetch"] in err
+    assert main([*command[:-1], "clip-i,clip-t"]) == 0
+    assert capsys.readouterr().err.count("hf download openai/clip") == 1  # one network, one line
     assert main([*command, "--require"]) == 4
     assert "metrics lack their weights" in capsys.readouterr().err
 
