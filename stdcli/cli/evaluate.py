@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +22,7 @@ from stdcli.cli.options import (
     Verbose,
     make_console,
 )
-from stdcli.cli.usage import make_group
+from stdcli.cli.usage import command_line, make_group
 from stdcli.config.load import resolve
 from stdcli.console import Console
 
@@ -138,7 +136,7 @@ def run(
     if dry_run:
         console.result(f"would write {out}", path=out, dry_run=True, methods=[m.title for m in plan.methods])
         return
-    report = run_suite(config, plan, out=out, command=_command(), console=console)
+    report = run_suite(config, plan, out=out, command=command_line(), console=console)
     _show(console, report.data, page=out / "report.html")
 
 
@@ -194,7 +192,7 @@ def measure(
 
     if out is not None:
         check_folder(out, overwrite=overwrite)
-    report = measure_files(results, config, out=out, command=_command(), console=console)
+    report = measure_files(results, config, out=out, command=command_line(), console=console)
     _show(console, report.data, page=out and out / "report.html")
 
 
@@ -225,7 +223,7 @@ def compare(
     from stdcli.evaluate.report import check_folder
 
     check_folder(out, overwrite=overwrite)
-    report = compare_reports(reports, config, out=out, command=_command(), console=console)
+    report = compare_reports(reports, config, out=out, command=command_line(), console=console)
     _show(console, report.data, page=out / "report.html")
 
 
@@ -253,11 +251,6 @@ def list_metrics(
     console.table(columns, rows)
     for spec in BACKBONES.values():
         console.note(f"{spec.name}: {spec.fetch}")
-
-
-def _command() -> str:
-    """What the user typed."""
-    return shlex.join(["stdcli", *sys.argv[1:]])
 
 
 def _show(console: Console, data: Mapping[str, Any], *, page: Path | None) -> None:

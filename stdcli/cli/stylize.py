@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +23,7 @@ from stdcli.cli.options import (
     Verbose,
     make_console,
 )
+from stdcli.cli.usage import command_line
 from stdcli.config.load import resolve
 from stdcli.console import Console
 from stdcli.errors import ConfigError
@@ -250,11 +249,11 @@ def _check_report(config: StylizeConfig, work: Plan, out: Path, *, overwrite: bo
             f"compares a clip with its source frame by frame, from the start; leave {', '.join(asked)} out"
         )
         raise ConfigError("no report of this", [("--report", problem)])
-    from stdcli.evaluate.measure import check_motion, check_names
+    from stdcli.evaluate.measure import check_motion, check_request
     from stdcli.evaluate.report import check_folder
 
     measured = resolve("eval").config
-    check_names(measured, timed=False)
+    check_request(measured, timed=False)
     if any(target.clip is not None for target in work.targets):
         check_motion(measured)
     check_folder(out, overwrite=overwrite)
@@ -277,6 +276,5 @@ def _report(config: StylizeConfig, work: Plan, out: Path, console: Console) -> N
     }
     evaluation = resolve("eval", flags=suite).config
     names = [str(target.path) for target in work.targets]
-    command = shlex.join(["stdcli", *sys.argv[1:]])
-    measure_files(names, evaluation, out=out, command=command, console=console)
+    measure_files(names, evaluation, out=out, command=command_line(), console=console)
     console.note(f"report: {out / 'report.html'}")

@@ -6,6 +6,8 @@ Typer's own errors come from a copy of Click that it keeps private; the one publ
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -58,6 +60,11 @@ def make_group(name: str, summary: str, *, default: str | None = None) -> typer.
         pretty_exceptions_enable=False,  # its tracebacks show local variables, tokens among them
         add_completion=name == "stdcli",
     )
+
+
+def command_line() -> str:
+    """What the user typed, for records."""
+    return shlex.join(["stdcli", *sys.argv[1:]])
 
 
 def as_config_error(error: Any) -> ConfigError:

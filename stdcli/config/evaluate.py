@@ -31,8 +31,6 @@ PLAIN_METRICS = ("palette", "texture", "edges", "ssim", "sharpness", "warping", 
 """Metrics that need no weights."""
 SHARED = ("style", "seed", "device", "dtype", "offline", "start", "duration", "fps", "max_size")
 """Settings of `stylize` that belong to the suite, not to one of its methods."""
-
-
 ITS_OWN = ("sampler", "final", "gamma", "timesteps", "num_solver_steps")
 """Settings that a student's own recipe should decide."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,7 @@ def compare_reports(
         dropped = sum(cell not in shared for cell, _ in _cells(source))
         if dropped:
             console.warning(f"{folder}: {dropped} results have no counterpart in the others and are left out")
-        _add(
-            report,
-            source,
-            lambda file, folder=folder: _from_here(file, folder, out),
-            shared=shared,
-            names=names,
-        )
+        _add(report, source, partial(_from_here, folder=folder, out=out), shared=shared, names=names)
     apart = [column["title"] for column in data["metrics"] if column["id"] != column["name"]]
     for title in apart:
         console.warning(
@@ -85,7 +80,7 @@ def _begin(first: Mapping[str, Any], folder: Path, *, shared: set[Cell], out: Pa
     contents, styles = ({cell[place] for cell in shared} for place in (0, 1))
 
     def found(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {**entry, "file": _from_here(entry["file"], folder, out)}
+        return {**entry, "file": _from_here(entry["file"], folder=folder, out=out)}
 
     return {
         "contents": [found(entry) for entry in first["contents"] if _key(entry) in contents],
@@ -165,7 +160,7 @@ def _column_id(data: dict[str, Any], entry: Mapping[str, Any]) -> str:
     return name
 
 
-def _from_here(file: str | None, folder: Path, out: Path) -> str | None:
+def _from_here(file: str | None, *, folder: Path, out: Path) -> str | None:
     """A kept file of another report, as seen from this one."""
     return None if file is None else Path(os.path.relpath(folder / file, out)).as_posix()
 

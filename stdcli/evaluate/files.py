@@ -13,7 +13,7 @@ from stdcli.errors import MediaError
 from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.ids import make_ids
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
-from stdcli.evaluate.measure import check_motion, check_names
+from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.report import Report, describe_content
 
 METHOD = "result"
@@ -36,7 +36,7 @@ def measure_files(
         GateError: a threshold is not met; the report is written all the same.
         StdcliError: weights that do not fit.
     """
-    check_names(config, timed=False)
+    check_request(config, timed=False)
     results = read_contents(names, size_px=None, frames=config.frames)
     given = read_contents(config.contents, size_px=None, frames=config.frames)
     if any(result.is_clip for result in results) and given:

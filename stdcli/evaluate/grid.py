@@ -105,14 +105,15 @@ class GridRun:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of everything with weights."""
+        identity = self.bundle.identity
         known = {
             name.removesuffix("_sha256"): value
-            for name, value in self.bundle.identity.items()
+            for name, value in identity.items()
             if name.endswith("_sha256") and value
         }
-        if self.bundle.student is not None:
-            known["student"] = self.bundle.identity["student"]["sha256"]
-        return known | {f"lora {lora['name']}": lora["sha256"] for lora in self.bundle.identity["loras"]}
+        if "student" in identity:
+            known["student"] = identity["student"]["sha256"]
+        return known | {f"lora {lora['name']}": lora["sha256"] for lora in identity["loras"]}
 
     def speed(self) -> dict[str, float]:
         """Counts per frame, times, and the most memory since the method was loaded."""

@@ -22,6 +22,7 @@ from stdcli.media.probe import probe
 from stdcli.media.sequence import iter_sequence, probe_sequence
 from stdcli.media.sources import Source, resolve_input
 from stdcli.media.video import iter_frames
+from stdcli.models.weights import hash_file
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def read_styles(names: Iterable[str | Path]) -> list[Style]:
             raise MediaError("a style is a picture", where=source.path, hint="take a frame of it")
     ids = make_ids(source.path.stem for source in sources)
     return [
-        Style(name, read_image(source.path).rgb, _hash_file(source.path))
+        Style(name, read_image(source.path).rgb, hash_file(source.path))
         for name, source in zip(ids, sources, strict=True)
     ]
 
@@ -102,11 +103,11 @@ def _name(source: Source) -> str:
 
 def _read(source: Source, size_px: int | None, frames: int) -> Content:
     if source.kind == "image":
-        return Content("", _fitted([read_image(source.path).rgb], size_px), _hash_file(source.path))
+        return Content("", _fitted([read_image(source.path).rgb], size_px), hash_file(source.path))
     if source.kind == "video":
         info = probe(source.path)
         pixels = _fitted(islice(iter_frames(source.path, info), frames), size_px)
-        return Content("", pixels, _hash_file(source.path), info.fps, total=info.frames)
+        return Content("", pixels, hash_file(source.path), info.fps, total=info.frames)
     info = probe_sequence(source.path)
     pixels = _fitted(islice(iter_sequence(info), frames), size_px)
     digest = hashlib.sha256(pixels.tobytes()).hexdigest()
@@ -116,8 +117,3 @@ def _read(source: Source, size_px: int | None, frames: int) -> Content:
 def _fitted(frames: Iterable[np.ndarray], size_px: int | None) -> np.ndarray:
     plain = [np.ascontiguousarray(frame[..., :3]) for frame in frames]
     return np.stack([fit_max_size(frame, size_px) if size_px else frame for frame in plain])
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

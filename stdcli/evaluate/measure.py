@@ -204,8 +204,8 @@ def check_motion(config: EvalConfig) -> None:
         load_extra("cv2")
 
 
-def check_names(config: EvalConfig, *, timed: bool) -> None:
-    """Refuse unknown metrics, and thresholds on what is not measured, before anything is loaded.
+def check_request(config: EvalConfig, *, timed: bool) -> None:
+    """Refuse unknown metrics, missing packages and thresholds on nothing, before anything is loaded.
 
     Args:
         config: what is asked for.
@@ -216,10 +216,9 @@ def check_names(config: EvalConfig, *, timed: bool) -> None:
         ResourceError: a package that a metric uses is not installed.
     """
     names = metric_names(config)
-    for package in dict.fromkeys(package for name in names for package in find_metric(name).packages):
+    wanted = [find_metric(name) for name in dict.fromkeys((*config.metrics, *names)) if name != ALL]
+    for package in dict.fromkeys(package for metric in wanted for package in metric.packages):
         load_extra(package)
-    for name in set(config.metrics) - {ALL}:
-        find_metric(name)
     known = {*names, *(SPEED if timed else ())}
     problems = (
         [] if config.best_by in (None, *names) else [("best_by", f"{config.best_by!r} is not measured")]

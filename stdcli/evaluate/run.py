@@ -14,7 +14,7 @@ from stdcli.errors import ConfigError
 from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.grid import Cell, GridRun, make_cells
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
-from stdcli.evaluate.measure import check_motion, check_names
+from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.methods import Method, expand_methods
 from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
 
@@ -57,7 +57,7 @@ def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> Plan:
     if not config.methods:
         hint = "stdcli eval run --suite eval/embedded"
         raise ConfigError("nothing to compare", [("methods", "is empty")], hint=hint)
-    check_names(config, timed=True)
+    check_request(config, timed=True)
     check_folder(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
         photos = config.contents or write_photos(Path(folder) / "photos")

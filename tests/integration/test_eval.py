@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -461,6 +462,31 @@ def test_clips_are_followed_along_their_own_motion(inputs: Path, tmp_path: Path)
     errors = np.abs(frames[1:, :, 2:].astype(float) - frames[:-1, :, :-2])
     expected = np.mean([gap.mean() for gap in errors]) / 255
     assert other["results"][0]["values"]["warping"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_clip_of_another_length_or_rate_is_refused(inputs: Path, tmp_path: Path, capsys) -> None:
+    clip = moving(tmp_path / "shot" / "%03d.png")
+    (tmp_path / "cut").mkdir()
+    for index in range(5):
+        shutil.copy(tmp_path / "shot" / f"{index:03d}.png", tmp_path / "cut")
+    measured = ["--content", str(clip), "--metrics", "ssim", "--set", "frames=4"]
+    assert main(["eval", "measure", str(tmp_path / "cut" / "%03d.png"), *measured]) == 5
+    assert "got 64x48, 5 frames, 25 per second, expected 64x48, 7 frames" in capsys.readouterr().err
+    assert main(["eval", "measure", str(clip), *measured]) == 0
+    assert "shot: the first 4 of 7 frames" in capsys.readouterr().err
+
+
+def test_missing_optical_flow_is_told_before_any_work(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    clip, style = str(moving(tmp_path / "shot" / "%03d.png")), str(inputs / "art" / "a.png")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    command = ["eval", "run", "--suite", str(inputs / "suite.yaml"), "--content", clip, "--style", style]
+    assert main([*command, "--metrics", "warping", "-o", str(tmp_path / "a")]) == 7
+    made = ["-o", str(tmp_path / "made" / "%03d.png"), "--report", str(tmp_path / "b")]
+    assert main(["stylize", clip, "--style", style, *made]) == 7
+    assert capsys.readouterr().err.count("optical flow needs OpenCV") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shot"]
 
 
 def test_a_grid_of_pairs(inputs: Path, tmp_path: Path) -> None:

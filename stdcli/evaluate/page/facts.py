@@ -73,17 +73,8 @@ def floors(report: Item, numbers: Numbers) -> Markup | None:
     if not report["floors"]:
         return None
     metrics = {metric["id"]: metric for metric in numbers.metrics}
-    rows = [
-        tag(
-            "tr",
-            tag("th", row["content"], scope="row"),
-            tag("td", _label(numbers, metrics, row)),
-            _value(row),
-        )
-        for row in report["floors"]
-    ]
-    heads = tag("tr", *(tag("th", name, scope="col") for name in ("source", "metric", "value")))
-    return tag("table", tag("thead", heads), tag("tbody", *rows), class_="plain")
+    rows = [((row["content"], _label(numbers, metrics, row)), row["value"]) for row in report["floors"]]
+    return _plain_table(("source", "metric", "value"), rows)
 
 
 def best(report: Item, numbers: Numbers) -> Markup | None:
@@ -92,26 +83,28 @@ def best(report: Item, numbers: Numbers) -> Markup | None:
         return None
     metrics = {metric["id"]: metric for metric in numbers.metrics}
     rows = [
-        tag(
-            "tr",
-            tag("th", row["family"], scope="row"),
-            tag("td", row["steps"]),
-            tag("td", f"{row['guidance']:g}"),
-            tag("td", _label(numbers, metrics, row)),
-            _value(row),
-        )
+        ((row["family"], row["steps"], f"{row['guidance']:g}", _label(numbers, metrics, row)), row["value"])
         for row in report["best"]
     ]
-    heads = (tag("th", name, scope="col") for name in ("method", "steps", "best guidance", "by", "value"))
-    return tag("table", tag("thead", tag("tr", *heads)), tag("tbody", *rows), class_="plain")
+    return _plain_table(("method", "steps", "best guidance", "by", "value"), rows)
+
+
+def _plain_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[Any], float | None]]) -> Markup:
+    """Rows of some words, the first of which heads its row, and a value."""
+    body = [
+        tag("tr", tag("th", first, scope="row"), *(tag("td", word) for word in rest), _value(value))
+        for (first, *rest), value in rows
+    ]
+    head = tag("tr", *(tag("th", name, scope="col") for name in heads))
+    return tag("table", tag("thead", head), tag("tbody", *body), class_="plain")
 
 
 def _label(numbers: Numbers, metrics: Mapping[str, Item], row: Item) -> str:
     return numbers.label(metrics[row["metric"]]) if row["metric"] in metrics else row["metric"]
 
 
-def _value(row: Item) -> Markup:
-    return tag("td", "n/a" if row["value"] is None else f"{row['value']:.4g}", title=repr(row["value"]))
+def _value(value: float | None) -> Markup:
+    return tag("td", "n/a" if value is None else f"{value:.4g}", title=repr(value))
 
 
 def settings(report: Item, numbers: Numbers) -> Markup:
