@@ -15,6 +15,7 @@ from typing import Any
 
 import stdcli
 from stdcli.config.schema import StylizeConfig
+from stdcli.config.tasks import task_of
 from stdcli.console import to_plain
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.containers import CONTAINERS, container_of
@@ -195,7 +196,7 @@ def record(
     """
     return to_plain(
         {
-            "task": "stylize",
+            "task": task_of(config),
             "config": _given(config),
             "settings": dict(settings),
             "model": dict(model),

@@ -10,10 +10,12 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from stdcli.diffusion.masks import shrink_mask
 from stdcli.media.arrays import fit_max_size, fitting_size, resize
 from stdcli.media.tensors import crop_back, pad_to_multiple, to_tensor, to_uint8
 
-Stylize = Callable[[torch.Tensor], torch.Tensor]
+Stylize = Callable[..., torch.Tensor]
+"""(pixels [B, 3, h, w] in [-1, 1]), or with a mask [B, 1, h, w] of 0 and 1 behind them -> the same shape."""
 
 
 def compute_size(size_px: tuple[int, int], *, max_size: int | None, multiple_px: int) -> tuple[int, int]:
@@ -24,15 +26,21 @@ def compute_size(size_px: tuple[int, int], *, max_size: int | None, multiple_px:
 
 
 def stylize_frames(
-    frames: np.ndarray, stylize: Stylize, *, max_size: int | None, multiple_px: int
+    frames: np.ndarray,
+    stylize: Stylize,
+    *,
+    max_size: int | None,
+    multiple_px: int,
+    masks: np.ndarray | None = None,
 ) -> np.ndarray:
     """Restyle frames of one size; what comes back has exactly that size.
 
     Args:
         frames: uint8 [B, H, W, 3].
-        stylize: [B, 3, h, w] in [-1, 1] -> the same, h and w multiples of `multiple_px`.
+        stylize: called with sides h and w that are multiples of `multiple_px`.
         max_size: longer side while computing, or None for the frames' own.
         multiple_px: what sides are padded to, by reflection.
+        masks: bool [B, H, W], where to repaint; given to `stylize` in its size.
 
     Returns:
         uint8 [B, H, W, 3].
@@ -41,5 +49,12 @@ def stylize_frames(
     small = np.stack([fit_max_size(frame, max_size) for frame in frames]) if max_size else frames
     pixels = torch.cat([to_tensor(frame) for frame in small])
     padded, crop = pad_to_multiple(pixels, multiple_px)
-    result = to_uint8(crop_back(stylize(padded), crop))
+    given = [] if masks is None else [_shrunk(masks, pixels.shape[-2:], multiple_px)]
+    result = to_uint8(crop_back(stylize(padded, *given), crop))
     return np.stack([resize(frame, height, width) for frame in result])
+
+
+def _shrunk(masks: np.ndarray, size: tuple[int, int], multiple_px: int) -> torch.Tensor:
+    """Masks as frames of `size` are padded: float32 [B, 1, h, w]."""
+    small = shrink_mask(torch.from_numpy(masks)[:, None].float(), size)
+    return pad_to_multiple(small, multiple_px)[0]

@@ -68,6 +68,10 @@ class Session:
         memory = None if mode == "off" else Memory(mode, device)
         return replace(self, content=self._pool(samples), memory=memory)
 
+    def in_style_of(self, rgb: np.ndarray) -> Session:
+        """A session whose only style is a picture, uint8 [H, W, 3]."""
+        return replace(self, styles=[Picture(rgb)], _conditions={}, _statistics={})
+
     def check(self) -> None:
         """Try what can be tried without a picture.
 
@@ -83,17 +87,23 @@ class Session:
         fitting = max(1, BATCH_PX[self.bundle.device.type] // (height * width))
         return self.config.batch or 2 ** min(4, fitting.bit_length() - 1)
 
-    def stylize(self, frames: np.ndarray) -> np.ndarray:
-        """Restyle frames of one size: uint8 [B, H, W, 3] -> the same.
+    def stylize(self, frames: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
+        """Restyle frames of one size, or only their masked parts: uint8 [B, H, W, 3] -> the same.
+
+        Args:
+            frames: uint8 [B, H, W, 3].
+            masks: bool [B, H, W], where to repaint; elsewhere frames come back about as they were.
 
         Raises:
             ResourceError: a single frame does not fit into the device's memory.
         """
         if self.fitting is not None and len(frames) > self.fitting:
-            parts = np.split(frames, range(self.fitting, len(frames), self.fitting))
-            return np.concatenate([self.stylize(part) for part in parts])
+            cuts = range(self.fitting, len(frames), self.fitting)
+            parts = np.split(frames, cuts)
+            masked = [None] * len(parts) if masks is None else np.split(masks, cuts)
+            return np.concatenate([self.stylize(*part) for part in zip(parts, masked, strict=True)])
         try:
-            return self._stylize(frames)
+            return self._stylize(frames, masks)
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -104,9 +114,9 @@ class Session:
                 raise ResourceError("one frame needs more memory than the device has", hint=hint) from error
         self.fitting = len(frames) // 2
         self.notes.append(f"{len(frames)} frames at once do not fit into memory: {self.fitting} from here on")
-        return self.stylize(frames)
+        return self.stylize(frames, masks)
 
-    def _stylize(self, frames: np.ndarray) -> np.ndarray:
+    def _stylize(self, frames: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
         size = self._size(frames.shape[1:3])
         if size not in self._conditions:
             self._conditions[size] = self._make_condition(size)
@@ -123,7 +133,7 @@ class Session:
         )
         run = stylizer if self.memory is None else _Remembering(stylizer, self.memory)
         sizes = {"max_size": self.config.max_size, "multiple_px": self.bundle.multiple_px}
-        return stylize_frames(frames, run, **sizes)
+        return stylize_frames(frames, run, masks=masks, **sizes)
 
     def _size(self, size_px: tuple[int, int]) -> tuple[int, int]:
         return compute_size(size_px, max_size=self.config.max_size, multiple_px=self.bundle.multiple_px)
@@ -172,8 +182,8 @@ class _Remembering:
     stylizer: Stylizer
     memory: Memory
 
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        steady = self.memory.steady(to_uint8(pixels), to_uint8(self.stylizer(pixels)))
+    def __call__(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        steady = self.memory.steady(to_uint8(pixels), to_uint8(self.stylizer(pixels, mask)))
         return torch.cat([to_tensor(frame) for frame in steady])
 
 

@@ -26,12 +26,13 @@ def choose_student(config: StylizeConfig) -> str | None:
     return None if config.student == NO_STUDENT else config.student
 
 
-def load_configured(config: StylizeConfig, *, styles: bool) -> Bundle:
+def load_configured(config: StylizeConfig, *, styles: bool, masked: bool = False) -> Bundle:
     """Load what settings name: model, student, LoRAs.
 
     Args:
         config: the user's values.
         styles: whether style pictures will be given.
+        masked: whether masks will be given.
 
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
@@ -46,6 +47,7 @@ def load_configured(config: StylizeConfig, *, styles: bool) -> Bundle:
         loras=config.lora,
         style_scale=config.style_scale,
         styles=styles,
+        masked=masked,
     )
 
 

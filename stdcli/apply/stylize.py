@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from stdcli.apply.clips import sample_frames, stylize_clip
+from stdcli.apply.clips import Restyle, sample_frames, stylize_clip
 from stdcli.apply.job import Job
 from stdcli.apply.outputs import record, write_sidecar
+from stdcli.apply.repaint import Repaint
 from stdcli.apply.session import Session
 from stdcli.apply.settings import Settings, settle
 from stdcli.apply.student import load_configured, misfits
@@ -60,14 +62,16 @@ def stylize(
         console.note(f"already made: {path}")
     if not work.targets and not work.refused:
         return
-    bundle = load_configured(config, styles=bool(work.styles))
+    masked = any(target.mask is not None for target in work.targets)
+    bundle = load_configured(config, styles=bool(work.styles), masked=masked)
     settings = settle(config, bundle.recipe, bundle.schedule)
     _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())
     console.detail(bundle.dtype_reason)
     session = Session(bundle, config, settings, work.styles)
     if dry_run:
-        session.check()
+        if work.styles or not (masked and bundle.needs_style):
+            session.check()
         _tell(session, console)
         for target in work.targets:
             console.result(f"would write {target.path}", path=target.path, dry_run=True, **settings.facts())
@@ -113,6 +117,8 @@ def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, c
     facts = session.settings.facts()
     target.path.parent.mkdir(parents=True, exist_ok=True)
     data = None
+    for note in () if target.mask is None else target.mask.notes:
+        console.warning(note)
     if metadata or target.clip is not None:
         data = record(session.config, facts, session.bundle.identity, source=target.source.path)
     if target.clip is None:
@@ -138,9 +144,10 @@ def _run_picture(
     session: Session, target: Target, data: Mapping[str, Any] | None, *, overwrite: bool
 ) -> list[str]:
     picture = read_image(target.source.path)
-    rgb = session.stylize(picture.rgb[None])[0]
+    rgb = _restyle(_styled(session, target, picture.rgb), target)(picture.rgb[None])[0]
     text = None if data is None else {KEY: json.dumps(data)}
-    result = Picture(rgb, picture.alpha)
+    is_filled = target.mask is not None and target.mask.is_alpha
+    result = Picture(rgb, None if is_filled else picture.alpha)
     notes = write_image(target.path, result, text=text, overwrite=overwrite, source=target.source.path)
     return [*picture.info["notes"], *notes]
 
@@ -156,7 +163,8 @@ def _run_clip(
 ) -> tuple[int, list[str]]:
     """Returns the frames made by this run and what the user should know."""
     clip, info = target.clip, target.clip.info
-    session = session.for_clip(sample_frames(info))
+    samples = sample_frames(info)
+    session = _styled(session, target, samples[0]).for_clip(samples)
     batch_size = session.batch_for((info.height, info.width))
     place = target.path if clip.numbered is None else target.path.parent
     with Job(place, _job_facts(target, data, batch_size), discard=overwrite) as job:
@@ -170,7 +178,7 @@ def _run_clip(
             with console.progress(target.source.path.name, info.frames) as progress:
                 stylize_clip(
                     info,
-                    session.stylize,
+                    _restyle(session, target, done=done),
                     sink=sink,
                     job=job,
                     batch_size=batch_size,
@@ -187,11 +195,27 @@ def _run_clip(
     return info.frames - done, [*clip.notes]
 
 
+def _styled(session: Session, target: Target, rgb: np.ndarray) -> Session:
+    """What is repainted in no style is painted as the picture itself."""
+    own = target.mask is not None and session.bundle.needs_style and not session.styles
+    return session.in_style_of(rgb) if own else session
+
+
+def _restyle(session: Session, target: Target, *, done: int = 0) -> Restyle:
+    """What makes results of the next frames, `done` of which are made."""
+    mask = target.mask
+    if mask is None:
+        return session.stylize
+    return Repaint(session, mask.frames(skip=done), feather_px=session.config.feather, box=mask.box)
+
+
 def _job_facts(target: Target, data: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     """Whatever decides the frames of a clip, flat and JSON-ready."""
     source = target.source.path
     info, encoding = target.clip.info, target.clip.encoding
     files = [source, *map(Path, data["config"].get("style", []))]
+    if target.mask is not None:
+        files.append(target.mask.source)
     return {
         **{f"config.{name}": value for name, value in data["config"].items()},
         **{f"model.{name}": value for name, value in data["model"].items()},

@@ -8,12 +8,13 @@ Legend: B batch, C latent channels, H W pixels (multiples of the model's), h w l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from stdcli.apply.settings import Settings
 from stdcli.diffusion.levels import Level
+from stdcli.diffusion.masks import Known, shrink_mask
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, step_targets
@@ -48,11 +49,13 @@ class Stylizer:
     content_statistics: Measured | None = None
 
     @torch.inference_mode()
-    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Restyle a batch.
+    def __call__(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Restyle a batch, or only a part of each picture.
 
         Args:
             pixels: [B, 3, H, W] in [-1, 1], on the CPU, H and W multiples of `bundle.multiple_px`.
+            mask: [B, 1, H, W], 1 where to repaint; outside it pixels come back about as they were. A network
+                that sees masks needs one.
 
         Returns:
             [B, 3, H, W] float32 on the CPU, about [-1, 1].
@@ -74,12 +77,19 @@ class Stylizer:
             content=self.content_statistics,
             device=bundle.device,
         )
-        noise = self._noise(latents)
+        noise, keep, beside = self._noise(latents), None, None
+        if mask is not None and bundle.sees_mask:
+            beside = self._beside(pixels, mask, latents)
+        elif mask is not None:
+            known = bundle.codec.encode(pixels.to(bundle.device))
+            cells = shrink_mask(mask.to(known), known.shape[-2:])
+            keep = Known(known, noise, cells, settings.plan.evaluations)
         state = sample(
-            lambda x, level: self._denoise(x, level, aims[level]),
+            lambda x, level: self._denoise(x, level, aims[level], beside=beside),
             start_state(latents, noise, settings.plan.levels[0]),
             settings.plan,
             make_step_noise=lambda step: self._noise(latents, step=step),
+            on_step=keep,
             **sampling,
         )
         return bundle.codec.decode(state).float().cpu()
@@ -88,7 +98,19 @@ class Stylizer:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)
         return noise.to(latents).expand_as(latents)
 
-    def _denoise(self, x: torch.Tensor, level: Level, to_level: Level) -> Denoised:
+    def _beside(self, pixels: torch.Tensor, mask: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """What a network that sees masks is shown: the mask, and what it leaves; [B, 1 + C, h, w].
+
+        Source: diffusers' inpainting pipelines, whose masked picture is grey where it is to be repainted.
+        """
+        left = self.bundle.codec.encode((pixels * (mask < 0.5)).to(self.bundle.device))
+        return torch.cat([shrink_mask(mask.to(latents), latents.shape[-2:]), left], dim=1)
+
+    def _denoise(
+        self, x: torch.Tensor, level: Level, to_level: Level, *, beside: torch.Tensor | None
+    ) -> Denoised:
         guidance = self.settings.recipe.guidance
-        conditions = (self.condition, self.unconditional)
+        conditions = [self.condition, self.unconditional]
+        if beside is not None:
+            conditions = [c and replace(c.expand(len(x)), beside=beside) for c in conditions]
         return self.bundle.denoise(x, level, *conditions, guidance=guidance, to_level=to_level)

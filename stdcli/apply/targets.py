@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from stdcli.apply.job import Job, job_folder
+from stdcli.apply.masks import Mask, plan_mask
 from stdcli.apply.outputs import find_inputs, is_made_by, output_paths
 from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
+from stdcli.config.inpaint import FROM_ALPHA, InpaintConfig
 from stdcli.config.schema import StylizeConfig
 from stdcli.errors import ConfigError, MediaError, ResourceError
 from stdcli.media.codecs import Encoding
@@ -62,11 +65,19 @@ class Clip:
 
 @dataclass(frozen=True)
 class Target:
-    """One input and where its result goes; `clip` is None for pictures."""
+    """One input and where its result goes.
+
+    Attributes:
+        source: the input.
+        path: of the result.
+        clip: what is special about clips; None for pictures.
+        mask: where to repaint; None for everywhere.
+    """
 
     source: Source
     path: Path
     clip: Clip | None
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -103,14 +114,18 @@ def plan(
         MediaError: the only input, or a style picture, cannot be read; a result cannot be written.
         ResourceError: not enough disk space.
     """
-    if not config.style and not config.prompt:
+    inpaints = isinstance(config, InpaintConfig)
+    if not inpaints and not config.style and not config.prompt:
         raise ConfigError(
             "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
         )
     sources = [source for name in names for source in find_inputs(name)]
+    if inpaints and len(sources) > 1:
+        raise MediaError("one input at a time", where=names[0], got=f"{len(sources)} files")
     styles = [_read_style(Path(path)) for path in config.style]
     protected = [Path(style) for style in config.style]
-
+    if inpaints and config.mask not in (None, FROM_ALPHA):
+        protected.append(Path(config.mask))
     others = [*protected, *_student_files(config)]
 
     def is_finished(source: Source, path: Path) -> bool:
@@ -138,8 +153,14 @@ def plan(
                 raise
             refused.append((source, error))
             continue
-        targets.append(Target(source, path, clip))
+        mask = _plan_mask(config, source, clip) if inpaints else None
+        targets.append(Target(source, path, clip, mask))
     return Plan(targets, styles, finished, refused)
+
+
+def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask:
+    info = None if clip is None else clip.info
+    return plan_mask(config, source.path, clip=info, measure=partial(_measure, config))
 
 
 def _student_files(config: StylizeConfig) -> list[Path]:

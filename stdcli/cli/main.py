@@ -19,13 +19,14 @@ from typing import Annotated
 import typer
 
 import stdcli
-from stdcli.cli import bank, demo, distill, doctor, evaluate, presets, stylize, teacher
+from stdcli.cli import bank, demo, distill, doctor, evaluate, inpaint, presets, stylize, teacher
 from stdcli.cli.usage import UsageError, as_config_error, make_group
 from stdcli.console import Console
 from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, Interrupted, StdcliError
 
 app = make_group("stdcli", "Stylise pictures and videos in a few steps, and distil the models that do it.")
 app.command("stylize")(stylize.stylize)
+app.command("inpaint")(inpaint.inpaint)
 app.command("demo")(demo.demo)
 app.add_typer(presets.app)
 app.add_typer(teacher.app)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stdcli.config.bank import BankConfig
 from stdcli.config.distill import DistillConfig
 from stdcli.config.evaluate import EvalConfig
+from stdcli.config.inpaint import InpaintConfig
 from stdcli.config.schema import Section, StylizeConfig
 from stdcli.config.teacher import TeacherConfig
 
@@ -12,6 +13,12 @@ TASKS: dict[str, type[Section]] = {
     "bank": BankConfig,
     "distill": DistillConfig,
     "eval": EvalConfig,
+    "inpaint": InpaintConfig,
     "stylize": StylizeConfig,
     "teacher": TeacherConfig,
 }
+
+
+def task_of(config: Section) -> str:
+    """The task whose settings these are."""
+    return next(task for task, schema in TASKS.items() if schema is type(config))

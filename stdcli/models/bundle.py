@@ -155,12 +155,16 @@ class Bundle(Network):
         text: prompts -> conditions; use `condition` instead.
         style: style pictures -> embeddings, by IP-Adapter.
         multiple_px: picture sides must be multiples of this.
+        needs_style: whether the network knows style pictures alone, and no prompts.
+        sees_mask: whether the network is shown a mask and what it leaves, to repaint the rest.
     """
 
     codec: Codec
     text: TextConditioner
     style: StyleAdapter
     multiple_px: int
+    needs_style: bool
+    sees_mask: bool
 
     def condition(
         self,

@@ -28,12 +28,14 @@ class Condition:
         encoder_hidden_states: text tokens [B, L, D].
         added: by diffusers' names, each with B rows: `text_embeds` [B, S], `time_ids` [B, 6] float32 in
             pixels, `image_embeds` [B, N, S] (or [B, N, tokens, S] for a Plus adapter).
+        beside: more input channels [B, c, h, w] for a network that sees masks.
         notes: what the user should know about how this condition was made.
     """
 
     encoder_hidden_states: Tensor
     added: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    beside: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -69,7 +71,8 @@ class Condition:
             raise ValueError(f"conditions differ: {sorted(self.added)} and {sorted(other.added)}")
         added = {k: torch.cat([v, other.added[k]]) for k, v in self.added.items()}
         tokens = torch.cat([self.encoder_hidden_states, other.encoder_hidden_states])
-        return Condition(tokens, added, tuple(dict.fromkeys(self.notes + other.notes)))
+        beside = None if self.beside is None else torch.cat([self.beside, other.beside])
+        return Condition(tokens, added, tuple(dict.fromkeys(self.notes + other.notes)), beside)
 
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on another device."""
@@ -77,7 +80,10 @@ class Condition:
 
     def _map(self, change) -> Condition:
         added = {k: change(v) for k, v in self.added.items()}
-        return replace(self, encoder_hidden_states=change(self.encoder_hidden_states), added=added)
+        tokens, beside = change(self.encoder_hidden_states), self.beside
+        return replace(
+            self, encoder_hidden_states=tokens, added=added, beside=None if beside is None else change(beside)
+        )
 
 
 def split_conditions(named: Mapping[str, Tensor], device: torch.device | str) -> tuple[Condition, Condition]:
@@ -127,6 +133,8 @@ class Denoiser:
             ValueError: a network that sees its target is not given one.
         """
         condition = condition.expand(x.shape[0])
+        if condition.beside is not None:
+            x = torch.cat([x, condition.beside.to(x)], dim=1)
         dtype = self.unet.dtype
         added: dict[str, Tensor | list[Tensor]] = {
             k: v if k == "time_ids" else v.to(dtype)  # half precision cannot represent every pixel count

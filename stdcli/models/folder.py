@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
+from stdcli.models.inpainting import sees_mask
 from stdcli.models.locate import PICKLE_SUFFIXES
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.weights import read_shapes
@@ -184,13 +185,13 @@ def read_recipe(place: Path) -> Recipe | None:
 
 def _check_unet(folder: ModelFolder) -> None:
     config = folder.config("unet")
-    channels = config.get("in_channels", 4)
-    if channels != config.get("out_channels", 4):
+    channels, latent = config.get("in_channels", 4), config.get("out_channels", 4)
+    if channels != latent and not sees_mask(config):
         raise ModelError(
-            "this UNet takes more than a latent (an inpainting or edit model)",
+            "this UNet takes more than a latent (an edit model)",
             where=folder.path / "unet",
             got=f"{channels} input channels",
-            expected=config.get("out_channels", 4),
+            expected=f"{latent}, or {2 * latent + 1} for inpainting",
         )
     if config.get("cross_attention_dim") == SD2_WIDTH and "text_encoder" in folder.components:
         raise ModelError("Stable Diffusion 2 is not a supported family", where=folder.path)

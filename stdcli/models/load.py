@@ -31,6 +31,7 @@ from stdcli.models.folder import (
     read_recipe,
     weight_files,
 )
+from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.patch_autoencoder import PatchAutoencoder
@@ -81,6 +82,7 @@ def load_model(
     loras: Sequence[str] = (),
     style_scale: float | None = None,
     styles: bool = False,
+    masked: bool = False,
 ) -> Bundle:
     """Load a model.
 
@@ -89,18 +91,16 @@ def load_model(
         base: folder (or Hub id) with configs and tokenizers for a single-file checkpoint.
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".
         dtype: "auto", "float32", "float16" or "bfloat16".
-        offline: never reach the network. Else it is reached for Hub ids, and for the published style adapter
-            where a model, a local one too, has none of its own.
+        offline: never reach the network, for Hub ids or the style adapter of a model without its own.
         student: one distilled from this model, see `find_student`; its recipe is taken before any other.
-        loras: `path[:scale]` or Hub ids, fused in this order; a recipe beside the last one that has one is
-            taken.
+        loras: `path[:scale]` or Hub ids, fused in this order; the last recipe beside one is taken.
         style_scale: strength of the style picture; None is 1.
-        styles: whether there will be style pictures: the style adapter's files are then found, or refused,
-            before any weights are read.
+        styles: whether there will be style pictures: their adapter is then found before weights are read.
+        masked: whether masks will be given, without which an inpainting network is refused.
 
     Raises:
-        ModelError: not found, damaged, unsafe, incomplete, unknown, a student or LoRA that does not fit, or
-            no style adapter for `styles`.
+        ModelError: not found, damaged, unsafe, incomplete, unknown, a student or LoRA that does not fit, a
+            network that needs masks, or no style adapter for `styles`.
         HubError: the Hub refuses or cannot be reached, or offline and not in its cache.
         ResourceError: no such device, or not enough memory on it.
     """
@@ -110,6 +110,7 @@ def load_model(
     found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
     opened = _open(found)
     pipe, family = opened.pipe, opened.family
+    check_masked(pipe.unet.config, name, masked=masked)
     _move(pipe, found.choice.device)
     if distilled is not None:
         apply_student(pipe, distilled, family=family.name)
@@ -148,6 +149,7 @@ def load_denoiser(
     found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, half=half)
     opened = _open(found, only=DENOISER)
     pipe, family = opened.pipe, opened.family
+    check_masked(pipe.unet.config, name, masked=False)
     _move(pipe, found.choice.device)
     encoder = found.folder.path / "image_encoder" if "image_encoder" in opened.weight_files else None
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
@@ -377,6 +379,8 @@ def _bundle(
         text=opened.family.make_text(pipe),
         style=style,
         multiple_px=multiple_of(pipe.unet, factor=pipe.vae_scale_factor),
+        needs_style=opened.family is embedded.FAMILY,
+        sees_mask=sees_mask(pipe.unet.config),
         loras=[(lora.name, lora.scale, lora.path) for lora in applied],
     )
 

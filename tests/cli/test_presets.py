@@ -116,7 +116,7 @@ def test_validate_reports_all_problems_of_all_files(wrong_files: list[str], caps
     assert err.splitlines()[0] == "error: 4 of 5 files are wrong"
     assert f"  {a}: steps: must be greater than or equal to 1, got 0" in err
     assert f"  {a}: strenght: unknown key; did you mean strength?" in err
-    assert f"  {b}: unknown task, got 'stylise', expected one of bank, distill, eval, stylize" in err
+    assert f"  {b}: unknown task, got 'stylise', expected one of bank, distill, eval, inpaint, stylize" in err
     assert f"  {c}:2: not YAML: " in err
     assert f"  {missing}: no such file" in err
 

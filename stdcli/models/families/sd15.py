@@ -42,7 +42,9 @@ class SD15Text:
 FAMILY = Family(
     name="sd15",
     pipeline=StableDiffusionImg2ImgPipeline,
-    class_names=frozenset({"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"}),
+    class_names=frozenset(
+        {"StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"}
+    ),
     make_text=SD15Text,
     style_scale=lambda scale: scale,
     adapter=AdapterFiles("models/ip-adapter_sd15.safetensors", "models/image_encoder", repo=HUB),

@@ -82,7 +82,9 @@ def style_block_only(scale: float) -> dict:
 FAMILY = Family(
     name="sdxl",
     pipeline=StableDiffusionXLImg2ImgPipeline,
-    class_names=frozenset({"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"}),
+    class_names=frozenset(
+        {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
+    ),
     make_text=SDXLText,
     style_scale=style_block_only,
     adapter=AdapterFiles("sdxl_models/ip-adapter_sdxl.safetensors", "sdxl_models/image_encoder", repo=HUB),

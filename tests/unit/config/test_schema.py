@@ -67,7 +67,8 @@ def fields_with(*wanted: Any) -> list[tuple[str, str]]:
 
 FLOATS = fields_with(float)
 INTEGERS = [field for field in fields_with(int) if field not in FLOATS]
-FRAME_RATES = [("stylize", "fps")]  # text, lest 30000/1001 be rounded; whole numbers are exact anyway
+FRAME_RATES = [("inpaint", "fps"), ("stylize", "fps")]
+"""Text, lest 30000/1001 be rounded; whole numbers are exact anyway."""
 TEXTS = [field for field in FIELDS if kinds_of(*field) == {str} and field not in FRAME_RATES]
 
 
