@@ -39,7 +39,7 @@ Widths = Annotated[tuple[Width, ...], Field(min_length=2), BeforeValidator(split
 class CodecSection(Section):
     """Linear patch codec: principal components of patches, then a small correction of the decoder."""
 
-    latent_channels: Annotated[int, Field(ge=1, le=3 * PATCH_PX**2)] = 32
+    latent_channels: Annotated[int, Field(ge=1, le=3 * PATCH_PX**2)] = 48
     """Components kept of a patch's 192."""
     hidden_channels: Count = 128
     """Width of the correction."""
@@ -98,7 +98,7 @@ class TrainSection(Section):
 
     steps: Count = 1500
     batch_size: Count = 16
-    texture_weight: Weight = 0.2
+    texture_weight: Weight = 0.4
     """Of the amount and kind of texture, against every pixel in its place."""
     learning_rate: Rate = 4e-4
     warmup_steps: Natural = 100

@@ -17,6 +17,8 @@ from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.teacher.losses import fidelity_loss
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 
+SIGNAL = 32.0  # variance of a latent, summed over all components of a patch
+
 
 def crops(
     sets: tuple[PictureSet, ...], *, count: int, crop_px: int, generator: torch.Generator
@@ -35,7 +37,8 @@ def crops(
 def fit_components(codec: PatchAutoencoder, pictures: torch.Tensor, *, temper: float) -> None:
     """Set the codec's linear part to the tempered principal components of picture patches.
 
-    Latents of `pictures` then have mean 0 per channel and, over channels, mean variance 1.
+    Latents of `pictures` then have mean 0 per channel. Were every component kept, the channels' variances
+    would sum to `SIGNAL`, so a noise level hides the same things however many are.
 
     Args:
         codec: changed in place; its refinement is left as it is.
@@ -47,10 +50,10 @@ def fit_components(codec: PatchAutoencoder, pictures: torch.Tensor, *, temper: f
     mean = patches.mean(0)
     variance, vectors = torch.linalg.eigh(torch.cov((patches - mean).T))
     kept = codec.config.latent_channels
-    variance, vectors = variance.flip(0)[:kept], vectors.flip(1)[:, :kept]
+    variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1)[:, :kept]
+    scales = variance.clamp(min=1e-12).sqrt() ** (temper - 1)
+    scales = (scales * (SIGNAL / (scales**2 * variance).sum()).sqrt())[:kept]
     vectors = vectors * vectors.sum(0).sign().where(vectors.sum(0) != 0, torch.ones(()).double())
-    scales = variance.sqrt() ** (temper - 1)
-    scales = scales / (scales**2 * variance).mean().sqrt()
     with torch.no_grad():
         forward = (vectors * scales).T
         codec.project.weight.copy_(forward.view_as(codec.project.weight))
