@@ -95,7 +95,7 @@ def names(repo: str, revision: str | None, *, offline: bool) -> list[str]:
 
 
 def listing(
-    repo: str, revision: str | None, *, repo_type: RepoType = "model"
+    repo: str, revision: str | None, *, repo_type: RepoType = "model", offline: bool = False
 ) -> tuple[Path, dict[str, Announced] | None]:
     """What a repository announces of its files; none is fetched.
 
@@ -103,20 +103,18 @@ def listing(
         repo: OWNER/NAME.
         revision: branch, tag or commit; None is the default branch.
         repo_type: `model` or `dataset`.
+        offline: only look in the cache.
 
     Returns:
         The snapshot folder where its files are or will be, named as the commit; and name -> file, None where
-        the Hub cannot be reached and its cache holds only the folder.
+        the Hub is not reached and its cache holds only the folder.
 
     Raises:
         HubError: refused, or unreachable and nothing in the cache; a file's name would escape its folder.
     """
-    with hub_errors(repo, revision, repo_type=repo_type):
-        folder = Path(
-            snapshot_download(
-                repo, repo_type=repo_type, revision=revision, allow_patterns=[], tqdm_class=Silent
-            )
-        )
+    options = {"repo_type": repo_type, "allow_patterns": [], "tqdm_class": Silent}
+    with hub_errors(repo, revision, repo_type=repo_type, offline_hint=ONCE if offline else None):
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=offline, **options))
     try:
         found = get_cached_repo_tree(repo, repo_type=repo_type, revision=folder.name)
     except CachedRepoTreeNotFoundError:

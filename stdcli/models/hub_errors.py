@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     HTTPError,
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -25,6 +26,10 @@ from stdcli.errors import HubError, ResourceError
 RepoType = Literal["model", "dataset"]
 LOGIN = "hf auth login"
 _QUERY = re.compile(r"\?[^\s'\"]+")
+
+
+class Absent(HubError):
+    """There is no such repository, or none that this user may see; offline, none in the cache."""
 
 
 @contextmanager
@@ -49,6 +54,8 @@ def hub_errors(
         page = f"https://huggingface.co/datasets/{repo}"
     try:
         yield
+    except LocalTokenNotFoundError as e:
+        raise HubError("nobody is logged in to the Hub", where=where, hint=LOGIN) from e
     except HFValidationError as e:
         raise HubError("not a name of a repository", got=repo, expected="OWNER/NAME") from e
     except GatedRepoError as e:
@@ -60,11 +67,11 @@ def hub_errors(
     except RepositoryNotFoundError as e:
         local = " (and no local path of that name)" if repo_type == "model" else ""
         hint = f"check the spelling; for a private {repo_type}: {LOGIN}"
-        raise HubError(f"no such {repo_type} on the Hub{local}", where=where, hint=hint) from e
+        raise Absent(f"no such {repo_type} on the Hub{local}", where=where, hint=hint) from e
     except (LocalEntryNotFoundError, IncompleteSnapshotError) as e:
         if offline_hint is None:
             raise _unreachable(e, where) from e
-        raise HubError("not in the local Hub cache, and offline", where=where, hint=offline_hint) from e
+        raise Absent("not in the local Hub cache, and offline", where=where, hint=offline_hint) from e
     except HTTPError as e:
         raise _refused(e, where) from e
     except OSError as e:
