@@ -1,6 +1,6 @@
 """The command line in a process of its own, pointed at a Hub on this machine; one process for many commands.
 
-The Hub's client reads its settings when it is imported, so they are set before; Xet, which the test server does
+The library reads its settings when it is imported, so they are set before; Xet, which the test server does
 not speak, is off.
 """
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -73,9 +73,11 @@ class HubServer:
 
     Attributes:
         repos: ("models" or "datasets", "OWNER/NAME") -> repository.
-        log: (method, path without query, headers) of every request.
+        log: (method, path without query, headers by their names in small letters) of every request.
         sent: bytes of file content sent, by file name.
         received: names of files that commits brought, and hashes of large objects that were uploaded.
+        page: rows of a page of a listing.
+        meanwhile: called before a commit is looked at.
     """
 
     def __init__(self) -> None:
@@ -87,7 +89,8 @@ class HubServer:
         self.received: list[str] = []
         self.faults = Faults()
         self.page = 1000
-        self.url = ""
+        self.meanwhile: Callable[[], object] | None = None
+        self.url = self.storage_url = ""
         self.lock = threading.Lock()
 
     def put(self, repo: str, files: Mapping[str, bytes], *, kind: str = "models", **traits: bool) -> Repo:
@@ -106,20 +109,25 @@ class HubServer:
         self.sent.clear()
         self.received.clear()
         self.faults = Faults()
-        self.page = 1000
+        self.page, self.meanwhile = 1000, None
 
 
 @contextmanager
 def running_hub() -> Iterator[HubServer]:
-    """A hub that listens on a free port of this machine while the block runs."""
+    """A hub, and a storage server of another origin, on free ports of this machine while the block runs."""
     hub = HubServer()
+    with _serving(hub) as hub.url, _serving(hub) as hub.storage_url:
+        yield hub
+
+
+@contextmanager
+def _serving(hub: HubServer) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield hub
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()
@@ -180,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(parts.path)
         with self.hub.lock:
-            self.hub.log.append((self.command, path, dict(self.headers)))
+            self.hub.log.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         try:
             self._check_rate(path)
             for pattern, name in ROUTES[self.command].items():
@@ -304,7 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
         oid = hashlib.sha256(content).hexdigest()
         self.hub.objects[oid] = content
         linked = {"X_Linked_Size": str(len(content)), "X_Linked_ETag": f'"{oid}"', "X_Repo_Commit": name}
-        there = f"{self.hub.url}/cdn/{oid}/{file}?{SIGNATURE}"
+        there = f"{self.hub.storage_url}/cdn/{oid}/{file}?{SIGNATURE}"
         self._send(b"", status=302, Location=there, **linked)
 
     def _cdn(self, oid: str, file: str) -> None:
@@ -373,12 +381,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _actions(self, row: Mapping[str, Any]) -> dict[str, Any]:
         oid, here = row["oid"], f"{self.hub.url}/lfs/{row['oid']}"
+        storage = f"{self.hub.storage_url}/lfs/{oid}"
         if oid in self.hub.objects:
             return dict(row)
         verify = {"href": f"{here}/verify"}
         if row["size"] <= PART_BYTES:
-            return {**row, "actions": {"upload": {"href": here}, "verify": verify}}
-        parts = {str(k + 1): f"{here}/{k + 1}" for k in range(-(-row["size"] // PART_BYTES))}
+            return {**row, "actions": {"upload": {"href": storage}, "verify": verify}}
+        parts = {str(k + 1): f"{storage}/{k + 1}" for k in range(-(-row["size"] // PART_BYTES))}
         upload = {"href": f"{here}/complete", "header": {"chunk_size": str(PART_BYTES), **parts}}
         return {**row, "actions": {"upload": upload, "verify": verify}}
 
@@ -410,6 +419,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _commit(self, kind: str, repo: str, rev: str) -> None:
         found = self._writable(kind, repo)
+        if self.hub.meanwhile is not None:
+            self.hub.meanwhile()
         head, files = self._tree_of(found, rev)
         first, *rows = [json.loads(line) for line in self.body.splitlines()]
         if first["value"].get("parentCommit", head) != head:

@@ -178,10 +178,6 @@ def _facts(
         from stdcli.evaluate.report import read_report
 
         facts["report"] = read_report(report)[0]
-    if artefact.run is not None:
-        from stdcli.training.run_folder import RunFolder
-
-        facts["run"] = RunFolder(artefact.run).read_facts()
     return facts
 
 

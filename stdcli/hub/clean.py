@@ -72,6 +72,18 @@ def cleaned(path: Path, name: str, *, base: str | None) -> bytes | None:
     return None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+        ModelError: it cannot be read, or is something else.
+    """
+    data = _parse(_read(path), path)
+    if not isinstance(data, dict):
+        raise ModelError("not a JSON object", where=path, got=type(data).__name__)
+    return data
+
+
 def check_text(text: str, *, where: object) -> None:
     """Refuse a text that names a path of this machine.
 

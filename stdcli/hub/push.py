@@ -7,6 +7,7 @@ never seen here.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.utils import disable_progress_bars
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import BankError, ConfigError, HubError, ModelError
-from stdcli.hub.artefact import CARD, SAMPLES, Artefact, files_of
+from stdcli.hub.artefact import CARD, RUN, SAMPLES, Artefact, files_of
 from stdcli.hub.card import MARKER, Facts, make_card
-from stdcli.hub.clean import check_text, cleaned, public_base
+from stdcli.hub.clean import check_text, cleaned, public_base, read_object
 from stdcli.models.announced import Announced, file_sha256, git_blob
 from stdcli.models.fetch import RECIPE_FILE, files, listing
 from stdcli.models.hub_errors import hub_errors
@@ -101,7 +103,6 @@ def gather(
     license: str | None = None,
     report: Mapping[str, Any] | None = None,
     samples: Sequence[Path] | None = None,
-    run: Mapping[str, Any] | None = None,
 ) -> list[Item]:
     """All files of a push, the card among them.
 
@@ -112,7 +113,6 @@ def gather(
         license: by the Hub's name.
         report: of an evaluation, for the card.
         samples: pictures for the card; None for the last ones of the run.
-        run: what run.json says.
 
     Raises:
         ConfigError: the base is a path of this machine.
@@ -127,7 +127,15 @@ def gather(
     shown = [_item(path, f"samples/{path.stem}.png", base=None) for path in pictures]
     written = artefact.root / CARD
     facts = Facts(
-        repo, artefact, public, license, recipe, manifest, run or {}, report, [s.name for s in shown]
+        repo,
+        artefact,
+        base=public,
+        license=license,
+        recipe=recipe,
+        manifest=manifest,
+        run=read_object(artefact.run / RUN) if artefact.run is not None else {},
+        report=report,
+        samples=[item.name for item in shown],
     )
     text = written.read_text(encoding="utf-8") if written.is_file() else make_card(facts)
     check_text(text, where=written if written.is_file() else "the card")
@@ -191,6 +199,8 @@ def push(
     Raises:
         HubError: the Hub refuses or cannot be reached; a repository that is not there has no pull requests.
     """
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     api, repo_type = HfApi(), artefact.repo_type
     page = f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
     if difference.parent and not difference.to_send and not difference.gone:

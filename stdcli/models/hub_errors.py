@@ -96,7 +96,8 @@ def _unreachable(error: OSError, where: str) -> HubError:
     if status_of(error.__cause__) == 429:
         return _refused(error.__cause__, where)
     hint = "check the connection, then run the same command again"
-    return HubError("cannot reach the Hub, and not in its local cache", where=where, hint=hint)
+    got = None if error.__cause__ is None else _line(error.__cause__)
+    return HubError("cannot reach the Hub, and not in its local cache", where=where, got=got, hint=hint)
 
 
 def _refused(error: BaseException, where: str) -> HubError:
