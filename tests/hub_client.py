@@ -70,7 +70,11 @@ class HubClient:
 
     def __call__(self, *argv: object) -> Ran:
         """`stdcli hub ...`"""
-        return Ran(*self._ask({"argv": ["hub", *map(str, argv)]}))
+        return self.stdcli("hub", *argv)
+
+    def stdcli(self, *argv: object) -> Ran:
+        """`stdcli ...`"""
+        return Ran(*self._ask({"argv": list(map(str, argv))}))
 
     def locate(self, kind: str, name: str, *, offline: bool = False) -> Path:
         """Where `locate_model` or `locate_student` finds a name."""

@@ -18,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models.locate import EMBEDDED, HUB_ID
 
-_PATH = re.compile(r"(?<![\w:/.~])(?:~?/[\w.-]+){2,}|(?<![\w/])~[\\/]|\b[A-Za-z]:[\\/]{1,4}\w|\\\\\w+\\")
+_PATH = re.compile(
+    r"(?<![\w:/.~])(?:~[\w.-]*)?(?:/[\w.-]+){2,}|(?<![\w/])~[\\/]|\b[A-Za-z]:[\\/]{1,4}\w|\\\\\w+\\"
+)
 _FREE_TEXT = {"prompt", "negative_prompt"}
 _TOKENIZERS = ("tokenizer/", "tokenizer_2/")
 _OWN_NAME = "_name_or_path"

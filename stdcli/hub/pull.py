@@ -91,7 +91,13 @@ def find(address: Address, *, offline: bool) -> Found:
     for other in others:
         with suppress(Absent):
             return _find(other, offline=offline)
-    return _find(last, offline=offline)
+    try:
+        return _find(last, offline=offline)
+    except Absent as error:
+        if offline or not others:
+            raise
+        hint = "check the spelling; for a private one: hf auth login"
+        raise Absent("no such model or dataset on the Hub", where=address, hint=hint) from error
 
 
 def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:

@@ -198,6 +198,18 @@ def test_a_bank_there_and_back(hub: HubServer, client: HubClient, tmp_path: Path
         assert files(tmp_path / f"back{number}") == there
 
 
+def test_banks_that_are_not_whole(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    half = write_tiny_bank(tmp_path / "half", shards=[0]).root
+    ran = client("push", half, "me/b", "--base-model", "o/base")
+    assert ran.code == 3 and "this bank is not complete" in ran.err
+    bank = write_tiny_bank(tmp_path / "torn", changed(num_paths=3)).root
+    shard = bank / "shards/shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    ran = client("push", bank, "me/b", "--base-model", "o/base")
+    assert ran.code == 3 and "a shard is not as it was written" in ran.err
+    assert hub.repos == {}
+
+
 def test_revisions(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     client("push", write_student(tmp_path / "one", seed=1), "me/s")
     repo = hub.repos["models", "me/s"]
