@@ -22,6 +22,7 @@ from tests.hub_server import TOKEN
 SCRIPT = """
 import contextlib, io, json, os, sys
 from stdcli.cli.main import main
+from stdcli.errors import StdcliError
 for line in sys.stdin:
     asked = json.loads(line)
     os.chdir(asked["cwd"])
@@ -29,7 +30,11 @@ for line in sys.stdin:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         if "path" in asked:
             from stdcli.models import locate
-            code = str(getattr(locate, asked["path"])(asked["name"], offline=asked["offline"]).path)
+            try:
+                code = str(getattr(locate, asked["path"])(asked["name"], offline=asked["offline"]).path)
+            except StdcliError as error:
+                code = None
+                err.write(str(error))
         else:
             code = main(asked["argv"])
     sys.stdout.write(json.dumps([code, out.getvalue(), err.getvalue()]) + chr(10))
@@ -77,8 +82,16 @@ class HubClient:
         return Ran(*self._ask({"argv": list(map(str, argv))}))
 
     def locate(self, kind: str, name: str, *, offline: bool = False) -> Path:
-        """Where `locate_model` or `locate_student` finds a name."""
-        return Path(self._ask({"path": f"locate_{kind}", "name": name, "offline": offline})[0])
+        """Where `locate_model` or `locate_student` finds a name.
+
+        Raises:
+            LookupError: it refuses, with this message.
+        """
+        asked = {"path": f"locate_{kind}", "name": name, "offline": offline}
+        path, _, message = self._ask(asked)
+        if path is None:
+            raise LookupError(message)
+        return Path(path)
 
     def _ask(self, question: dict[str, Any]) -> list[Any]:
         self._process.stdin.write(json.dumps({"cwd": str(self._cwd), **question}) + "\n")

@@ -61,6 +61,8 @@ class Faults:
     """File -> (bytes after which the connection ends, times)."""
     busy: dict[str, int] = field(default_factory=dict)
     """Part of a request's path -> times that it is answered by 429."""
+    broken: str | None = None
+    """Part of the path of requests that fail on the server's side."""
     extra: dict[str, bytes] = field(default_factory=dict)
     """File -> what is sent behind its announced end."""
     swapped: dict[str, bytes] = field(default_factory=dict)
@@ -190,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.hub.lock:
             self.hub.log.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         try:
-            self._check_rate(path)
+            self._check_faults(path)
             for pattern, name in ROUTES[self.command].items():
                 if match := re.fullmatch(pattern, path):
                     getattr(self, f"_{name}")(**{k: v for k, v in match.groupdict().items() if v is not None})
@@ -218,11 +220,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     # -- who asks, and for what
 
-    def _check_rate(self, path: str) -> None:
+    def _check_faults(self, path: str) -> None:
         for part, times in self.hub.faults.busy.items():
             if part in path and times:
                 self.hub.faults.busy[part] -= 1
                 raise _Refusal(429, None, "Too Many Requests", RateLimit='"api";r=0;t=0')
+
+        if self.hub.faults.broken is not None and self.hub.faults.broken in path:
+            raise _Refusal(500, None, "Internal Error")
 
     def _is_known(self) -> bool:
         sent = self.headers.get("Authorization")

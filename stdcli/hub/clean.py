@@ -19,7 +19,10 @@ from stdcli.errors import ConfigError, ModelError
 from stdcli.models.locate import EMBEDDED, HUB_ID
 
 _PATH = re.compile(
-    r"(?<![\w:/.~])(?:~[\w.-]*)?(?:/[\w.-]+){2,}|(?<![\w/])~[\\/]|\b[A-Za-z]:[\\/]{1,4}\w|\\\\\w+\\"
+    r"(?<![\w:/.~])(?:~[\w.-]*)?(?:/[\w.-]+){2,}"  # /a/b, ~/a/b, ~me/a/b; no link, no a/b/c
+    r"|(?<![\w/])~[\\/]"
+    r"|\b[A-Za-z]:[\\/]{1,4}\w"  # C:\a, as often escaped as it may be
+    r"|\\\\\w+\\"  # a share of a server
 )
 _FREE_TEXT = {"prompt", "negative_prompt"}
 _TOKENIZERS = ("tokenizer/", "tokenizer_2/")

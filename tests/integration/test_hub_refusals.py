@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hub_client import HubClient, running_client
-from tests.hub_server import HubServer, running_hub
+from tests.hub_server import SIGNATURE, HubServer, running_hub
 from tests.tiny_shares import LORA, weights, write, write_run, write_student
 
 WRONG = "hf_a-wrong-token-9876543210"
@@ -187,6 +187,28 @@ def test_other_content_than_announced(hub: HubServer, client: HubClient, tmp_pat
         assert f" {file}\n  got other content of the same size" in ran.err
         assert list(client.home.glob(f"hub/*s{number}/snapshots/*/{file}")) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_name_of_a_model_or_student_fetches_is_checked_too(hub: HubServer, client: HubClient) -> None:
+    hub.put("o/s", {LORA: weights(), "recipe.json": b"{}"})
+    for swapped, message in ((weights(seed=1), "is not what"), (weights(num_bytes=9000), "is larger than")):
+        hub.faults.swapped = {LORA: swapped}
+        with pytest.raises(LookupError, match=f"a file of this repository {message} was announced"):
+            client.locate("student", "o/s")
+        assert not list(client.home.glob(f"hub/*/snapshots/*/{LORA}"))
+    hub.put("o/escape", {LORA: weights(), "unet/../../x.safetensors": weights()})
+    with pytest.raises(LookupError, match="would escape its folder"):
+        client.locate("student", "o/escape")
+    hub.faults.swapped = {}
+    assert (client.locate("student", "o/s") / LORA).read_bytes() == weights()
+
+
+def test_a_signed_link_is_not_shown(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    hub.put("o/s", {LORA: weights()})
+    hub.faults.broken = "/cdn/"
+    ran = client("pull", "o/s", "-o", tmp_path / "b")
+    assert ran.code == 6 and "error: the Hub failed" in ran.err and "/cdn/" in ran.err
+    assert SIGNATURE not in ran.out + ran.err
 
 
 def test_paths_of_this_machine_stay_here(hub: HubServer, client: HubClient, tmp_path: Path) -> None:

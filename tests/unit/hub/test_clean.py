@@ -18,13 +18,13 @@ from tests.tiny_shares import LORA, weights, write, write_picture, write_student
 @pytest.mark.parametrize(
     "text",
     [
-        "/home/me/model",
+        "/srv/me/model",
         "trained on /srv/photos.",
         '{"data": ["/srv/x/y.png"]}',
         "~/models/x",
         "~me/models/x",
-        "C:\\Users\\me",
-        "C:/Users/me",
+        "C:\\models\\me",
+        "C:/models/me",
         '{"a": "D:\\\\\\\\data"}',
         "\\\\server\\share",
     ],
