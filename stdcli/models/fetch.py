@@ -1,30 +1,24 @@
 """Fetch model files from the Hub into its local cache, or find them there.
 
 Every function returns a snapshot folder of the Hub's own cache, whose name is the commit. Only listed files
-are fetched: safetensors, configs and tokenizers, never pickles or code. Hub errors are translated here,
-once. Knows nothing of what the files mean beyond their names.
+are fetched: safetensors, configs and tokenizers, never pickles or code. Knows nothing of what the files mean
+beyond their names.
 """
 
 from __future__ import annotations
 
-import errno
+import logging
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
-from huggingface_hub.errors import (
-    CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HTTPError,
-    IncompleteSnapshotError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
+from huggingface_hub.utils import filter_repo_objects
 
-from stdcli.errors import HubError, ModelError, ResourceError
+from stdcli.errors import ModelError
+from stdcli.models.announced import Announced, Silent, bounded, check_files, check_names
+from stdcli.models.hub_errors import RepoType, hub_errors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 INDEX_FILE = "model_index.json"
@@ -43,7 +37,15 @@ COMPONENTS = (
     "ip_adapter",
 )
 WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(?P<fp16>\.fp16)?(-\d{5}-of-\d{5})?\.safetensors")
+ONCE = "run the same command once without --offline, where there is a network"
 TEXT_SUFFIXES = frozenset({".json", ".txt"})
+logging.getLogger("huggingface_hub._snapshot_download").addFilter(
+    lambda record: "No files matched" not in record.getMessage()
+)
+
+
+def _name(repo: str, revision: str | None) -> str:
+    return repo if revision is None else f"{repo}@{revision}"
 
 
 def model(repo: str, revision: str | None, *, offline: bool, half: bool, weights: bool) -> Path:
@@ -83,31 +85,81 @@ def names(repo: str, revision: str | None, *, offline: bool) -> list[str]:
     Raises:
         HubError: refused, unreachable, or offline and not cached.
     """
-    folder = files(repo, revision, [INDEX_FILE], offline=offline)
-    with suppress(CachedRepoTreeNotFoundError):
-        if not (offline or constants.is_offline_mode()):
-            return [entry.path for entry in get_cached_repo_tree(repo, revision=folder.name)]
+    if not (offline or constants.is_offline_mode()):
+        folder, announced = listing(repo, revision)
+        if announced is not None:
+            return list(announced)
+    else:
+        folder = files(repo, revision, [INDEX_FILE], offline=True)
     return [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
-def files(repo: str, revision: str | None, patterns: list[str], *, offline: bool) -> Path:
+def listing(
+    repo: str, revision: str | None, *, repo_type: RepoType = "model", offline: bool = False
+) -> tuple[Path, dict[str, Announced] | None]:
+    """What a repository announces of its files; none is fetched.
+
+    Args:
+        repo: OWNER/NAME.
+        revision: branch, tag or commit; None is the default branch.
+        repo_type: `model` or `dataset`.
+        offline: only look in the cache.
+
+    Returns:
+        The snapshot folder where its files are or will be, named as the commit; and name -> file, None where
+        the Hub is not reached and its cache holds only the folder.
+
+    Raises:
+        HubError: refused, or unreachable and nothing in the cache; a file's name would escape its folder.
+    """
+    options = {"repo_type": repo_type, "allow_patterns": [], "tqdm_class": Silent}
+    with hub_errors(repo, revision, repo_type=repo_type, offline_hint=ONCE if offline else None):
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=offline, **options))
+    try:
+        found = get_cached_repo_tree(repo, repo_type=repo_type, revision=folder.name)
+    except CachedRepoTreeNotFoundError:
+        return folder, None
+    check_names([entry.path for entry in found], where=_name(repo, revision))
+    return folder, {e.path: Announced(e.size, e.lfs and e.lfs.sha256, e.blob_id) for e in found}
+
+
+def files(
+    repo: str, revision: str | None, patterns: list[str], *, offline: bool, repo_type: RepoType = "model"
+) -> Path:
     """Fetch the files of a repository that match any of the patterns.
+
+    Sizes are compared with what the repository announces, and the content of what was not in the cache yet.
 
     Args:
         repo: OWNER/NAME.
         revision: branch, tag or commit; None is the default branch.
         patterns: glob patterns; a pattern without a match is not an error.
         offline: only look in the cache; `HF_HUB_OFFLINE=1` has the same effect.
+        repo_type: `model` or `dataset`.
+
+    Returns:
+        Snapshot folder.
 
     Raises:
-        HubError: refused, unreachable, or offline and not cached.
+        HubError: refused, unreachable, or offline and not cached; a file's name would escape its folder; a
+            file is not what was announced.
         ResourceError: the disk is full.
     """
-    offline = offline or constants.is_offline_mode()
-    with _translated(repo, revision, patterns, offline=offline):
-        return Path(
-            snapshot_download(repo, revision=revision, allow_patterns=patterns, local_files_only=offline)
-        )
+    where, options = _name(repo, revision), {"repo_type": repo_type, "allow_patterns": patterns}
+    if offline or constants.is_offline_mode():
+        hint = ONCE if patterns == [INDEX_FILE] else download_command(repo, revision, patterns)
+        with hub_errors(repo, revision, repo_type=repo_type, offline_hint=hint):
+            return Path(snapshot_download(repo, revision=revision, local_files_only=True, **options))
+    folder, announced = listing(repo, revision, repo_type=repo_type)
+    if announced is None:
+        return folder
+    wanted = {name: announced[name] for name in filter_repo_objects(announced, allow_patterns=patterns)}
+    fresh = {name for name in wanted if not (folder / name).exists()}
+    bar = bounded(sum(file.size_bytes for file in wanted.values()), where=where)
+    with hub_errors(repo, revision, repo_type=repo_type):
+        snapshot_download(repo, revision=folder.name, tqdm_class=bar, **options)
+    check_files(folder, wanted, fresh=fresh, where=where)
+    return folder
 
 
 def wanted_files(found: Iterable[str], *, half: bool, weights: bool = True) -> Iterator[str]:
@@ -134,44 +186,6 @@ def wanted_files(found: Iterable[str], *, half: bool, weights: bool = True) -> I
             yield name
     for by_variant in variants.values() if weights else ():
         yield from by_variant[half if half in by_variant else not half]
-
-
-@contextmanager
-def _translated(repo: str, revision: str | None, patterns: list[str], *, offline: bool) -> Iterator[None]:
-    where = repo if revision is None else f"{repo}@{revision}"
-    page = f"https://huggingface.co/{repo}"
-    try:
-        yield
-    except GatedRepoError as e:
-        hint = f"accept its licence on {page}, then: hf auth login"
-        raise HubError("this model is gated: its owner must let you in", where=where, hint=hint) from e
-    except RevisionNotFoundError as e:
-        raise HubError(
-            "no such revision of this model", where=where, got=revision, hint=f"{page}/tree/main"
-        ) from e
-    except RepositoryNotFoundError as e:
-        hint = "check the spelling; for a private model: hf auth login"
-        raise HubError(
-            "no such model on the Hub (and no local path of that name)", where=where, hint=hint
-        ) from e
-    except (LocalEntryNotFoundError, IncompleteSnapshotError) as e:
-        if not offline:
-            hint = "check the connection, then run the same command again"
-            raise HubError("cannot reach the Hub, and not in its local cache", where=where, hint=hint) from e
-        once = "run the same command once without --offline, where there is a network"
-        hint = once if patterns == [INDEX_FILE] else download_command(repo, revision, patterns)
-        raise HubError("not in the local Hub cache, and offline", where=where, hint=hint) from e
-    except HTTPError as e:
-        raise HubError(
-            "the Hub failed", where=where, got=str(e).splitlines()[0], hint="try again later"
-        ) from e
-    except OSError as e:
-        if e.errno == errno.ENOSPC:
-            hint = "free some space, or set HF_HOME to a larger disk"
-            raise ResourceError(
-                "the disk of the Hub cache is full", where=constants.HF_HUB_CACHE, hint=hint
-            ) from e
-        raise HubError("cannot fetch from the Hub", where=where, got=str(e).splitlines()[0]) from e
 
 
 def download_command(repo: str, revision: str | None, patterns: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from huggingface_hub import constants
 
 from stdcli.errors import HubError, ModelError, ResourceError
 from stdcli.models import fetch
+from tests.hub_server import git_hash
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -56,12 +56,11 @@ class FakeHub(BaseHTTPRequestHandler):
             self._send(json.dumps([self._entry(n, b) for n, b in FILES.items()]).encode())
         else:
             body = FILES[path.partition(f"/resolve/{SHA}/")[2]]
-            oid = hashlib.sha1(body).hexdigest()
-            self._send(body, {"ETag": f'"{oid}"', "X-Repo-Commit": SHA}, with_body=with_body)
+            self._send(body, {"ETag": f'"{git_hash(body)}"', "X-Repo-Commit": SHA}, with_body=with_body)
 
     @staticmethod
     def _entry(name: str, body: bytes) -> dict[str, object]:
-        return {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+        return {"type": "file", "path": name, "size": len(body), "oid": git_hash(body)}
 
     def _send(
         self, body: bytes, headers: dict[str, str] | None = None, *, status: int = 200, with_body: bool = True

@@ -1,0 +1,166 @@
+"""No path of this machine in what is uploaded: known places are rewritten, any other is refused.
+
+Knows the files that carry paths: JSON of configs, recipes and manifests, metadata of weights, pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+from safetensors import SafetensorError, safe_open
+
+from stdcli.errors import ConfigError, ModelError
+from stdcli.models.locate import EMBEDDED, HUB_ID
+
+_PATH = re.compile(
+    r"(?<![\w:/.~])(?:~[\w.-]*)?(?:/[\w.-]+){2,}"  # /a/b, ~/a/b, ~me/a/b; no link, no a/b/c
+    r"|(?<![\w/])~[\\/]"
+    r"|\b[A-Za-z]:[\\/]{1,4}\w"  # C:\a, as often escaped as it may be
+    r"|\\\\\w+\\"  # a share of a server
+)
+_FREE_TEXT = {"prompt", "negative_prompt"}
+_TOKENIZERS = ("tokenizer/", "tokenizer_2/")
+_OWN_NAME = "_name_or_path"
+
+
+def public_base(recorded: str, given: str | None) -> str:
+    """What a base model is called for others.
+
+    Args:
+        recorded: the name it had here.
+        given: by the user, OWNER/NAME; None for as recorded.
+
+    Returns:
+        `embedded`, or OWNER/NAME, without a revision.
+
+    Raises:
+        ConfigError: neither is such a name.
+    """
+    name = recorded if given is None else given
+    if name == EMBEDDED and given is None:
+        return name
+    found = HUB_ID.fullmatch(name)
+    is_local = given is None and Path(name).expanduser().exists()
+    if found is None or found["file"] or is_local:
+        what = "the base model is a path of this machine, which means nothing to others"
+        problem = f"{name} is no OWNER/NAME of the Hub"
+        raise ConfigError(what, [("--base-model", problem)], hint="--base-model OWNER/NAME")
+    return found["repo"]
+
+
+def cleaned(path: Path, name: str, *, base: str | None) -> bytes | None:
+    """What to upload in place of a file; None for the file as it is.
+
+    Args:
+        path: the file.
+        name: its name in the repository.
+        base: public name of the base model, written where a recipe or manifest names it.
+
+    Raises:
+        ModelError: it holds a path of this machine, or cannot be read.
+    """
+    if name.endswith(".safetensors"):
+        _refuse_paths(_metadata(path), where=path)
+    elif name.endswith(".png"):
+        return _bare_picture(path)
+    elif name.endswith(".json") and not name.startswith(_TOKENIZERS):
+        return _clean_json(path, name, base=base)
+    elif name.endswith(".jsonl"):
+        for line in _read(path).splitlines():
+            _refuse_paths(_parse(line, path), where=path)
+    return None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's JSON object.
+
+    Raises:
+        ModelError: it cannot be read, or is something else.
+    """
+    data = _parse(_read(path), path)
+    if not isinstance(data, dict):
+        raise ModelError("not a JSON object", where=path, got=type(data).__name__)
+    return data
+
+
+def check_text(text: str, *, where: object) -> None:
+    """Refuse a text that names a path of this machine.
+
+    Raises:
+        ModelError: it does.
+    """
+    if found := _PATH.search(text):
+        raise ModelError(
+            "this names a path of this machine; nothing was sent", where=where, got=found[0].strip()
+        )
+
+
+def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
+    before = _parse(_read(path), path)
+    data = json.loads(json.dumps(before))
+    if isinstance(data, dict):
+        data.pop(_OWN_NAME, None)
+        place = {"recipe.json": data.get("trained"), "manifest.json": data.get("model")}.get(name)
+        key = "base" if name == "recipe.json" else "name"
+        if base is not None and isinstance(place, dict) and key in place:
+            place[key] = base
+    _refuse_paths(data, where=path)
+    return None if data == before else (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _refuse_paths(data: Any, *, where: Path) -> None:
+    for text in _texts(data):
+        check_text(text, where=where)
+
+
+def _texts(data: Any) -> Iterator[str]:
+    """Every text in plain data, but for what people write to describe pictures."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from () if key in _FREE_TEXT else _texts(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _texts(value)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise ModelError("these weights cannot be read", where=path, got=error) from error
+
+
+def _bare_picture(path: Path) -> bytes:
+    """A picture's pixels alone, without what programs note in it."""
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except OSError as error:
+        raise ModelError("this picture cannot be read", where=path, got=error) from error
+    bare = Image.frombytes("RGB", picture.size, picture.tobytes())
+    out = io.BytesIO()
+    bare.save(out, "PNG")
+    return out.getvalue()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError("this file cannot be read", where=path, got=error) from error
+
+
+def _parse(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ModelError("not JSON", where=path, got=error) from error
