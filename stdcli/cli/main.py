@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import stdcli
-from stdcli.cli import bank, demo, distill, doctor, evaluate, presets, stylize, teacher
+from stdcli.cli import bank, demo, distill, doctor, evaluate, export, presets, stylize, teacher
 from stdcli.cli.usage import UsageError, as_config_error, make_group
 from stdcli.console import Console
 from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, Interrupted, StdcliError
@@ -32,6 +32,7 @@ app.add_typer(teacher.app)
 app.add_typer(bank.app)
 app.command("distill")(distill.distill)
 app.add_typer(evaluate.app)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,11 +1,12 @@
 """A student melted into the model it changes: a model of its own, as a diffusers folder or a single file.
 
-Works on tensors of safetensors files, shard by shard; no network is built. What the student does not change is
-copied. Knows no recipes and no pipelines.
+Works on tensors of safetensors files, shard by shard; no network is built. What the student does not change
+is copied. Knows no recipes and no pipelines.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Merge:
     """What is melted into what.
 
     Attributes:
+        name: of the base, as it was given.
         folder: the base, a diffusers folder.
         family: of the base, `embedded`, `sd15` or `sdxl`.
         layers: low-rank changes by module; empty for a student of full weights.
@@ -39,6 +41,7 @@ class Merge:
         dtype: of all weights; None keeps those that are stored.
     """
 
+    name: str
     folder: ModelFolder
     family: str
     layers: Mapping[str, LoraLayer]
@@ -171,7 +174,7 @@ def _copy_texts(place: Path, out: Path) -> None:
 
 def _copy(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(path.read_bytes())  # without the original's permissions, which may forbid changes
+    shutil.copyfile(path, target)  # without the original's permissions, which may forbid changes
 
 
 def _plain(name: str) -> str:

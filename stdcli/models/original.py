@@ -138,9 +138,7 @@ def original_clip(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tenso
         tensors: by transformers' names, with or without `text_model.` before them.
         family: `sd15` or `sdxl`.
     """
-    return {
-        f"{CLIP[family]}text_model.{name.removeprefix('text_model.')}": v for name, v in tensors.items()
-    }
+    return {f"{CLIP[family]}text_model.{name.removeprefix('text_model.')}": v for name, v in tensors.items()}
 
 
 def original_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
