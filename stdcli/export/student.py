@@ -40,10 +40,12 @@ from stdcli.models.merge import (
     write_folder,
 )
 from stdcli.models.student_files import RUN_FILE, StudentFiles, find_student
-from stdcli.models.weights import hash_files, save_weights
+from stdcli.models.weights import hash_files, read_metadata, save_weights
 
 Format = Literal["diffusers", "kohya", "merged"]
 FORMATS = ("diffusers", "kohya", "merged")
+BANK_HASHES = {"fingerprint": "bank_fingerprint", "shards": "bank_sha256"}
+"""Facts of a run -> names of `std.*` values."""
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -242,16 +244,16 @@ def _misfits(student: StudentFiles, merge: Merge) -> list[str]:
 
 
 def _origin(student: StudentFiles) -> dict[str, str]:
-    """Hashes of the bank, where the student lies in the folder of its run."""
+    """Hashes of the bank: of the run in whose folder the student lies, or of the file it was exported to."""
+    stored = {name: read_metadata(student.weights[0]).get(f"std.{name}") for name in BANK_HASHES.values()}
     for folder in list(student.weights[0].parents)[1:3]:
         if (folder / RUN_FILE).is_file() and student.weights[0].is_relative_to(folder / "student"):
             try:
                 learned = json.loads((folder / RUN_FILE).read_text("utf-8")).get("learned") or {}
             except (ValueError, OSError, AttributeError):
-                return {}
-            names = {"fingerprint": "bank_fingerprint", "shards": "bank_sha256"}
-            return {names[key]: str(learned[key]) for key in names if learned.get(key)}
-    return {}
+                continue  # a damaged record is no reason to keep a student
+            stored |= {BANK_HASHES[key]: str(learned[key]) for key in BANK_HASHES if learned.get(key)}
+    return {name: value for name, value in stored.items() if value}
 
 
 def _without_paths(recipe: Recipe) -> Recipe:

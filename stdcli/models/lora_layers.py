@@ -133,7 +133,7 @@ def to_kohya(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
     tensors = {}
     for name, layer in layers.items():
         stem = kohya_name(name)
-        tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha)
+        tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))  # peft's config may have an int
         tensors[f"{stem}.lora_down.weight"] = layer.down.contiguous()
         tensors[f"{stem}.lora_up.weight"] = layer.up.contiguous()
     return tensors

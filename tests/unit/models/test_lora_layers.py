@@ -57,6 +57,7 @@ def test_both_formats_give_back_what_was_put_in(tmp_path: Path) -> None:
     first = to_kohya(read_layers(tmp_path / "k.safetensors"))
     assert again.keys() == first.keys() and len(again) == 9
     assert all(torch.equal(again[key], value) for key, value in first.items())
+    assert all(again[key].dtype == value.dtype for key, value in first.items())
 
 
 def test_kohya_stores_alpha_and_not_the_rank() -> None:
