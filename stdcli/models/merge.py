@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stdcli.errors import ModelError, NumericsError
@@ -21,7 +21,7 @@ from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, wei
 from stdcli.models.lora_layers import LoraLayer
 from stdcli.models.original import original_clip, original_open_clip, original_unet, original_vae
 from stdcli.models.style import ADAPTER_FOLDER
-from stdcli.models.weights import read_shapes
+from stdcli.models.weights import read_shapes, save_tensors
 
 UNET = "unet"
 SINGLE_FILE_FAMILIES = ("sd15", "sdxl")
@@ -104,7 +104,7 @@ def write_folder(merge: Merge, out: Path) -> None:
     place = merge.unet or base.path / UNET
     _copy_texts(place, out / UNET)
     for path, tensors in _unet_parts(merge):
-        save_file(tensors, out / UNET / _plain(path.name), {"format": "pt"})
+        save_tensors(out / UNET / _plain(path.name), tensors, {"format": "pt"})
 
 
 def single_file_tensors(merge: Merge) -> dict[str, Tensor]:
@@ -157,7 +157,7 @@ def _write_part(merge: Merge, place: Path, out: Path) -> None:
             _copy(path, out / _plain(path.name))
             continue
         tensors = {name: _cast(value, merge.dtype) for name, value in load_file(path).items()}
-        save_file(tensors, out / _plain(path.name), {"format": "pt"})
+        save_tensors(out / _plain(path.name), tensors, {"format": "pt"})
 
 
 def _copy_texts(place: Path, out: Path) -> None:

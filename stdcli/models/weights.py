@@ -80,6 +80,18 @@ def hash_files(paths: Sequence[Path]) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that others may read as they may any new file; the library's are private.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or refuses.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, dict(metadata))
+    path.chmod(mode)
+
+
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file whose bytes depend on nothing but its content, with a hash of its tensors.
 
@@ -92,7 +104,7 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         OSError, SafetensorError: the disk is full or refuses.
     Source: Stability-AI/ModelSpec 1.0.1 for the hash.
     """
-    save_file(dict(tensors), path, {**metadata, CONTENT_HASH: _NO_HASH})
+    save_tensors(path, tensors, {**metadata, CONTENT_HASH: _NO_HASH})
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -80,6 +80,9 @@ def test_a_merge_changes_its_layers_and_nothing_else(models, lora, tmp_path, exp
         product = pairs[f"{stem}.lora_B.weight"] @ pairs[f"{stem}.lora_A.weight"]
         assert torch.allclose(after[name], before[name] + 0.5 * product, atol=1e-6)
     others = [p.relative_to(base) for p in sorted(base.rglob("*")) if p.is_file() and p.parent.name != "unet"]
+    (tmp_path / "new").touch()
+    written = {(tmp_path / "new").stat().st_mode, (tmp_path / "m" / UNET).stat().st_mode}
+    assert len(written) == 1, "readable by whom any new file is"
     assert len(others) > 12 and Path("ip_adapter/image_encoder/model.safetensors") in others
     assert all((tmp_path / "m" / p).read_bytes() == (base / p).read_bytes() for p in others)
 
