@@ -35,6 +35,7 @@ from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
 from tests.tiny_students import recipe_of, student_of, train
 
 LORA = "pytorch_lora_weights.safetensors"
+SLOW = pytest.mark.slow
 SIZE = (64, 96)  # H, W: not square, so that a swap shows
 SEED = 5
 PROMPT = "an oil painting"
@@ -128,7 +129,7 @@ def cases(tmp_path_factory) -> Callable[[str], Case]:
     return cache(lambda family: make_case(family, tmp_path_factory.mktemp(family)))
 
 
-@pytest.fixture(scope="module", params=["sd15", "sdxl"])
+@pytest.fixture(scope="module", params=[pytest.param("sd15", marks=SLOW), "sdxl"])
 def case(request, cases) -> Case:
     """One of each family."""
     return cases(request.param)
@@ -187,7 +188,9 @@ def embedded() -> tuple[torch.Tensor, torch.Tensor]:
     return style, stylized("embedded", "embedded", style)
 
 
-@pytest.mark.parametrize("format", ["diffusers", "kohya", "merged"])
+@pytest.mark.parametrize(
+    "format", ["diffusers", pytest.param("kohya", marks=SLOW), pytest.param("merged", marks=SLOW)]
+)
 def test_the_embedded_student_in_plain_diffusers(embedded, tmp_path, format) -> None:
     style, picture = embedded
     out = tmp_path / {"kohya": "e.safetensors"}.get(format, "e")

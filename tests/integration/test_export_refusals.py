@@ -87,6 +87,7 @@ def test_a_merge_changes_its_layers_and_nothing_else(models, lora, tmp_path, exp
     assert all((tmp_path / "m" / p).read_bytes() == (base / p).read_bytes() for p in others)
 
 
+@pytest.mark.slow
 def test_half_precision_files_become_plain_ones(models, lora, tmp_path, export) -> None:
     base = Path(shutil.copytree(models["sdxl"], tmp_path / "base"))
     for path in sorted(base.rglob("*.safetensors")):
@@ -192,6 +193,7 @@ def test_nothing_is_replaced_unasked_and_inputs_never(models, lora, tmp_path, ex
     assert load_file(own / LORA).keys() == load_file(lora).keys()
 
 
+@pytest.mark.slow
 def test_another_base_and_alpha_are_said(models, tmp_path, capsys) -> None:
     student = student_of(models["sdxl"], alpha=2)
     save_student(tmp_path / "s", student, recipe=recipe_of(models["sdxl"]))
