@@ -19,7 +19,19 @@ from typing import Annotated
 import typer
 
 import stdcli
-from stdcli.cli import bank, demo, distill, doctor, evaluate, hub, inpaint, presets, stylize, teacher
+from stdcli.cli import (
+    bank,
+    demo,
+    distill,
+    doctor,
+    evaluate,
+    export,
+    hub,
+    inpaint,
+    presets,
+    stylize,
+    teacher,
+)
 from stdcli.cli.usage import UsageError, as_config_error, make_group
 from stdcli.console import Console
 from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, Interrupted, StdcliError
@@ -33,6 +45,7 @@ app.add_typer(teacher.app)
 app.add_typer(bank.app)
 app.command("distill")(distill.distill)
 app.add_typer(evaluate.app)
+app.command("export")(export.export)
 app.add_typer(hub.app)
 app.command("doctor")(doctor.doctor)
 

@@ -8,7 +8,6 @@ Legend: B batch, C latent channels, h w latent cells, H W pixels.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import Condition, Denoiser
 from stdcli.models.style import StyleAdapter, StyleEmbeds
-from stdcli.models.weights import hash_file
+from stdcli.models.weights import hash_files
 
 
 class TextConditioner(Protocol):
@@ -215,11 +214,8 @@ class Bundle(Network):
 
 
 def _hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 of one file, or of the joined hex digests of several (the shards of one component)."""
-    digests = []
-    for path in paths:
-        try:
-            digests.append(hash_file(path))
-        except OSError as e:
-            raise ModelError("a weights file is gone since the model was loaded", where=path) from e
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    try:
+        return hash_files(paths)
+    except OSError as e:
+        where = next((path for path in paths if not path.exists()), paths[0])
+        raise ModelError("a weights file is gone since the model was loaded", where=where) from e

@@ -20,12 +20,14 @@ from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.inpainting import sees_mask
 from stdcli.models.locate import PICKLE_SUFFIXES
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.weights import read_shapes
+from stdcli.models.weights import read_metadata, read_shapes
 
 # diffusers takes classes from imported modules only; naming PatchAutoencoder here also lets it find that one.
 TRUSTED = frozenset({"diffusers", "transformers", "stable_diffusion", PatchAutoencoder.__module__})
 WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
 SD2_WIDTH = 1024  # of the text tokens
+STORED_RECIPE = "std.recipe"
+"""Key of a file's metadata for its recipe as JSON."""
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "PatchAutoencoder")
 
 
@@ -172,9 +174,25 @@ def read_recipe(place: Path) -> Recipe | None:
     if not path.is_file():
         return None
     try:
-        return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise ModelError("cannot read this recipe", where=path, got=str(e), expected="UTF-8 text") from e
+    return _parse_recipe(text, path)
+
+
+def stored_recipe(path: Path) -> Recipe | None:
+    """The recipe in the metadata of a safetensors file, as `stdcli export` writes it, or None.
+
+    Raises:
+        ModelError: it is there but not valid, or the file is damaged.
+    """
+    text = read_metadata(path).get(STORED_RECIPE)
+    return None if text is None else _parse_recipe(text, path)
+
+
+def _parse_recipe(text: str, path: Path) -> Recipe:
+    try:
+        return Recipe.model_validate_json(text)
     except ValidationError as e:
         first = e.errors()[0]
         where = f"{path} {'.'.join(map(str, first['loc']))}"

@@ -29,6 +29,7 @@ from stdcli.models.folder import (
     check_folder,
     read_folder,
     read_recipe,
+    stored_recipe,
     weight_files,
 )
 from stdcli.models.inpainting import check_masked, sees_mask
@@ -198,7 +199,7 @@ def _find(
         folder, family = _base_of(source, base, offline=offline)
     else:
         folder = read_folder(source.path)
-        family = _family_of(folder)
+        family = family_of(folder)
         choice = choose(device, dtype, float16_ok=family.float16_ok)
         is_half = choice.dtype != torch.float32 if half is None else half
         if base is not None:
@@ -218,7 +219,8 @@ def _open(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
     return opened
 
 
-def _family_of(folder: ModelFolder) -> Family:
+def family_of(folder: ModelFolder) -> Family:
+    """The family of a diffusers folder that can be loaded; raises ModelError for any other."""
     textless = not {"text_encoder", "text_encoder_2"} & folder.components.keys()
     for family in FAMILIES.values():
         if folder.class_name in family.class_names and textless == (family is embedded.FAMILY):
@@ -277,7 +279,7 @@ def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelF
     if base is None:
         raise base_needed(source.path, family.name)
     folder = read_folder(locate_model(base, offline=offline, weights=False).path)
-    if _family_of(folder) is not family:
+    if family_of(folder) is not family:
         raise ModelError(
             "checkpoint and base folder are of different families",
             where=source.path,
@@ -289,7 +291,7 @@ def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelF
 
 def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
     pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
-    return _Opened(pipe, family, files, family.recipe)
+    return _Opened(pipe, family, files, stored_recipe(source.path) or family.recipe)
 
 
 def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:

@@ -201,6 +201,11 @@ def locate_file(name: str, *, what: str, offline: bool) -> Source:
     return Source(name, folder / file, folder.name)
 
 
+def is_public(name: str) -> bool:
+    """Whether a model's name means the same elsewhere: the embedded model or a Hub id, no path here."""
+    return name == EMBEDDED or (_hub_id(name) is not None and not _local(name).exists())
+
+
 def _local(name: str) -> Path:
     try:
         path = Path(name).expanduser()

@@ -31,6 +31,8 @@ DOWN = re.compile(r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.default)
 UP = re.compile(r"[._]lora(?:_B|_up|\.up|_linear_layer\.up)(?:\.default)?\.weight$")
 ALPHA = re.compile(r"\.alpha$")
 ADAPTER_METADATA = "lora_adapter_metadata"  # where diffusers stores peft's config
+WRAPPER = "base_model.model."
+"""What peft puts before a wrapped model's names; the code of Single Trajectory Distillation stores it."""
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 CROSS_WIDTHS = {768: "sd15", 1024: "Stable Diffusion 2", 2048: "sdxl"}
 
@@ -113,10 +115,13 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> None:
     lost = stems - _fitting(pipe, path)
     if lost:
         raise _misfit(path, family, shapes, lost=lost, total=len(stems))
+    weights: Any = str(path.parent)
+    if any(WRAPPER in key for key in shapes):  # upstream knows no such names
+        weights = {plain_name(key): value for key, value in load_file(path).items()}
     adapter = f"lora_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     try:
         pipe.load_lora_weights(
-            str(path.parent),
+            weights,
             weight_name=path.name,
             adapter_name=adapter,
             use_safetensors=True,
@@ -131,6 +136,14 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> None:
     except ValueError as e:
         raise ModelError("fusing this LoRA gives NaN weights", where=path, got=first_line(e)) from e
     pipe.unload_lora_weights()
+
+
+def plain_name(key: str) -> str:
+    """A key or layer name without peft's wrapper, and under `unet.` where it then names no component."""
+    if WRAPPER not in key:
+        return key
+    rest = key.replace(WRAPPER, "", 1)
+    return rest if rest.startswith(tuple(f"{part}." for part in COMPONENTS)) else f"unet.{rest}"
 
 
 def _stems(path: Path, shapes: Mapping[str, Sequence[int]]) -> set[str]:
@@ -163,9 +176,9 @@ def _check_arrival(
     arrived = Counter(_mark(*layer) for layer in injected)
     dtypes = {down.dtype for down, _, _ in injected}
     lost = set()
-    stored = list(_stored(path))
-    for stem, down, up, factor in stored:
-        marks = [_mark(down.to(dtype), up.to(dtype), factor) for dtype in dtypes]
+    stored = list(stored_pairs(path))
+    for stem, down, up, alpha in stored:
+        marks = [_mark(down.to(dtype), up.to(dtype), alpha / len(down)) for dtype in dtypes]
         here = next((mark for mark in marks if arrived[mark]), None)
         if here is None:
             lost.add(stem)
@@ -184,23 +197,26 @@ def _injected(pipe: Any, adapter: str) -> Iterator[tuple[Tensor, Tensor, float]]
                 yield module.lora_A[adapter].weight, module.lora_B[adapter].weight, module.scaling[adapter]
 
 
-def _stored(path: Path) -> Iterator[tuple[str, Tensor, Tensor, float]]:
-    """Layer name, down, up and factor (alpha / rank) of every pair of the file."""
+def stored_pairs(path: Path) -> Iterator[tuple[str, Tensor, Tensor, float]]:
+    """(layer name as the file spells it, down [r, in, ...], up [out, r, ...], alpha) of every pair of a file.
+
+    Without alpha in the file it is the rank r.
+    """
     tensors = load_file(path)
     config = json.loads(read_metadata(path).get(ADAPTER_METADATA, "{}"))
     ups = {UP.sub("", k): v for k, v in tensors.items() if UP.search(k)}
     for key, down in tensors.items():
         if not DOWN.search(key):
             continue
-        stem, rank = DOWN.sub("", key), down.shape[0]
+        stem = DOWN.sub("", key)
         alpha = tensors.get(f"{stem}.alpha")
-        value = float(alpha) if alpha is not None else _configured_alpha(config, stem, rank)
-        yield stem, down, ups[stem], value / rank
+        value = float(alpha) if alpha is not None else _configured_alpha(config, stem, down.shape[0])
+        yield stem, down, ups[stem], value
 
 
 def _configured_alpha(config: Mapping[str, Any], stem: str, rank: int) -> float:
     """Alpha of a layer by peft's config in the file's metadata, such that the factor is alpha / rank."""
-    component, _, module = stem.partition(".")
+    component, _, module = plain_name(stem).partition(".")
     alpha = config.get(f"{component}.alpha_pattern", {}).get(
         module, config.get(f"{component}.lora_alpha", rank)
     )
@@ -220,7 +236,8 @@ def _fitting(pipe: Any, path: Path) -> set[str]:
     stem_of = {id(v): DOWN.sub("", k) for k, v in tensors.items() if DOWN.search(k)}
     ups = {UP.sub("", k): v for k, v in tensors.items() if UP.search(k)}
     try:
-        converted = pipe.lora_state_dict(tensors.copy(), unet_config=pipe.unet.config)[0]
+        plain = {plain_name(key): value for key, value in tensors.items()}
+        converted = pipe.lora_state_dict(plain, unet_config=pipe.unet.config)[0]
     except (ValueError, LookupError):
         return set()
     models = {c: model for c in COMPONENTS if (model := getattr(pipe, c, None)) is not None}

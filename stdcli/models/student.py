@@ -9,7 +9,6 @@ Legend: B batch, C latent channels, h w latent cells.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +28,7 @@ from stdcli.models.upstream import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from stdcli.models.weights import order_metadata
 from stdcli.runtime.durable import new_folder
 from stdcli.runtime.seeding import fold
 
@@ -324,17 +324,7 @@ def _save_lora(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Te
     StableDiffusionImg2ImgPipeline.save_lora_weights(
         folder, unet_lora_layers=dict(values), unet_lora_adapter_metadata=config
     )
-    _order_metadata(folder / LORA_FILE)
-
-
-def _order_metadata(path: Path) -> None:
-    """Sort a file's metadata, whose order is another each time it is written: equal runs, equal bytes."""
-    with path.open("rb+") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        file.seek(8)
-        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
+    order_metadata(folder / LORA_FILE)
 
 
 def _save_unet(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Tensor]) -> None:

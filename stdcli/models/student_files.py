@@ -22,7 +22,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.denoiser import see_target
 from stdcli.models.fetch import LORA_FILE
-from stdcli.models.folder import component_files, read_json, read_recipe
+from stdcli.models.folder import component_files, read_json, read_recipe, stored_recipe
 from stdcli.models.locate import EMBEDDED, locate_lora, locate_student
 from stdcli.models.lora import check_lora_file, fuse_lora
 from stdcli.models.upstream import UNet2DConditionModel
@@ -42,7 +42,7 @@ class StudentFiles:
         name: as the user gave it.
         kind: `lora` or `full`.
         weights: its files.
-        recipe: from the folder where they lie; None where there is none.
+        recipe: from the folder where they lie, or from the file itself; None where there is none.
     """
 
     name: str
@@ -86,7 +86,8 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
         )
     path = locate_lora(str(place), offline=offline).path if place.is_dir() else place
     check_lora_file(path)
-    return StudentFiles(name, "lora", [path], read_recipe(path.parent))
+    own = None if path.name == LORA_FILE else stored_recipe(path)  # a loose file speaks for itself
+    return StudentFiles(name, "lora", [path], own or read_recipe(path.parent) or stored_recipe(path))
 
 
 def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> None:

@@ -1,4 +1,4 @@
-"""Look at weight files without loading them: shapes, completeness, damage, and their hash.
+"""Look at weight files without loading them: shapes, completeness, damage, and their hash; and write them.
 
 Shapes are read from safetensors headers alone, so checking a 10 GB model takes milliseconds. Knows no model
 classes.
@@ -7,14 +7,21 @@ classes.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from stdcli.errors import ModelError
+
+CONTENT_HASH = "modelspec.hash_sha256"
+"""Key of a file's metadata for the SHA-256 of all its tensors' bytes."""
+_NO_HASH = "0x" + "0" * 64
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -61,6 +68,62 @@ def _hash_file(path: Path, size_bytes: int, changed_ns: int) -> str:
     """Size and time of change are there so that a changed file is read again."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """SHA-256 of one file, or of the joined hex digests of several: the shards of one component.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    digests = [hash_file(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file that others may read as they may any new file; the library's are private.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or refuses.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, dict(metadata))
+    path.chmod(mode)
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file whose bytes depend on nothing but its content, with a hash of its tensors.
+
+    Args:
+        path: the file to be; not durable, see `runtime.durable`.
+        tensors: contiguous.
+        metadata: as it is stored; `CONTENT_HASH` is added.
+
+    Raises:
+        OSError, SafetensorError: the disk is full or refuses.
+    Source: Stability-AI/ModelSpec 1.0.1 for the hash.
+    """
+    save_tensors(path, tensors, {**metadata, CONTENT_HASH: _NO_HASH})
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    order_metadata(path, {CONTENT_HASH: f"0x{digest}"})
+
+
+def order_metadata(path: Path, replaced: Mapping[str, str] | None = None) -> None:
+    """Sort a file's metadata, whose order is another each time it is written: equal runs, equal bytes.
+
+    Args:
+        path: a safetensors file; only its header is written.
+        replaced: new values of the same lengths.
+    """
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted({**header["__metadata__"], **(replaced or {})}.items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def _opened(path: Path):

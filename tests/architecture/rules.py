@@ -17,7 +17,7 @@ LAYERS = {
     "console": 1,
     "diffusion": 2,
     **dict.fromkeys(("bank", "media", "models", "metrics", "runtime", "training"), 3),
-    **dict.fromkeys(("rollout", "teacher", "distill", "apply", "evaluate", "hub"), 4),
+    **dict.fromkeys(("rollout", "teacher", "distill", "apply", "evaluate", "export", "hub"), 4),
     "cli": 5,
     "__main__": 6,
 }

@@ -1,7 +1,6 @@
 """The published UNets of SD1.5 and SDXL, without weights: sizes, shapes and what our code derives from them.
 
-Config values are those of stable-diffusion-v1-5 and stable-diffusion-xl-base-1.0; parameter counts are the
-published ones.
+Parameter counts are the published ones.
 """
 
 from __future__ import annotations
@@ -16,26 +15,7 @@ from diffusers.loaders import IPAdapterMixin
 from stdcli.models.bundle import Condition, Denoiser
 from stdcli.models.families.sdxl import style_block_only, time_ids
 from stdcli.models.load import multiple_of
-
-SD15 = {
-    "sample_size": 64,
-    "block_out_channels": (320, 640, 1280, 1280),
-    "attention_head_dim": 8,
-    "cross_attention_dim": 768,
-}
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (5, 10, 20),
-    "transformer_layers_per_block": (1, 2, 10),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
+from tests.real_configs import SD15, SDXL
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Students as files for other programs: LoRAs by diffusers' and kohya's names, merged models."""
