@@ -226,13 +226,9 @@ def family_of(folder: ModelFolder) -> Family:
         if folder.class_name in family.class_names and textless == (family is embedded.FAMILY):
             check_folder(folder, needed=family.components)
             return family
-    known = sorted(set().union(*(f.class_names for f in FAMILIES.values())))
-    raise ModelError(
-        "unknown kind of model",
-        where=folder.path,
-        got=folder.class_name,
-        expected=f"one of {', '.join(known)}",
-    )
+    known = ", ".join(sorted(set().union(*(f.class_names for f in FAMILIES.values()))))
+    got, expected = folder.class_name, f"one of {known}"
+    raise ModelError("unknown kind of model", where=folder.path, got=got, expected=expected)
 
 
 def _open_folder(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
