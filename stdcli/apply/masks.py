@@ -6,7 +6,7 @@ models. Legend: H W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -19,7 +19,7 @@ from stdcli.errors import ConfigError, MediaError
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo
-from stdcli.media.sources import resolve_input
+from stdcli.media.sources import Source, resolve_input
 
 HALF = 128
 BLACK, WHITE = 8, 247
@@ -28,6 +28,7 @@ MARGIN_SHARE, MARGIN_PX = 0.25, 32
 """Context around a cropped mask: a share of the box's longer side, and so many pixels at least."""
 
 Box = tuple[slice, slice]
+Measure = Callable[[Source], VideoInfo]
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ class Mask:
             yield _levels(frame, self.size_px) >= HALF
 
 
-def plan_mask(config: InpaintConfig, path: Path, *, clip: VideoInfo | None, measure) -> Mask:
+def plan_mask(config: InpaintConfig, path: Path, *, clip: VideoInfo | None, measure: Measure) -> Mask:
     """Find and check a mask; a moving one is read through once.
 
     Args:
         config: the user's values.
         path: the input.
         clip: of the input; None for a picture.
-        measure: source -> what it is as a clip, cut as the input is.
+        measure: what a clip is, cut as the input is.
 
     Raises:
         ConfigError: no mask, or `alpha` where there is none.
@@ -104,7 +105,7 @@ def plan_mask(config: InpaintConfig, path: Path, *, clip: VideoInfo | None, meas
     return _make(config, source.path, size, stills=iter_clip(info), clip=info)
 
 
-def _find(name: str):
+def _find(name: str) -> Source:
     sources = resolve_input(name)
     if len(sources) > 1:
         hint = "numbered pictures are named as in masks/%05d.png"
