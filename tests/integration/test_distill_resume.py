@@ -295,6 +295,7 @@ def assert_survives(bench: Bench, straight: Path, out: Path, *, kills: int, seed
     assert_same(straight, out)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_killed_runs(straight: Path, bench: Bench, tmp_path: Path) -> None:
     assert_survives(bench, straight, tmp_path / "run", kills=2, seed=1)

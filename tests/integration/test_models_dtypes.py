@@ -137,6 +137,7 @@ def test_gradients_are_off_until_asked_for(embedded: Path) -> None:
     assert not any(m.training for m in modules)
 
 
+@pytest.mark.slow
 def test_loading_is_silent(embedded: Path) -> None:
     """In a process of its own: logging and progress bars are set up at import."""
     code = (

@@ -137,7 +137,7 @@ def test_config_that_is_not_json(model: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("unet/config.json", {"in_channels": 9}, "inpainting or edit model"),
+        ("unet/config.json", {"in_channels": 8}, "an edit model"),
         ("unet/config.json", {"time_cond_proj_dim": 256}, "embedded guidance value"),
         ("model_index.json", {"requires_aesthetics_score": True}, "refiner"),
         ("model_index.json", {"unet": ["diffusers", "FlaxUNet2DConditionModel"]}, "unknown kind of unet"),
