@@ -71,7 +71,7 @@ class WithNoise(Stylizer):
     """Starts from the noise that diffusers' pipeline draws."""
 
     def _noise(self, latents: Tensor, *, step: int | None = None) -> Tensor:
-        generator = torch.Generator().manual_seed(SEED)
+        generator = torch.Generator().manual_seed(SEED + (step or 0))
         torch.randn(latents.shape, generator=generator)  # its posterior takes these
         return torch.randn(latents.shape, generator=generator)
 

@@ -43,9 +43,9 @@ def start(bundle, monkeypatch):
     picture = np.zeros((32, 32, 3), np.uint8)
     condition, _ = bundle.condition(styles=[Image.fromarray(picture)], size_px=(32, 48), guidance=1.0)
 
-    def run(style, content=None, pixels=PIXELS):
+    def run(style, content=None, pixels=PIXELS, mask=None):
         states.clear()
-        result = Stylizer(bundle, settings, condition, None, style, 0, content)(pixels)
+        result = Stylizer(bundle, settings, condition, None, style, 0, content)(pixels, mask)
         assert result.shape == pixels.shape
         noise = make_noise((1, *states[0].shape[1:]), 0, FRAME_ID)
         return (states[0] - level.sigma * noise) / level.alpha
@@ -79,3 +79,13 @@ def test_statistics_of_a_clip_are_moved_by_one_map(bundle, start):
     wanted = match_statistics(latents(bundle, PIXELS), style, content=content)
     torch.testing.assert_close(start(style, content), wanted, rtol=0, atol=1e-4)
     assert (start(style) - wanted).abs().max() > 0.1
+
+
+def test_what_is_known_is_the_picture_itself_and_not_its_recoloured_self(bundle, start):
+    style, cells = colour_statistics(STYLE), torch.zeros(1, 1, 4, 6)
+    cells[..., 2:] = 1
+    mask = cells.repeat_interleave(8, -1).repeat_interleave(8, -2).expand(2, 1, 32, 48)
+    recoloured = latents(bundle, match_colours(unit(PIXELS), style) * 2 - 1)
+    wanted = torch.where(cells > 0, recoloured, latents(bundle, PIXELS))
+    torch.testing.assert_close(start(style, mask=mask), wanted, rtol=0, atol=1e-4)
+    assert (wanted - recoloured).abs().max() > 0.1
