@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stdcli.apply.clips import sample_frames
+from stdcli.apply.masks import plan_mask
 from stdcli.cli.main import main
+from stdcli.config.inpaint import InpaintConfig
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo, probe
+from stdcli.media.sequence import probe_sequence
 from stdcli.media.video import VideoWriter, iter_frames
 from tests.tiny_models import save_tiny_embedded
 
@@ -262,3 +266,30 @@ def test_a_mask_of_another_length_is_refused(files, model, capsys) -> None:
     assert main([*command, "-o", str(files / "out" / "%03d.png")]) == 5
     assert "got 3 frames, expected 4" in capsys.readouterr().err
     assert not (files / "out").exists()
+
+
+def test_a_clip_without_a_style_is_painted_as_itself(files, model) -> None:
+    frames = [pixels(k, height=48, width=64) for k in range(3)]
+    mask = save(files / "still.png", moving(3)[1])
+    source = numbered(files / "shot", frames)
+    out = ["-o", str(files / "out" / "%03d.png"), "--model", model]
+    assert main(["inpaint", source, "--mask", str(mask), *out]) == 0
+    own = save(files / "first.png", sample_frames(probe_sequence(Path(source)))[0])
+    again = ["-o", str(files / "again" / "%03d.png"), "--model", model, "--style", str(own)]
+    assert main(["inpaint", source, "--mask", str(mask), *again]) == 0
+    made = [[read_image(files / where / f"{k:03d}.png").rgb for k in range(3)] for where in ("out", "again")]
+    assert not np.array_equal(made[0][2], frames[2])
+    assert np.array_equal(made[0], made[1])
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+def test_a_mask_that_moves_goes_on_where_its_clip_does(files, skip) -> None:
+    masks = moving(4)
+    pattern = numbered(files / "masks", masks)
+    clip_info = probe_sequence(Path(numbered(files / "shot", masks)))
+    config = InpaintConfig(mask=pattern)
+    mask = plan_mask(
+        config, clip_info.path, clip=clip_info, measure=lambda source: probe_sequence(source.path)
+    )
+    seen = list(mask.frames(skip=skip))
+    assert np.array_equal(seen, [m[..., 0] > 0 for m in masks[skip:]])
