@@ -92,6 +92,4 @@ def test_students_on_the_same_masks(tmp_path: Path) -> None:
         found = np.mean(values, axis=0)
         sys.stdout.write(f"\n{name}: {found[0]:.2f}, {found[1]:.2f}, {found[2]:+.2f}")
     seams = {name: np.mean([value[1] for value in values]) for name, values in figures.items()}
-    assert seams["STD"] < 1.02 * seams["naive paste, STD"], (
-        "putting the known part back fits as well as pasting"
-    )
+    assert seams["STD"] < 1.02 * seams["naive paste, STD"], "fits as well as pasting"
