@@ -5,48 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from tests.hub_client import HubClient, running_client
-from tests.hub_server import PART_BYTES, TOKEN, HubServer, running_hub
+from tests.hub_client import HubClient
+from tests.hub_server import PART_BYTES, TOKEN, HubServer
 from tests.tiny_banks import MANIFEST, changed, write_tiny_bank
 from tests.tiny_shares import LORA, weights, write, write_model, write_picture, write_run, write_student
 
 CHUNK_BYTES = 10 * 2**20  # what the client keeps of a download that breaks off, it keeps in such pieces
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with running_hub() as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def process(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
-    with running_client(server.url, tmp_path_factory.mktemp("client")) as client:
-        yield client
-
-
-@pytest.fixture
-def hub(server: HubServer, process: HubClient) -> HubServer:
-    """The server, empty and without faults; the client logged in."""
-    server.repos.clear()
-    server.objects.clear()
-    server.forget()
-    shutil.rmtree(process.home / "hub", ignore_errors=True)
-    process.login()
-    return server
-
-
-@pytest.fixture
-def client(hub: HubServer, process: HubClient) -> HubClient:
-    return process
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hub_client import HubClient, running_client
-from tests.hub_server import SIGNATURE, HubServer, running_hub
+from tests.hub_client import HubClient
+from tests.hub_server import SIGNATURE, HubServer
 from tests.tiny_shares import LORA, weights, write, write_run, write_student
 
 WRONG = "hf_a-wrong-token-9876543210"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[HubServer]:
-    with running_hub() as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def process(server: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
-    with running_client(server.url, tmp_path_factory.mktemp("client")) as client:
-        yield client
-
-
-@pytest.fixture
-def hub(server: HubServer, process: HubClient) -> HubServer:
-    """The server, empty and without faults; the client logged in."""
-    server.repos.clear()
-    server.objects.clear()
-    server.forget()
-    shutil.rmtree(process.home / "hub", ignore_errors=True)
-    process.login()
-    return server
-
-
-@pytest.fixture
-def client(hub: HubServer, process: HubClient) -> HubClient:
-    return process
 
 
 def cached(client: HubClient) -> list[Path]:
