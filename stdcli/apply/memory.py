@@ -21,7 +21,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 from stdcli.media.arrays import check_rgb
 from stdcli.media.cuts import is_cut
@@ -78,12 +78,13 @@ class Memory:
         for rgb in (*sources, *results):
             check_rgb(rgb)
         last = self._last
-        before = np.stack([last.source if last else sources[0], *sources[:-1]])
+        before = [last.source if last else sources[0], *sources[:-1]]
         goes_on = [not is_cut(*pair) for pair in zip(before, sources, strict=True)]
         smalls, mixed = _shrunk(self._tensor(sources)), self._tensor(results)
         flows = None
         if self.mode == "flow" and any(goes_on):
-            flows = dense_flows(smalls, _shrunk(self._tensor(before)))
+            first = _shrunk(self._tensor(before[0][None]))
+            flows = dense_flows(smalls, torch.cat([first, smalls[:-1]]))
         for index, source in enumerate(sources):
             one = slice(index, index + 1)
             if last and goes_on[index]:
@@ -123,7 +124,7 @@ def _shrunk(frames: torch.Tensor) -> torch.Tensor:
     factor = 2
     while max(height, width) > factor * _LARGEST_SIDE_PX:
         factor *= 2
-    return interpolate(frames, (-(-height // factor), -(-width // factor)), mode="area")
+    return avg_pool2d(frames, factor, ceil_mode=True)
 
 
 def _agreement(source: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:

@@ -108,4 +108,4 @@ def test_throughput_against_bare_forwards(tmp_path, style, capsys):
             of_denoiser, of_networks = (middle_s[bare] / value_s for bare in ("denoiser", "networks"))
             rates = f"{of_networks:.2f} of the networks' rate, {of_denoiser:.2f} of the denoiser's alone"
             say(name, f"{frames / value_s:.2f} frames per second, {rates}")
-    assert middle_s["networks"] / middle_s["--temporal off"] >= 0.85
+    assert all(middle_s["networks"] / middle_s[f"--temporal {mode}"] >= 0.85 for mode in ("off", "flow"))
