@@ -1,12 +1,14 @@
-"""A Hub on this machine and the Hub's real client, for the tests of both."""
+"""A Hub on this machine and the Hub's real client, for the tests of both; a power cut for those of clips."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from stdcli.apply.job import Job
 from tests.hub_client import HubClient, running_client
 from tests.hub_server import HubServer, running_hub
 
@@ -37,3 +39,23 @@ def hub(server: HubServer, process: HubClient) -> HubServer:
 @pytest.fixture
 def client(hub: HubServer, process: HubClient) -> HubClient:
     return process
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A time in which a clip's run breaks down as soon as so many segments are kept."""
+
+    @contextmanager
+    def cut(after: int) -> Iterator[None]:
+        commit = Job.commit
+
+        def commit_and_die(self, frames, memory):
+            commit(self, frames, memory)
+            if len(self.frames) == after:
+                raise SystemError("power cut")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Job, "commit", commit_and_die)
+            yield
+
+    return cut

@@ -243,19 +243,11 @@ def uninterrupted(clip, style, model, out, *options):
 
 
 @pytest.fixture
-def run_and_die(monkeypatch):
+def run_and_die(power_cut):
     """A run that breaks down as soon as `after` segments are kept."""
 
     def start(*arguments, after: int) -> None:
-        commit = Job.commit
-
-        def commit_and_die(self, frames, memory):
-            commit(self, frames, memory)
-            if len(self.frames) == after:
-                raise SystemError("power cut")
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Job, "commit", commit_and_die)
+        with power_cut(after):
             run(*arguments, code=70)
 
     return start

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stdcli.apply import clips
 from stdcli.apply.clips import sample_frames
 from stdcli.apply.masks import plan_mask
 from stdcli.cli.main import main
@@ -257,6 +258,23 @@ def test_a_video_with_a_video_mask(files, model) -> None:
         difference = np.abs(old.astype(int) - new).max(axis=2)
         assert difference[far].max() <= 3  # colour spaces
         assert difference[14:26, 4 * k + 4 : 4 * k + 16].mean() > 10
+
+
+def test_another_mask_does_not_go_on_with_what_was_done(files, model, power_cut, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(clips, "SEGMENT_FRAMES", 2)
+    source = numbered(files / "shot", [pixels(k, height=48, width=64) for k in range(4)])
+    mask = save(files / "still.png", moving(3)[0])
+    out = ["-o", str(files / "out" / "%03d.png"), "--model", model, "--style", str(files / "style.png")]
+    command = ["inpaint", source, "--mask", str(mask), *out]
+    with power_cut(1):
+        assert main(command) == 70
+    save(mask, moving(3)[2])
+    capsys.readouterr()
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert "an unfinished clip was being made otherwise" in told
+    assert "files" in told
+    assert not (files / "out" / "003.png").exists()
 
 
 def test_a_mask_of_another_length_is_refused(files, model, capsys) -> None:
