@@ -30,10 +30,19 @@ def job_folder(output: Path) -> Path:
     return output.with_name(output.name + ".job")
 
 
+def facts_of(output: Path) -> dict[str, Any]:
+    """The facts of an unfinished job beside `output`; empty if there is none."""
+    try:
+        return dict(json.loads((job_folder(output) / "job.json").read_text(encoding="utf-8"))["facts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 class Job:
     """A clip in the making, as a context manager that holds its lock.
 
-    Leaving it removes the folder if no segment is done, and keeps it otherwise.
+    Leaving it removes the folder if no segment is done, and keeps it otherwise. Facts of a job without a
+    finished segment bind nobody.
 
     Args:
         output: the result.
@@ -66,6 +75,8 @@ class Job:
                 raise MediaError("another run is making this output", where=self.output, hint=hint) from error
         try:
             self._take_up()
+            if not self.frames:
+                self._store([])
         except BaseException:
             self._lock.release()
             raise
@@ -79,6 +90,8 @@ class Job:
         except ValueError:
             stored = {}
         differences = _differences(stored.get("facts", {}), self._facts)
+        if not stored.get("segments", True):
+            return
         if stored.get("format") != FORMAT:
             differences = [("format", f"{stored.get('format')} there, {FORMAT} here")]
         if not differences:
@@ -134,19 +147,22 @@ class Job:
                 with self._memory(index).open("wb") as file:
                     np.savez(file, **memory)
                 _sync(self._memory(index))
-            counts = [*self.frames, frames]
-            segments = [{"frames": count, "bytes": self._size(k)} for k, count in enumerate(counts)]
-            data = {"format": FORMAT, "facts": self._facts, "segments": segments}
-            fresh = self.folder / "job.json.new"
-            fresh.write_text(json.dumps(data, indent=1), encoding="utf-8")
-            _sync(fresh)
-            fresh.replace(self.folder / "job.json")
+            self._store([*self.frames, frames])
         self.frames.append(frames)
         self._memory(index - 1).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Throw everything away: the result is in its place."""
+        """Let nothing count as done: the result is in its place, or what was done is gone."""
         self.frames = []
+
+    def _store(self, counts: list[int]) -> None:
+        segments = [{"frames": count, "bytes": self._size(k)} for k, count in enumerate(counts)]
+        data = {"format": FORMAT, "facts": self._facts, "segments": segments}
+        fresh = self.folder / "job.json.new"
+        with write_errors(self.folder):
+            fresh.write_text(json.dumps(data, indent=1), encoding="utf-8")
+            _sync(fresh)
+            fresh.replace(self.folder / "job.json")
 
     def _size(self, index: int) -> int | None:
         path = self.segment(index)

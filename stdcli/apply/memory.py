@@ -42,11 +42,15 @@ _MARGIN_PX = 2  # on the small copies: by how much a change is widened, so that 
 
 @dataclass(frozen=True)
 class _Last:
-    """The last frame, uint8 [H, W, 3], and float32 in 0..255: what its result shows, and the result."""
+    """The last frame, uint8 [H, W, 3], and float32 in 0..255: what its result shows, and the result.
+
+    `painted` is 1 where there is paint and 0 where there is not; None where all is painted.
+    """
 
     source: np.ndarray
     shown: torch.Tensor  # [1, 3, h, w]
     result: torch.Tensor  # [1, 3, H, W]
+    painted: torch.Tensor | None  # [1, 1, h, w]
 
 
 class Memory:
@@ -62,12 +66,13 @@ class Memory:
         self._device = torch.device(device)
         self._last: _Last | None = None
 
-    def steady(self, sources: np.ndarray, results: np.ndarray) -> np.ndarray:
+    def steady(self, sources: np.ndarray, results: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
         """Results of frames that follow each other, each with the one before mixed in.
 
         Args:
             sources: uint8 [B, H, W, 3], the frames.
             results: the same, the frames restyled.
+            masks: bool [B, H, W], where results are painted at all; nothing is mixed in from elsewhere.
 
         Returns:
             uint8 [B, H, W, 3]; for the first frame of a clip and after a cut the result as it is.
@@ -85,37 +90,50 @@ class Memory:
         if self.mode == "flow" and any(goes_on):
             first = _shrunk(self._tensor(before[0][None]))
             flows = dense_flows(smalls, torch.cat([first, smalls[:-1]]))
+        painted = None if masks is None else self._shrink_masks(masks)
         for index, source in enumerate(sources):
             one = slice(index, index + 1)
             if last and goes_on[index]:
-                shown, result, weight = last.shown, last.result, LARGEST_WEIGHT
+                shown, result, weight, there = last.shown, last.result, LARGEST_WEIGHT, last.painted
                 if flows is not None:
                     flow, back = (way[one] for way in flows)
                     shown, weight = warp(shown, flow), weight * can_follow(flow, back)
                     large = resize_flow(flow, result.shape[2:])
                     result = warp(result, large, kind="bicubic").clamp(0, 255)
+                    there = None if there is None else warp(there, flow)
                 weight = weight * _agreement(smalls[one], shown)
+                weight = weight if there is None else weight * there
                 smalls[one].lerp_(shown, weight)
                 mixed[one].lerp_(result, interpolate(weight, result.shape[2:], mode="bilinear"))
-            last = _Last(source, smalls[one], mixed[one])
-        self._last = _Last(last.source.copy(), last.shown.clone(), last.result.clone())
+            last = _Last(source, smalls[one], mixed[one], None if painted is None else painted[one])
+        kept = None if last.painted is None else last.painted.clone()
+        self._last = _Last(last.source.copy(), last.shown.clone(), last.result.clone(), kept)
         return mixed.round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
     def _tensor(self, frames: np.ndarray) -> torch.Tensor:
         """uint8 [B, H, W, 3] as float32 [B, 3, H, W] in 0..255."""
         return torch.tensor(frames, device=self._device).permute(0, 3, 1, 2).float().contiguous()
 
+    def _shrink_masks(self, masks: np.ndarray) -> torch.Tensor:
+        """Bool [B, H, W] as [B, 1, h, w]: 1 only where all is painted, a cell around included."""
+        bare = torch.tensor(~masks, device=self._device)[:, None].float()
+        return 1 - max_pool2d((_shrunk(bare) > 0).float(), 3, 1, 1)
+
     def state(self) -> dict[str, np.ndarray]:
         """All that is remembered, by name; empty before the first frame."""
         if self._last is None:
             return {}
-        shown, result = (values.cpu().numpy().copy() for values in (self._last.shown, self._last.result))
-        return {"source": self._last.source.copy(), "shown": shown, "result": result}
+        kept = {name: getattr(self._last, name) for name in ("shown", "result", "painted")}
+        arrays = {name: values.cpu().numpy().copy() for name, values in kept.items() if values is not None}
+        return {"source": self._last.source.copy(), **arrays}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Go on from a `state`, to the same bytes."""
-        shown, result = (torch.tensor(state[name], device=self._device) for name in ("shown", "result"))
-        self._last = _Last(np.array(state["source"]), shown, result)
+        shown, result, painted = (
+            torch.tensor(state[name], device=self._device) if name in state else None
+            for name in ("shown", "result", "painted")
+        )
+        self._last = _Last(np.array(state["source"]), shown, result, painted)
 
 
 def _shrunk(frames: torch.Tensor) -> torch.Tensor:

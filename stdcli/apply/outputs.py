@@ -24,6 +24,7 @@ from stdcli.media.output import check_output, publish, temporary_path, write_err
 from stdcli.media.sources import Source, is_pattern, resolve_input
 
 KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS), "sequence": set(WRITABLE)}
+LOSSY_SUFFIXES = {".jpg", ".jpeg", ".webp"}
 DEFAULT_SUFFIX = {"image": ".png", "video": ".mp4", "sequence": ".png"}
 MARK = ".std"
 
@@ -46,6 +47,7 @@ def output_paths(
     *,
     overwrite: bool,
     metadata: bool = True,
+    lossless: bool = False,
     protected: Sequence[Path] = (),
     is_finished: Callable[[Source, Path], bool] = lambda source, path: False,
 ) -> list[Path]:
@@ -58,6 +60,7 @@ def output_paths(
             `.std` before the suffix".
         overwrite: whether existing files may be replaced.
         metadata: whether a record goes beside each result.
+        lossless: whether pictures get another suffix than their input's where that loses something.
         protected: files beside the inputs that may not be replaced even so.
         is_finished: whether a result is there and right, so that nothing will be written.
 
@@ -70,7 +73,7 @@ def output_paths(
             format, or its folder is missing or cannot be written to.
     """
     as_folder, wanted = _wanted(sources, output)
-    paths = [_one_path(source, wanted, as_folder=as_folder) for source in sources]
+    paths = [_one_path(source, wanted, as_folder=as_folder, lossless=lossless) for source in sources]
     for path in {p for p in paths if paths.count(p) > 1}:
         raise ConfigError("two inputs would be written to one file", [("--output", str(path))])
     inputs = [*(source.path for source in sources), *protected]
@@ -165,9 +168,9 @@ def _check_parent(path: Path) -> None:
     check_output(temporary_path(folder / path.name), overwrite=False)
 
 
-def _one_path(source: Source, output: Path | None, *, as_folder: bool) -> Path:
+def _one_path(source: Source, output: Path | None, *, as_folder: bool, lossless: bool) -> Path:
     suffix = source.path.suffix.lower()
-    if suffix not in KEPT_SUFFIXES[source.kind]:
+    if suffix not in KEPT_SUFFIXES[source.kind] or (lossless and suffix in LOSSY_SUFFIXES):
         suffix = DEFAULT_SUFFIX[source.kind]
     if output is not None and not as_folder:
         return output

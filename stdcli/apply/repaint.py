@@ -71,14 +71,14 @@ def fade_in(masks: np.ndarray, feather_px: int) -> np.ndarray:
     Returns:
         float32 [B, H, W].
     """
-    inside = torch.from_numpy(masks)[:, None].float()
+    mask = inside = torch.from_numpy(masks)[:, None].float()
     depth = inside.clone()
     for _ in range(feather_px):
         inside = -_widened(-inside)
         depth += inside
     deepest = depth
     for _ in range(feather_px):
-        deepest = _widened(deepest)
+        deepest = _widened(deepest) * mask
     share = depth / deepest.clamp(min=1)
     return (share * share * (3 - 2 * share))[:, 0].numpy()
 

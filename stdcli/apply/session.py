@@ -183,7 +183,9 @@ class _Remembering:
     memory: Memory
 
     def __call__(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        steady = self.memory.steady(to_uint8(pixels), to_uint8(self.stylizer(pixels, mask)))
+        painted = None if mask is None else mask[:, 0].numpy() >= 0.5
+        results = to_uint8(self.stylizer(pixels, mask))
+        steady = self.memory.steady(to_uint8(pixels), results, painted)
         return torch.cat([to_tensor(frame) for frame in steady])
 
 

@@ -6,6 +6,7 @@ everything that will happen is said before it happens.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError, StdcliError
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.recipe import KEY
+from stdcli.media.sequence import sequence_files
+from stdcli.media.sources import is_pattern
 from stdcli.models.bundle import Bundle
 
 
@@ -168,6 +171,8 @@ def _run_clip(
     batch_size = session.batch_for((info.height, info.width))
     place = target.path if clip.numbered is None else target.path.parent
     with Job(place, _job_facts(target, data, batch_size), discard=overwrite) as job:
+        if clip.numbered is not None and not clip.numbered.hold(job.count):
+            job.remove()
         done = job.count
         if done:
             console.note(f"continuing {target.path} at frame {done} of {info.frames}")
@@ -216,15 +221,26 @@ def _job_facts(target: Target, data: Mapping[str, Any], batch_size: int) -> dict
     files = [source, *map(Path, data["config"].get("style", []))]
     if target.mask is not None:
         files.append(target.mask.source)
+    numbered = target.clip.numbered
     return {
         **{f"config.{name}": value for name, value in data["config"].items()},
         **{f"model.{name}": value for name, value in data["model"].items()},
         **{f"versions.{name}": value for name, value in data["versions"].items()},
         "settings": data["settings"],
         "input": str(source.resolve()),
-        "files": [[file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.exists()],
+        "files": [_stamp(file) for file in files],
+        "results": None if numbered is None else str(numbered),
         "frames": f"{info.first} + {info.frames} at {info.fps}",
         "encoding": None if encoding is None else [*encoding.arguments(), encoding.pixels],
         "batch": batch_size,
         "threads": torch.get_num_threads(),
     }
+
+
+def _stamp(path: Path) -> list[int] | str | None:
+    """By what a change of a file is noticed: size and time; of numbered pictures one hash of all of them."""
+    if is_pattern(path):
+        stats = [(file.name, file.stat()) for file in sequence_files(path)]
+        told = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    return [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else None

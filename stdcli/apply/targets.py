@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
-from stdcli.apply.job import Job, job_folder
+from stdcli.apply.job import Job, facts_of
 from stdcli.apply.masks import Mask, plan_mask
 from stdcli.apply.outputs import find_inputs, is_made_by, output_paths
 from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
@@ -22,7 +22,7 @@ from stdcli.media.image import Picture, check_image, read_image
 from stdcli.media.mux import Companions, find_companions
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.recipe import KEY
-from stdcli.media.sequence import Numbered, check_pattern, probe_sequence
+from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
 from stdcli.media.sources import Source, is_pattern
 from stdcli.media.video import encoding_notes
 
@@ -136,6 +136,7 @@ def plan(
         output,
         overwrite=overwrite,
         metadata=metadata,
+        lossless=inpaints,
         protected=protected,
         is_finished=is_finished,
     )
@@ -159,8 +160,10 @@ def plan(
 
 
 def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask:
-    info = None if clip is None else clip.info
-    return plan_mask(config, source.path, clip=info, measure=partial(_measure, config))
+    if clip is None:
+        return plan_mask(config, source.path, clip=None, measure=partial(_measure, config))
+    measure = partial(_measure, config, rate=clip.info.fps)
+    return plan_mask(config, source.path, clip=clip.info, measure=measure)
 
 
 def _student_files(config: StylizeConfig) -> list[Path]:
@@ -212,23 +215,42 @@ def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoI
         raise ConfigError("numbered pictures are not coded as a video", given)
     numbered = Numbered(path)
     if source.kind == "sequence":
-        if path.parent.resolve() == source.path.parent.resolve() and path.name == source.path.name:
-            raise MediaError("the output is the input itself", where=path, hint="choose another name")
         numbered = Numbered(path, Numbered.starting_at(source.path).first + info.first)
-    if not job_folder(path.parent).exists():
+    _check_apart(numbered, info.frames, _read_while_writing(config, source))
+    if facts_of(path.parent).get("results") != str(numbered):
         check_frames(numbered, info.frames, overwrite=overwrite)
     _check_space(path, info, PNG_BYTES_PER_PIXEL)
     sound = ("numbered pictures hold no sound: it is left out",) if info.has_audio and config.audio else ()
     return Clip(info, None, Companions(), numbered, (*info.notes, *sound))
 
 
-def _measure(config: StylizeConfig, source: Source) -> VideoInfo:
+def _measure(config: StylizeConfig, source: Source, *, rate: Fraction | None = None) -> VideoInfo:
+    """What a clip is, cut as the user said; `rate` is that of numbered pictures."""
     fps = None if config.fps is None else Fraction(config.fps)
-    info = (probe_sequence if source.kind == "sequence" else probe)(source.path, fps=fps)
+    if source.kind == "sequence":
+        info = probe_sequence(source.path, fps=rate or fps)
+    else:
+        info = probe(source.path, fps=fps)
     start, duration = (
         None if value is None else Fraction(str(value)) for value in (config.start, config.duration)
     )
     return cut(info, start_s=start, duration_s=duration)
+
+
+def _read_while_writing(config: StylizeConfig, source: Source) -> list[Path]:
+    """Files that numbered results could replace while they are needed."""
+    names = [source.path, *map(Path, config.style)]
+    if isinstance(config, InpaintConfig) and config.mask not in (None, FROM_ALPHA):
+        names.append(Path(config.mask).expanduser())
+    return [file for name in names for file in (sequence_files(name) if is_pattern(name) else [name])]
+
+
+def _check_apart(numbered: Numbered, frames: int, inputs: Sequence[Path]) -> None:
+    folder = numbered.pattern.parent.resolve()
+    names = {file.name for file in inputs if file.parent.resolve() == folder}
+    for file in map(numbered.file, range(frames)):
+        if file.name in names:
+            raise MediaError("an output is an input of this run", where=file, hint="choose another name")
 
 
 def _check_space(path: Path, info: VideoInfo, bytes_per_pixel: float) -> None:

@@ -105,6 +105,8 @@ def inpaint(
 ) -> None:
     """Repaint the white part of a mask and leave every other pixel as it is.
 
+    So that they stay, a picture becomes PNG unless -o says otherwise; most codecs of clips lose a little.
+
     The rest of the picture is held on its own noise path at every step, so that what is painted fits to it.
     Without --style, a model that knows style pictures alone paints as the picture itself is painted. All else
     is as in stdcli stylize; its other settings are reached by --set.

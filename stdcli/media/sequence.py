@@ -45,11 +45,29 @@ class Numbered:
         """
         return cls(pattern, _numbers(pattern)[0])
 
+    def __str__(self) -> str:
+        return f"{self.pattern.resolve()} from {self.first}"
+
+    def hold(self, frames: int) -> bool:
+        """Whether so many of the first files are there."""
+        return all(self.file(index).exists() for index in range(frames))
+
     def file(self, index: int) -> Path:
         """The file of frame `index`, counted from 0."""
         found = NUMBER.search(self.pattern.name)
         number = str(self.first + index).zfill(int(found[1] or 0))
         return self.pattern.with_name(self.pattern.name.replace(found[0], number, 1))
+
+
+def sequence_files(pattern: Path) -> list[Path]:
+    """The numbered pictures that are there, in order.
+
+    Raises:
+        MediaError: there are none.
+    """
+    numbers = _numbers(pattern)
+    files = Numbered(pattern)
+    return [files.file(number - files.first) for number in numbers]
 
 
 def probe_sequence(pattern: Path, *, fps: Fraction | None = None) -> VideoInfo:

@@ -286,6 +286,58 @@ def test_a_mask_of_another_length_is_refused(files, model, capsys) -> None:
     assert not (files / "out").exists()
 
 
+@pytest.mark.parametrize("part", [["--start", "0.1"], ["--duration", "0.1"]])
+def test_numbered_masks_are_cut_as_their_clip(files, model, part) -> None:
+    frames = [pixels(k, height=48, width=64) for k in range(8)]
+    info = VideoInfo(64, 48, Fraction(30), 8)
+    with VideoWriter(files / "in.mkv", info, crf=0) as writer:
+        for frame in frames:
+            writer.write(frame)
+    mask = numbered(files / "masks", moving(8))
+    command = ["inpaint", str(files / "in.mkv"), "--mask", mask, "--style", str(files / "style.png"), *part]
+    assert main([*command, "-o", str(files / "out" / "%03d.png"), "--model", model, "--feather", "0"]) == 0
+    first = 3 if part[0] == "--start" else 0
+    made = sorted((files / "out").glob("*.png"))
+    assert len(made) == (5 if first else 3)
+    source = list(iter_frames(files / "in.mkv"))[first]
+    changed = (read_image(made[0]).rgb != source).any(axis=2)
+    white = moving(8)[first][..., 0] > 0
+    assert not changed[~white].any()
+    assert changed[white].mean() > 0.8
+
+
+def test_numbered_masks_are_never_replaced(files, model, capsys) -> None:
+    source = numbered(files / "shot", [pixels(k, height=48, width=64) for k in range(3)])
+    mask = numbered(files / "masks", moving(3))
+    before = {file: file.read_bytes() for file in (files / "masks").iterdir()}
+    out = ["-o", mask, "--overwrite", "--model", model]
+    assert main(["inpaint", source, "--mask", mask, "--style", str(files / "style.png"), *out]) == 5
+    assert "is an input" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in (files / "masks").iterdir()} == before
+
+
+def test_a_mask_that_opens_shows_full_paint_at_once(files, model) -> None:
+    """The frame before is not mixed in where it was not painted."""
+    source = numbered(files / "shot", [pixels(4, height=48, width=64)] * 3)
+    masks = [np.zeros((48, 64, 3), np.uint8) for _ in range(3)]
+    masks[0][:4, :4] = 255
+    masks[1][:4, :4] = masks[2][8:40, 8:56] = 255
+    mask, style = numbered(files / "masks", masks), ["--style", str(files / "style.png"), "--feather", "0"]
+    for temporal in ("off", "flow"):
+        out = ["-o", str(files / temporal / "%03d.png"), "--model", model, "--temporal", temporal]
+        assert main(["inpaint", source, "--mask", mask, *style, *out]) == 0
+    ways = [read_image(files / way / "002.png").rgb for way in ("off", "flow")]
+    assert np.array_equal(*ways)
+
+
+def test_a_lossy_picture_is_kept_without_loss(files, model) -> None:
+    save(files / "photo.jpg", pixels(3), quality=90)
+    assert main(["inpaint", str(files / "photo.jpg"), *masked(files), "--model", model]) == 0
+    made, source = (read_image(files / name).rgb for name in ("photo.std.png", "photo.jpg"))
+    assert np.array_equal(made[~square()], source[~square()])
+    assert not (files / "photo.std.jpg").exists()
+
+
 def test_a_clip_without_a_style_is_painted_as_itself(files, model) -> None:
     frames = [pixels(k, height=48, width=64) for k in range(3)]
     mask = save(files / "still.png", moving(3)[1])

@@ -180,3 +180,19 @@ def test_frames_of_another_kind_are_refused():
         steady(memory, SOURCE / 255, BLACK)
     with pytest.raises(ValueError, match="different sizes"):
         steady(memory, SOURCE[:-1], BLACK[:-1])
+
+
+@pytest.mark.parametrize("mode", ["blend", "flow"])
+def test_what_was_not_painted_is_not_mixed_in(mode):
+    """A mask that opens: at once full paint where it was closed, mixed where it was open."""
+    memory = Memory(mode)
+    left = np.zeros((1, *SOURCE.shape[:2]), bool)
+    left[..., :40] = True
+    memory.steady(SOURCE[None], WHITE[None], left)
+    again = Memory(mode)
+    again.restore(memory.state())
+    for one in (memory, again):
+        shares = one.steady(SOURCE[None], BLACK[None], np.ones_like(left))[0, ..., 0] / 255
+        assert (shares[:, 40:] == 0).all()
+        np.testing.assert_allclose(shares[:, :34], LARGEST_WEIGHT, atol=0.003)
+    assert set(memory.state()) == {"source", "shown", "result", "painted"}

@@ -53,3 +53,12 @@ def test_halfway_is_the_mean(weight: float) -> None:
     frames, painted = np.full((1, 1, 3, 3), 10, np.uint8), np.full((1, 1, 3, 3), 31, np.uint8)
     assert smooth(weight) == 0.5
     assert paste(frames, painted, mask, feather_px=1)[0, 0, :, 0].tolist() == [10, 20, 31]  # 20.5, even
+
+
+def test_a_narrow_part_does_not_depend_on_a_wide_one_beside_it() -> None:
+    masks = np.zeros((2, 40, 60), bool)
+    masks[:, :, 20:23] = True
+    masks[1, :, 27:55] = True
+    line, beside = (fade_in(one[None], 8)[0, 20, 20:23] for one in masks)
+    assert line.tolist() == [0.5, 1, 0.5]
+    assert beside.tolist() == line.tolist()
