@@ -68,6 +68,15 @@ def test_a_segment_that_changed_on_disk_counts_for_nothing(tmp_path):
         assert job.count == 0
 
 
+def test_a_run_killed_before_its_first_segment_binds_nobody(tmp_path):
+    folder = job_folder(tmp_path / "out.mp4")
+    folder.mkdir()
+    (folder / "job.json").write_text(json.dumps({"format": 1, "facts": {"seed": 4}, "segments": []}))
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == 0
+        assert json.loads((folder / "job.json").read_text())["facts"] == FACTS
+
+
 def test_two_at_once_are_refused(tmp_path):
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         write_segment(job, 128)
