@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,23 @@ from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 
 from stdcli.errors import ConfigError, HubError, MediaError, ModelError, ResourceError
-from stdcli.hub.artefact import CARD, PICKLES, SAMPLES, Kind, files_of, find_artefact, kind_of, repo_type_of
+from stdcli.hub.artefact import (
+    CARD,
+    PICKLES,
+    SAMPLES,
+    Artefact,
+    Kind,
+    files_of,
+    find_artefact,
+    kind_of,
+    repo_type_of,
+)
 from stdcli.models import fetch
 from stdcli.models.announced import Announced, check_files
 from stdcli.models.hub_errors import Absent, RepoType
 from stdcli.runtime.durable import new_folder
 
+LOOSE = re.compile(r"(comfyui/)?[^/]+\.safetensors")
 REPO = re.compile(r"(?P<type>datasets/|models/)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[^@\s]+))?")
 
 
@@ -142,17 +154,34 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     """Whether a pull may write a folder.
 
     Raises:
-        MediaError: it is there, and not to be replaced or not of the kind that a pull may replace.
+        MediaError: it is there and not to be replaced, or it is a run, or holds what no pull wrote.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
         raise MediaError("the output exists", where=out, hint="--overwrite replaces it, -o names another")
+    hint = "-o names another folder"
     try:
-        find_artefact(out)
+        there = find_artefact(out)
     except ModelError as error:
         what = "the output holds something else, which is never replaced"
-        raise MediaError(what, where=out, hint="-o names another folder") from error
+        raise MediaError(what, where=out, hint=hint) from error
+    if there.run is not None:
+        raise MediaError("the output is a whole run, which is never replaced", where=out, hint=hint)
+    if strays := _strays(there):
+        told = {"got": ", ".join(strays[:4]), "expected": f"nothing beside a {there.kind}"}
+        raise MediaError("the output holds more, which is never replaced", where=out, **told, hint=hint)
+
+
+def _strays(there: Artefact) -> list[str]:
+    """Files that no pull wrote: what lies beside an artefact, and loose LoRAs if there are several."""
+    found = sorted(p for p in there.root.rglob("*") if p.is_symlink() or not p.is_dir())
+    names = [path.relative_to(there.root).as_posix() for path in found]
+    own = {name for name in names if name in there.names or name == CARD or SAMPLES.fullmatch(name)}
+    loose = {name for name in own if LOOSE.fullmatch(name)}
+    if fetch.LORA_FILE not in own and len(loose) > 1:
+        own -= loose
+    return [name for name in names if name not in own]
 
 
 def _find(address: Address, *, offline: bool) -> Found:

@@ -193,6 +193,21 @@ def test_nothing_is_replaced_unasked_and_inputs_never(models, lora, tmp_path, ex
     assert load_file(own / LORA).keys() == load_file(lora).keys()
 
 
+def test_only_what_exports_write_is_replaced(models, lora, tmp_path, export) -> None:
+    merged = (lora, "--format", "merged", "--model", models["sdxl"], "-o", tmp_path / "m")
+    export(*merged)
+    export(*merged, "--overwrite")
+    export(lora, "-o", tmp_path / "d")
+    for folder in (tmp_path / "m", tmp_path / "d"):
+        for stray in ("notes.txt", "unet/mine.safetensors", "checkpoints/a.safetensors", "run.json"):
+            (folder / stray).parent.mkdir(exist_ok=True)
+            (folder / stray).write_bytes(b"mine")
+            error = export(lora, "-o", folder, "--overwrite", code=5)
+            assert "what no export writes" in error["what"] and error["got"] == stray
+            (folder / stray).unlink()
+        export(lora, "-o", folder, "--overwrite")
+
+
 @pytest.mark.slow
 def test_another_base_and_alpha_are_said(models, tmp_path, capsys) -> None:
     student = student_of(models["sdxl"], alpha=2)
