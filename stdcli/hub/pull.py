@@ -94,7 +94,8 @@ def find(address: Address, *, offline: bool) -> Found:
         offline: look in the cache only.
 
     Raises:
-        HubError: refused, unreachable, not in the cache, or a file's name would escape its folder.
+        HubError: refused, unreachable, not or not whole in the cache, or a file's name would escape its
+            folder.
         ModelError: nothing in it that is known here.
     """
     types: tuple[RepoType, ...] = (address.repo_type,) if address.repo_type else ("model", "dataset")
@@ -177,7 +178,7 @@ def _strays(there: Artefact) -> list[str]:
     """Files that no pull wrote: what lies beside an artefact, and loose LoRAs if there are several."""
     found = sorted(p for p in there.root.rglob("*") if p.is_symlink() or not p.is_dir())
     names = [path.relative_to(there.root).as_posix() for path in found]
-    own = {name for name in names if name in there.names or name == CARD or SAMPLES.fullmatch(name)}
+    own = {name for name in names if name in there.names or _is_shown(name)}
     loose = {name for name in own if LOOSE.fullmatch(name)}
     if fetch.LORA_FILE not in own and len(loose) > 1:
         own -= loose
@@ -189,7 +190,6 @@ def _find(address: Address, *, offline: bool) -> Found:
     folder, announced = fetch.listing(address.repo, address.revision, repo_type=repo_type, offline=offline)
     if announced is None:
         raise HubError("its list of files is not in the local Hub cache", where=address, hint=fetch.ONCE)
-    files = {name: file for name, file in announced.items() if not offline or (folder / name).exists()}
     pickles = [name for name in announced if PICKLES.fullmatch(name)]
     kind = kind_of(announced)
     if kind is None or repo_type_of(kind) != repo_type:
@@ -200,11 +200,18 @@ def _find(address: Address, *, offline: bool) -> Found:
             got=", ".join(sorted(pickles or announced)[:4]) or "no files",
             expected="a student, a diffusers model or a bank",
         )
-    names = [
-        *files_of(kind, files),
-        *sorted(name for name in files if name == CARD or SAMPLES.fullmatch(name)),
-    ]
-    return Found(address, kind, folder.name, {name: files[name] for name in names}, pickles)
+    names, shown = files_of(kind, announced), filter(_is_shown, sorted(announced))
+    if offline:
+        if missing := next((name for name in names if not (folder / name).exists()), None):
+            what = "a file of this repository is not in the local Hub cache, and offline"
+            raise HubError(what, where=address, got=f"no {missing}", hint=fetch.ONCE)
+        shown = (name for name in shown if (folder / name).exists())
+    return Found(address, kind, folder.name, {name: announced[name] for name in (*names, *shown)}, pickles)
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a file is the card or one of its pictures, which an artefact can do without."""
+    return name == CARD or SAMPLES.fullmatch(name) is not None
 
 
 def _check_weights(path: Path) -> None:

@@ -276,6 +276,26 @@ def test_offline(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     assert hub.log == []
 
 
+def test_half_of_a_repository_in_the_cache_is_not_all(
+    hub: HubServer, client: HubClient, tmp_path: Path
+) -> None:
+    """A name of a student fetches no files for other programs, a model's in half precision not the plain."""
+    extra = "comfyui/s.safetensors"
+    hub.put("o/s", {LORA: weights(), "recipe.json": b"{}", extra: weights(seed=1)})
+    client.locate("student", "o/s")
+    model = files(write_model(tmp_path / "model"))
+    hub.put("o/m", model)
+    assert client("pull", "o/m", "-o", tmp_path / "m").code == 0
+    assert client("pull", "o/m", "-o", tmp_path / "again", "--offline").code == 0, "half precision is unused"
+    plain = "unet/diffusion_pytorch_model.safetensors"
+    next(client.home.glob(f"hub/*--o--m/snapshots/*/{plain}")).unlink()
+    for name, missing in (("o/s", extra), ("o/m", plain)):
+        ran = client("pull", name, "-o", tmp_path / "back", "--offline")
+        assert ran.code == 6 and "is not in the local Hub cache, and offline" in ran.err
+        assert f"got no {missing}" in ran.err and "without --offline" in ran.err
+    assert not (tmp_path / "back").exists()
+
+
 def test_what_is_there_is_replaced_only_when_asked(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     repo = hub.put("o/s", {LORA: weights(seed=1)})
     old = write_student(tmp_path / "old", seed=2)
