@@ -66,11 +66,11 @@ def new_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         ResourceError: the disk is full or refuses.
-        MediaError: a file of that name has come to be meanwhile.
+        MediaError: one of that name has come to be meanwhile, or another run is making it.
     """
     try:
         if not is_file_name(out):
-            with new_folder(out.absolute()) as fresh:
+            with new_folder(out, check=lambda: check_out(out, overwrite=overwrite, inputs=())) as fresh:
                 yield fresh
             return
         temporary = temporary_path(out)

@@ -125,7 +125,7 @@ def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:
     Raises:
         HubError: refused, unreachable, or a file is not what was announced.
         ModelError: weights that are no safetensors.
-        MediaError: the folder is there, or holds something else.
+        MediaError: the folder is there, or holds something else, or another run is making it.
         ResourceError: the disk is full or refuses.
     """
     check_target(out, overwrite=overwrite)
@@ -143,7 +143,7 @@ def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:
             _check_weights(folder / name)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(out) as fresh:
+        with new_folder(out, check=lambda: check_target(out, overwrite=overwrite)) as fresh:
             for name in names:
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, fresh / name)

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stdcli.cli.main import main
+from stdcli.errors import MediaError
+from stdcli.export.outputs import new_output
 from stdcli.models.load import load_model
 from stdcli.models.student import save_student
 from tests.tiny_models import (
@@ -206,6 +208,15 @@ def test_only_what_exports_write_is_replaced(models, lora, tmp_path, export) -> 
             assert "what no export writes" in error["what"] and error["got"] == stray
             (folder / stray).unlink()
         export(lora, "-o", folder, "--overwrite")
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path) -> None:
+    for overwrite, message in ((False, "exists already"), (True, "no model")):
+        with pytest.raises(MediaError, match=message), new_output(tmp_path / "d", overwrite=overwrite):
+            (tmp_path / "d").mkdir()
+            (tmp_path / "d" / "thesis.tex").touch()
+        assert [path.name for path in tmp_path.rglob("*")] == ["d", "thesis.tex"]
+        shutil.rmtree(tmp_path / "d")
 
 
 @pytest.mark.slow

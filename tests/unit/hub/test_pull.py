@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.hub.pull import check_target
+from stdcli.hub.pull import Address, Found, check_target, pull
+from stdcli.models.announced import Announced, file_sha256
 from tests.tiny_banks import write_tiny_bank
 from tests.tiny_shares import LORA, weights, write, write_model, write_picture, write_run, write_student
 
@@ -53,3 +54,21 @@ def test_a_collection_of_loras_is_not_lost(tmp_path: Path) -> None:
     folder = write(tmp_path, {"a.safetensors": weights(), "b.safetensors": weights()})
     assert refusal(folder).got == "a.safetensors, b.safetensors"
     assert refusal(write(folder, {LORA: weights()})).got == "a.safetensors, b.safetensors"
+
+
+def test_what_appears_during_a_download_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, out = write_student(tmp_path / "cache"), tmp_path / "out"
+
+    def fetch(*_: object, **__: object) -> Path:
+        write(out, {"thesis.tex": "years of work"})
+        return cache
+
+    monkeypatch.setattr("stdcli.models.fetch.files", fetch)
+    announced = Announced((cache / LORA).stat().st_size, file_sha256(cache / LORA), "")
+    found = Found(Address("o/s"), "student", "c" * 40, {LORA: announced})
+    for overwrite, message in ((False, "the output exists"), (True, "never replaced")):
+        with pytest.raises(MediaError, match=message):
+            pull(found, out, overwrite=overwrite, offline=False)
+        assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+        (out / "thesis.tex").unlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "out"]
