@@ -157,7 +157,10 @@ def pull(
         console.table(("file", "bytes"), rows, path=folder, dry_run=True, **facts)
         console.note(f"{found.kind}: {len(rows)} files, {size} bytes, to {folder}")
         return
+    is_here = folder.resolve() == Path.cwd()
     fetch(found, folder, overwrite=overwrite, offline=bool(offline))
+    if is_here:
+        console.note("the folder that you are in is a new one: cd . shows it to your shell")
     said = f"{folder}: a {found.kind}, {len(found.files)} files, {size} bytes"
     console.result(said, path=folder, files=list(found.files), **facts)
 

@@ -48,8 +48,8 @@ def new_folder(folder: Path, *, check: Callable[[], object] = lambda: None) -> I
     """Fill a folder under a temporary name; at the end it takes the place of the one that may be there.
 
     A reader finds the old folder or the new one, whole; only after a power cut between two renames may it
-    find neither, the old one then being `.NAME.old` beside. One run at a time: it holds the lock `.NAME.lock`,
-    and whoever is next removes what a killed one left.
+    find neither, the old one then being `.NAME.old` beside. One run at a time: it holds the lock
+    `.NAME.lock`, and whoever is next removes what a killed one left.
 
     Args:
         folder: a link is followed.

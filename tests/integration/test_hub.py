@@ -310,6 +310,17 @@ def test_what_is_there_is_replaced_only_when_asked(hub: HubServer, client: HubCl
     assert files(other) == {"thesis.tex": b"years of work"}
 
 
+def test_a_pull_into_the_folder_one_is_in(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    repo = hub.put("o/s", {LORA: weights()})
+    here = tmp_path / "here"
+    here.mkdir()
+    ran = client.stdcli("hub", "pull", "o/s", "-o", ".", cwd=here)
+    assert ran.code == 0 and "cd ." in ran.err, ran.err
+    assert files(here) == repo.files and [p.name for p in tmp_path.iterdir()] == ["here"]
+    ran = client.stdcli("hub", "pull", "o/s", "-o", ".", cwd=here)
+    assert ran.code == 5 and "the output exists" in ran.err
+
+
 def test_a_dry_run_of_a_pull(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     hub.put("o/s", {LORA: weights(), "recipe.json": b"{}"})
     ran = client("pull", "o/s", "-o", tmp_path / "back", "--dry-run", "--json")

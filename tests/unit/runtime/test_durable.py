@@ -78,5 +78,5 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    put(Path("."), "x")
+    put(Path(), "x")
     assert names(tmp_path) == ["here"] and names(tmp_path / "here") == ["a"]
