@@ -19,14 +19,16 @@ from stdcli.errors import ConfigError, ModelError
 from stdcli.models.locate import EMBEDDED, HUB_ID
 
 _PATH = re.compile(
-    r"(?<![\w:/.~])(?:~[\w.-]*)?(?:/[\w.-]+){2,}"  # /a/b, ~/a/b, ~me/a/b; no link, no a/b/c
+    r"(?!//(?:(?<=\bhttps://)|(?<=\bhttp://)|(?<=\bhf://))\w)"  # no link
+    r"(?<![\w/.~])(?:~[\w.-]*)?(?:/+[\w.-]+){2,}"  # /a/b, ~/a/b, ~me/a/b, file:///a/b; not a/b/c
     r"|(?<![\w/])~[\\/]"
     r"|\b[A-Za-z]:[\\/]{1,4}\w"  # C:\a, as often escaped as it may be
     r"|\\\\\w+\\"  # a share of a server
 )
 _FREE_TEXT = {"prompt", "negative_prompt"}
-_TOKENIZERS = ("tokenizer/", "tokenizer_2/")
-_OWN_NAME = "_name_or_path"
+_VOCABULARY = re.compile(r"tokenizer(_2)?/(vocab|tokenizer|added_tokens)\.json")
+_OWN_NAMES = ("_name_or_path", "name_or_path", "special_tokens_map_file")
+"""Keys of configs that say where they were loaded from, and that nothing reads."""
 
 
 def public_base(recorded: str, given: str | None) -> str:
@@ -69,7 +71,7 @@ def cleaned(path: Path, name: str, *, base: str | None) -> bytes | None:
         _refuse_paths(_metadata(path), where=path)
     elif name.endswith(".png"):
         return _bare_picture(path)
-    elif name.endswith(".json") and not name.startswith(_TOKENIZERS):
+    elif name.endswith(".json") and not _VOCABULARY.fullmatch(name):
         return _clean_json(path, name, base=base)
     elif name.endswith(".jsonl"):
         for line in _read(path).splitlines():
@@ -105,7 +107,8 @@ def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
     before = _parse(_read(path), path)
     data = json.loads(json.dumps(before))
     if isinstance(data, dict):
-        data.pop(_OWN_NAME, None)
+        for key in _OWN_NAMES:
+            data.pop(key, None)
         place = {"recipe.json": data.get("trained"), "manifest.json": data.get("model")}.get(name)
         key = "base" if name == "recipe.json" else "name"
         if base is not None and isinstance(place, dict) and key in place:
