@@ -74,7 +74,7 @@ def cleaned(path: Path, name: str, *, base: str | None) -> bytes | None:
     elif name.endswith(".json") and not _VOCABULARY.fullmatch(name):
         return _clean_json(path, name, base=base)
     elif name.endswith(".jsonl"):
-        for line in _read(path).splitlines():
+        for line in read_text(path).splitlines():
             _refuse_paths(_parse(line, path), where=path)
     return None
 
@@ -85,10 +85,22 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it cannot be read, or is something else.
     """
-    data = _parse(_read(path), path)
+    data = _parse(read_text(path), path)
     if not isinstance(data, dict):
         raise ModelError("not a JSON object", where=path, got=type(data).__name__)
     return data
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError("this file cannot be read", where=path, got=error) from error
 
 
 def check_text(text: str, *, where: object) -> None:
@@ -104,7 +116,7 @@ def check_text(text: str, *, where: object) -> None:
 
 
 def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
-    before = _parse(_read(path), path)
+    before = _parse(read_text(path), path)
     data = json.loads(json.dumps(before))
     if isinstance(data, dict):
         for key in _OWN_NAMES:
@@ -153,13 +165,6 @@ def _bare_picture(path: Path) -> bytes:
     out = io.BytesIO()
     bare.save(out, "PNG")
     return out.getvalue()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError("this file cannot be read", where=path, got=error) from error
 
 
 def _parse(text: str, path: Path) -> Any:

@@ -127,6 +127,34 @@ def test_a_page_edited_by_hand_stays(hub: HubServer, client: HubClient, tmp_path
     assert repo.files["README.md"] == b"# Beside the files\n"
 
 
+def test_a_page_that_was_pulled_is_written_anew(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    """It bears our mark; what was pulled with it goes along, and a page edited on the Hub stays."""
+    picture = write_picture(tmp_path / "a b.png")
+    client("push", write_student(tmp_path / "s"), "me/s", "--sample", picture)
+    back = tmp_path / "back"
+    assert client("pull", "me/s", "-o", back).code == 0
+    ran = client("push", back, "me/other", "--license", "mit")
+    assert (ran.code, ran.err) == (0, "")
+    there = git(hub, "me/other")
+    page = there["README.md"].decode()
+    assert "license: mit\n" in page and "--student me/other\n" in page and "me/s" not in page
+    assert "(samples/a%20b.png)" in page and "samples/a b.png" in there
+    repo = hub.repos["models", "me/other"]
+    repo.commit(repo.files | {"README.md": b"# Mine\n"})
+    ran = client("push", back, "me/other")
+    assert ran.err == "warning: the page there was edited by hand and stays as it is\n"
+    assert git(hub, "me/other") == there | {"README.md": b"# Mine\n"}
+
+
+def test_a_page_of_ones_own_leaves_options_idle(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    student = write(write_student(tmp_path / "s"), {"README.md": "# Mine\n"})
+    assert client("push", student, "me/s").err == ""
+    ran = client("push", student, "me/s", "--license", "mit", "--base-model", "o/base")
+    assert ran.code == 0 and git(hub, "me/s")["README.md"] == b"# Mine\n"
+    said = "the page is your own README.md, which is sent without what --base-model, --license says"
+    assert ran.err == f"warning: {said}\n"
+
+
 def test_a_model_there_and_back(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     assert client("push", model, "me/m", "--license", "mit").code == 0
