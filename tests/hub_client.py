@@ -77,9 +77,9 @@ class HubClient:
         """`stdcli hub ...`"""
         return self.stdcli("hub", *argv)
 
-    def stdcli(self, *argv: object) -> Ran:
-        """`stdcli ...`"""
-        return Ran(*self._ask({"argv": list(map(str, argv))}))
+    def stdcli(self, *argv: object, cwd: Path | None = None) -> Ran:
+        """`stdcli ...`, in a folder other than the client's own if that is given."""
+        return Ran(*self._ask({"argv": list(map(str, argv)), "cwd": str(cwd or self._cwd)}))
 
     def locate(self, kind: str, name: str, *, offline: bool = False) -> Path:
         """Where `locate_model` or `locate_student` finds a name.

@@ -30,8 +30,12 @@ Report = Annotated[
 ]
 Samples = Annotated[
     list[Path] | None,
-    typer.Option("--sample", metavar="FILE", help="Picture for the page; repeatable. [default: the run's]"),
+    typer.Option(
+        "--sample", metavar="FILE", help="Picture for the page; repeatable. [default: the run's or folder's]"
+    ),
 ]
+FACTS = {"--base-model": "base", "--license": "license", "--report": "report", "--sample": "samples"}
+"""Option -> what it tells the page."""
 
 
 @app.command()
@@ -70,7 +74,7 @@ def push(
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     from stdcli.hub.artefact import find_artefact
     from stdcli.hub.pull import parse_address
-    from stdcli.hub.push import check_login, compare, gather
+    from stdcli.hub.push import check_login, compare, gather, own_page
     from stdcli.hub.push import push as send
 
     address = parse_address(repo)
@@ -82,7 +86,10 @@ def push(
         raise ConfigError("a push needs the Hub", [("--offline", "only together with --dry-run")])
     if not dry_run:
         check_login(address.repo)
-    items = gather(artefact, address.repo, **_facts(artefact, base_model, license, report, sample))
+    facts = _facts(artefact, base_model, license, report, sample)
+    items = gather(artefact, address.repo, **facts)
+    if own_page(artefact) is not None and (idle := [flag for flag, key in FACTS.items() if facts.get(key)]):
+        console.warning(f"the page is your own README.md, which is sent without what {', '.join(idle)} says")
     if dry_run and offline:
         _show(console, artefact, [(i.name, i.size_bytes, "not compared") for i in items], items=items)
         return
@@ -157,7 +164,10 @@ def pull(
         console.table(("file", "bytes"), rows, path=folder, dry_run=True, **facts)
         console.note(f"{found.kind}: {len(rows)} files, {size} bytes, to {folder}")
         return
+    is_here = folder.resolve() == Path.cwd()
     fetch(found, folder, overwrite=overwrite, offline=bool(offline))
+    if is_here:
+        console.note("the folder that you are in is a new one: cd . shows it to your shell")
     said = f"{folder}: a {found.kind}, {len(found.files)} files, {size} bytes"
     console.result(said, path=folder, files=list(found.files), **facts)
 

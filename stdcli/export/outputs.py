@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,12 @@ from safetensors import SafetensorError
 
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.output import check_output, publish, temporary_path
-from stdcli.models.fetch import INDEX_FILE, LORA_FILE
+from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
 from stdcli.runtime.durable import new_folder
 
 SUFFIX = ".safetensors"
+ADAPTER_PARTS = re.compile(r"ip_adapter/[^/]+/[^/]+\.(safetensors|json|txt)")
+"""Parts of a style adapter that an export copies in folders of their own."""
 
 
 def is_file_name(out: Path) -> bool:
@@ -27,7 +30,8 @@ def check_out(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> None:
 
     Args:
         out: a `.safetensors` file or a folder.
-        overwrite: replace a file, or a folder that holds a model or a LoRA and nothing that is read.
+        overwrite: replace a file, or a folder that holds a model or a LoRA, nothing else and nothing that is
+            read.
         inputs: files that are read.
 
     Raises:
@@ -50,6 +54,10 @@ def check_out(out: Path, *, overwrite: bool, inputs: Sequence[Path]) -> None:
     if not any((out / name).is_file() for name in (INDEX_FILE, LORA_FILE)):
         hint = "choose another name, or delete the folder yourself"
         raise MediaError("this folder holds no model, it is not replaced", where=out, hint=hint)
+    if strays := _strays(out):
+        what = "this folder holds what no export writes, it is not replaced"
+        hint = "choose another name, or move these away"
+        raise MediaError(what, where=out, got=", ".join(strays[:4]), hint=hint)
 
 
 @contextmanager
@@ -58,11 +66,11 @@ def new_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         ResourceError: the disk is full or refuses.
-        MediaError: a file of that name has come to be meanwhile.
+        MediaError: one of that name has come to be meanwhile, or another run is making it.
     """
     try:
         if not is_file_name(out):
-            with new_folder(out.absolute()) as fresh:
+            with new_folder(out, check=lambda: check_out(out, overwrite=overwrite, inputs=())) as fresh:
                 yield fresh
             return
         temporary = temporary_path(out)
@@ -73,3 +81,15 @@ def new_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise ResourceError("the export cannot be written", where=out, got=error) from error
+
+
+def _strays(folder: Path) -> list[str]:
+    """Files that no export writes."""
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = [path.relative_to(folder).as_posix() for path in found]
+    own = {
+        LORA_FILE,
+        RECIPE_FILE,
+        *(name for half in (False, True) for name in wanted_files(names, half=half)),
+    }
+    return [name for name in names if name not in own and not ADAPTER_PARTS.fullmatch(name)]

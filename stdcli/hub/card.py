@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
@@ -72,7 +73,7 @@ def make_card(facts: Facts) -> str:
     about = {"student": _student, "model": _model, "bank": _bank}[facts.artefact.kind]
     parts = [f"---\n{metadata}---", f"# {facts.repo.rpartition('/')[2]}", *about(facts)]
     if facts.samples:
-        parts += ["## Samples", "\n".join(f"![{name}]({name})" for name in facts.samples)]
+        parts += ["## Samples", "\n".join(f"![{name}]({quote(name)})" for name in facts.samples)]
     if facts.report is not None:
         parts += ["## Evaluation", *_evaluation(facts.report)]
     parts += ["## Licence", *_licence(facts), MARKER]

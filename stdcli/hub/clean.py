@@ -19,14 +19,16 @@ from stdcli.errors import ConfigError, ModelError
 from stdcli.models.locate import EMBEDDED, HUB_ID
 
 _PATH = re.compile(
-    r"(?<![\w:/.~])(?:~[\w.-]*)?(?:/[\w.-]+){2,}"  # /a/b, ~/a/b, ~me/a/b; no link, no a/b/c
+    r"(?!//(?:(?<=\bhttps://)|(?<=\bhttp://)|(?<=\bhf://))\w)"  # no link
+    r"(?<![\w/.~])(?:~[\w.-]*)?(?:/+[\w.-]+){2,}"  # /a/b, ~/a/b, ~me/a/b, file:///a/b; not a/b/c
     r"|(?<![\w/])~[\\/]"
     r"|\b[A-Za-z]:[\\/]{1,4}\w"  # C:\a, as often escaped as it may be
     r"|\\\\\w+\\"  # a share of a server
 )
 _FREE_TEXT = {"prompt", "negative_prompt"}
-_TOKENIZERS = ("tokenizer/", "tokenizer_2/")
-_OWN_NAME = "_name_or_path"
+_VOCABULARY = re.compile(r"tokenizer(_2)?/(vocab|tokenizer|added_tokens)\.json")
+_OWN_NAMES = ("_name_or_path", "name_or_path", "special_tokens_map_file")
+"""Keys of configs that say where they were loaded from, and that nothing reads."""
 
 
 def public_base(recorded: str, given: str | None) -> str:
@@ -69,10 +71,10 @@ def cleaned(path: Path, name: str, *, base: str | None) -> bytes | None:
         _refuse_paths(_metadata(path), where=path)
     elif name.endswith(".png"):
         return _bare_picture(path)
-    elif name.endswith(".json") and not name.startswith(_TOKENIZERS):
+    elif name.endswith(".json") and not _VOCABULARY.fullmatch(name):
         return _clean_json(path, name, base=base)
     elif name.endswith(".jsonl"):
-        for line in _read(path).splitlines():
+        for line in read_text(path).splitlines():
             _refuse_paths(_parse(line, path), where=path)
     return None
 
@@ -83,10 +85,22 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it cannot be read, or is something else.
     """
-    data = _parse(_read(path), path)
+    data = _parse(read_text(path), path)
     if not isinstance(data, dict):
         raise ModelError("not a JSON object", where=path, got=type(data).__name__)
     return data
+
+
+def read_text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError("this file cannot be read", where=path, got=error) from error
 
 
 def check_text(text: str, *, where: object) -> None:
@@ -102,10 +116,11 @@ def check_text(text: str, *, where: object) -> None:
 
 
 def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
-    before = _parse(_read(path), path)
+    before = _parse(read_text(path), path)
     data = json.loads(json.dumps(before))
     if isinstance(data, dict):
-        data.pop(_OWN_NAME, None)
+        for key in _OWN_NAMES:
+            data.pop(key, None)
         place = {"recipe.json": data.get("trained"), "manifest.json": data.get("model")}.get(name)
         key = "base" if name == "recipe.json" else "name"
         if base is not None and isinstance(place, dict) and key in place:
@@ -150,13 +165,6 @@ def _bare_picture(path: Path) -> bytes:
     out = io.BytesIO()
     bare.save(out, "PNG")
     return out.getvalue()
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError("this file cannot be read", where=path, got=error) from error
 
 
 def _parse(text: str, path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,23 @@ from huggingface_hub import constants
 from safetensors import SafetensorError, safe_open
 
 from stdcli.errors import ConfigError, HubError, MediaError, ModelError, ResourceError
-from stdcli.hub.artefact import CARD, PICKLES, SAMPLES, Kind, files_of, find_artefact, kind_of, repo_type_of
+from stdcli.hub.artefact import (
+    CARD,
+    PICKLES,
+    SAMPLES,
+    Artefact,
+    Kind,
+    files_of,
+    find_artefact,
+    kind_of,
+    repo_type_of,
+)
 from stdcli.models import fetch
 from stdcli.models.announced import Announced, check_files
 from stdcli.models.hub_errors import Absent, RepoType
 from stdcli.runtime.durable import new_folder
 
+LOOSE = re.compile(r"(comfyui/)?[^/]+\.safetensors")
 REPO = re.compile(r"(?P<type>datasets/|models/)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[^@\s]+))?")
 
 
@@ -82,7 +94,8 @@ def find(address: Address, *, offline: bool) -> Found:
         offline: look in the cache only.
 
     Raises:
-        HubError: refused, unreachable, not in the cache, or a file's name would escape its folder.
+        HubError: refused, unreachable, not or not whole in the cache, or a file's name would escape its
+            folder.
         ModelError: nothing in it that is known here.
     """
     types: tuple[RepoType, ...] = (address.repo_type,) if address.repo_type else ("model", "dataset")
@@ -112,7 +125,7 @@ def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:
     Raises:
         HubError: refused, unreachable, or a file is not what was announced.
         ModelError: weights that are no safetensors.
-        MediaError: the folder is there, or holds something else.
+        MediaError: the folder is there, or holds something else, or another run is making it.
         ResourceError: the disk is full or refuses.
     """
     check_target(out, overwrite=overwrite)
@@ -130,7 +143,7 @@ def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:
             _check_weights(folder / name)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with new_folder(out) as fresh:
+        with new_folder(out, check=lambda: check_target(out, overwrite=overwrite)) as fresh:
             for name in names:
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(folder / name, fresh / name)
@@ -142,17 +155,34 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     """Whether a pull may write a folder.
 
     Raises:
-        MediaError: it is there, and not to be replaced or not of the kind that a pull may replace.
+        MediaError: it is there and not to be replaced, or it is a run, or holds what no pull wrote.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
         raise MediaError("the output exists", where=out, hint="--overwrite replaces it, -o names another")
+    hint = "-o names another folder"
     try:
-        find_artefact(out)
+        there = find_artefact(out)
     except ModelError as error:
         what = "the output holds something else, which is never replaced"
-        raise MediaError(what, where=out, hint="-o names another folder") from error
+        raise MediaError(what, where=out, hint=hint) from error
+    if there.run is not None:
+        raise MediaError("the output is a whole run, which is never replaced", where=out, hint=hint)
+    if strays := _strays(there):
+        told = {"got": ", ".join(strays[:4]), "expected": f"nothing beside a {there.kind}"}
+        raise MediaError("the output holds more, which is never replaced", where=out, **told, hint=hint)
+
+
+def _strays(there: Artefact) -> list[str]:
+    """Files that no pull wrote: what lies beside an artefact, and loose LoRAs if there are several."""
+    found = sorted(p for p in there.root.rglob("*") if p.is_symlink() or not p.is_dir())
+    names = [path.relative_to(there.root).as_posix() for path in found]
+    own = {name for name in names if name in there.names or _is_shown(name)}
+    loose = {name for name in own if LOOSE.fullmatch(name)}
+    if fetch.LORA_FILE not in own and len(loose) > 1:
+        own -= loose
+    return [name for name in names if name not in own]
 
 
 def _find(address: Address, *, offline: bool) -> Found:
@@ -160,7 +190,6 @@ def _find(address: Address, *, offline: bool) -> Found:
     folder, announced = fetch.listing(address.repo, address.revision, repo_type=repo_type, offline=offline)
     if announced is None:
         raise HubError("its list of files is not in the local Hub cache", where=address, hint=fetch.ONCE)
-    files = {name: file for name, file in announced.items() if not offline or (folder / name).exists()}
     pickles = [name for name in announced if PICKLES.fullmatch(name)]
     kind = kind_of(announced)
     if kind is None or repo_type_of(kind) != repo_type:
@@ -171,11 +200,18 @@ def _find(address: Address, *, offline: bool) -> Found:
             got=", ".join(sorted(pickles or announced)[:4]) or "no files",
             expected="a student, a diffusers model or a bank",
         )
-    names = [
-        *files_of(kind, files),
-        *sorted(name for name in files if name == CARD or SAMPLES.fullmatch(name)),
-    ]
-    return Found(address, kind, folder.name, {name: files[name] for name in names}, pickles)
+    names, shown = files_of(kind, announced), filter(_is_shown, sorted(announced))
+    if offline:
+        if missing := next((name for name in names if not (folder / name).exists()), None):
+            what = "a file of this repository is not in the local Hub cache, and offline"
+            raise HubError(what, where=address, got=f"no {missing}", hint=fetch.ONCE)
+        shown = (name for name in shown if (folder / name).exists())
+    return Found(address, kind, folder.name, {name: announced[name] for name in (*names, *shown)}, pickles)
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a file is the card or one of its pictures, which an artefact can do without."""
+    return name == CARD or SAMPLES.fullmatch(name) is not None
 
 
 def _check_weights(path: Path) -> None:

@@ -21,7 +21,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import BankError, ConfigError, HubError, ModelError
 from stdcli.hub.artefact import CARD, RUN, SAMPLES, Artefact, files_of
 from stdcli.hub.card import MARKER, Facts, make_card
-from stdcli.hub.clean import check_text, cleaned, public_base, read_object
+from stdcli.hub.clean import check_text, cleaned, public_base, read_object, read_text
 from stdcli.models.announced import Announced, file_sha256, git_blob
 from stdcli.models.fetch import RECIPE_FILE, files, listing
 from stdcli.models.hub_errors import hub_errors
@@ -112,7 +112,7 @@ def gather(
         base: OWNER/NAME of the base model, or the teacher; None for as the files say.
         license: by the Hub's name.
         report: of an evaluation, for the card.
-        samples: pictures for the card; None for the last ones of the run.
+        samples: pictures for the card; None for the last one of the run, without a run those of the folder.
 
     Raises:
         ConfigError: the base is a path of this machine.
@@ -123,9 +123,8 @@ def gather(
     recorded = (recipe and recipe.trained and recipe.trained.base) or (manifest and manifest["model"]["name"])
     public = public_base(recorded or "", base) if recorded or base else None
     items = [_item(artefact.root / name, name, base=public) for name in artefact.names]
-    pictures = _last_samples(artefact.run) if samples is None else samples
+    pictures = _samples_of(artefact) if samples is None else samples
     shown = [_item(path, f"samples/{path.stem}.png", base=None) for path in pictures]
-    written = artefact.root / CARD
     facts = Facts(
         repo,
         artefact,
@@ -137,9 +136,21 @@ def gather(
         report=report,
         samples=[item.name for item in shown],
     )
-    text = written.read_text(encoding="utf-8") if written.is_file() else make_card(facts)
-    check_text(text, where=written if written.is_file() else "the card")
+    written = own_page(artefact)
+    text = make_card(facts) if written is None else written
+    check_text(text, where="the card" if written is None else artefact.root / CARD)
     return [*items, *shown, Item(CARD, text.encode())]
+
+
+def own_page(artefact: Artefact) -> str | None:
+    """The page that the user wrote beside the files; None if there is none or an earlier push wrote it.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    path = artefact.root / CARD
+    text = read_text(path) if path.is_file() else MARKER
+    return None if MARKER in text else text
 
 
 def compare(items: Sequence[Item], artefact: Artefact, repo: str) -> Difference:
@@ -279,13 +290,14 @@ def _manifest_of(artefact: Artefact) -> Mapping[str, Any] | None:
     return manifest.to_json()
 
 
-def _last_samples(run: Path | None) -> list[Path]:
-    return sorted((run / "samples").glob("*.png"))[-1:] if run is not None else []
+def _samples_of(artefact: Artefact) -> list[Path]:
+    found = sorted(((artefact.run or artefact.root) / "samples").glob("*.png"))
+    return found[-1:] if artefact.run is not None else found
 
 
 def _is_by_hand(artefact: Artefact, repo: str, there: Mapping[str, Announced]) -> bool:
     """Whether the repository's page was written or edited by somebody who took our mark out."""
-    if CARD not in there or (artefact.root / CARD).is_file():
+    if CARD not in there or own_page(artefact) is not None:
         return False
     folder = files(repo, None, [CARD], offline=False, repo_type=artefact.repo_type)
     return MARKER not in (folder / CARD).read_text(encoding="utf-8", errors="replace")

@@ -277,6 +277,7 @@ def save_student(
 
     Raises:
         NumericsError: a value is not finite, or not in `dtype`.
+        MediaError: another run is writing this folder.
         ResourceError: the disk is full or refuses.
         ValueError: `weights` of other names, or a recipe that contradicts the network.
     """

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stdcli.cli.main import main
+from stdcli.errors import MediaError
+from stdcli.export.outputs import new_output
 from stdcli.models.load import load_model
 from stdcli.models.student import save_student
 from tests.tiny_models import (
@@ -191,6 +193,30 @@ def test_nothing_is_replaced_unasked_and_inputs_never(models, lora, tmp_path, ex
     export(own, "-o", tmp_path / "new.safetensors")
     assert "exists already" in export(own, "-o", tmp_path / "new.safetensors", code=5)["what"]
     assert load_file(own / LORA).keys() == load_file(lora).keys()
+
+
+def test_only_what_exports_write_is_replaced(models, lora, tmp_path, export) -> None:
+    merged = (lora, "--format", "merged", "--model", models["sdxl"], "-o", tmp_path / "m")
+    export(*merged)
+    export(*merged, "--overwrite")
+    export(lora, "-o", tmp_path / "d")
+    for folder in (tmp_path / "m", tmp_path / "d"):
+        for stray in ("notes.txt", "unet/mine.safetensors", "checkpoints/a.safetensors", "run.json"):
+            (folder / stray).parent.mkdir(exist_ok=True)
+            (folder / stray).write_bytes(b"mine")
+            error = export(lora, "-o", folder, "--overwrite", code=5)
+            assert "what no export writes" in error["what"] and error["got"] == stray
+            (folder / stray).unlink()
+        export(lora, "-o", folder, "--overwrite")
+
+
+def test_a_folder_that_appears_meanwhile_is_not_replaced(tmp_path) -> None:
+    for overwrite, message in ((False, "exists already"), (True, "no model")):
+        with pytest.raises(MediaError, match=message), new_output(tmp_path / "d", overwrite=overwrite):
+            (tmp_path / "d").mkdir()
+            (tmp_path / "d" / "thesis.tex").touch()
+        assert [path.name for path in tmp_path.rglob("*")] == ["d", "thesis.tex"]
+        shutil.rmtree(tmp_path / "d")
 
 
 @pytest.mark.slow

@@ -127,6 +127,34 @@ def test_a_page_edited_by_hand_stays(hub: HubServer, client: HubClient, tmp_path
     assert repo.files["README.md"] == b"# Beside the files\n"
 
 
+def test_a_page_that_was_pulled_is_written_anew(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    """It bears our mark; what was pulled with it goes along, and a page edited on the Hub stays."""
+    picture = write_picture(tmp_path / "a b.png")
+    client("push", write_student(tmp_path / "s"), "me/s", "--sample", picture)
+    back = tmp_path / "back"
+    assert client("pull", "me/s", "-o", back).code == 0
+    ran = client("push", back, "me/other", "--license", "mit")
+    assert (ran.code, ran.err) == (0, "")
+    there = git(hub, "me/other")
+    page = there["README.md"].decode()
+    assert "license: mit\n" in page and "--student me/other\n" in page and "me/s" not in page
+    assert "(samples/a%20b.png)" in page and "samples/a b.png" in there
+    repo = hub.repos["models", "me/other"]
+    repo.commit(repo.files | {"README.md": b"# Mine\n"})
+    ran = client("push", back, "me/other")
+    assert ran.err == "warning: the page there was edited by hand and stays as it is\n"
+    assert git(hub, "me/other") == there | {"README.md": b"# Mine\n"}
+
+
+def test_a_page_of_ones_own_leaves_options_idle(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    student = write(write_student(tmp_path / "s"), {"README.md": "# Mine\n"})
+    assert client("push", student, "me/s").err == ""
+    ran = client("push", student, "me/s", "--license", "mit", "--base-model", "o/base")
+    assert ran.code == 0 and git(hub, "me/s")["README.md"] == b"# Mine\n"
+    said = "the page is your own README.md, which is sent without what --base-model, --license says"
+    assert ran.err == f"warning: {said}\n"
+
+
 def test_a_model_there_and_back(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     assert client("push", model, "me/m", "--license", "mit").code == 0
@@ -276,6 +304,26 @@ def test_offline(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     assert hub.log == []
 
 
+def test_half_of_a_repository_in_the_cache_is_not_all(
+    hub: HubServer, client: HubClient, tmp_path: Path
+) -> None:
+    """A name of a student fetches no files for other programs, a model's in half precision not the plain."""
+    extra = "comfyui/s.safetensors"
+    hub.put("o/s", {LORA: weights(), "recipe.json": b"{}", extra: weights(seed=1)})
+    client.locate("student", "o/s")
+    model = files(write_model(tmp_path / "model"))
+    hub.put("o/m", model)
+    assert client("pull", "o/m", "-o", tmp_path / "m").code == 0
+    assert client("pull", "o/m", "-o", tmp_path / "again", "--offline").code == 0, "half precision is unused"
+    plain = "unet/diffusion_pytorch_model.safetensors"
+    next(client.home.glob(f"hub/*--o--m/snapshots/*/{plain}")).unlink()
+    for name, missing in (("o/s", extra), ("o/m", plain)):
+        ran = client("pull", name, "-o", tmp_path / "back", "--offline")
+        assert ran.code == 6 and "is not in the local Hub cache, and offline" in ran.err
+        assert f"got no {missing}" in ran.err and "without --offline" in ran.err
+    assert not (tmp_path / "back").exists()
+
+
 def test_what_is_there_is_replaced_only_when_asked(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
     repo = hub.put("o/s", {LORA: weights(seed=1)})
     old = write_student(tmp_path / "old", seed=2)
@@ -288,6 +336,17 @@ def test_what_is_there_is_replaced_only_when_asked(hub: HubServer, client: HubCl
     ran = client("pull", "o/s", "-o", other, "--overwrite")
     assert ran.code == 5 and "something else, which is never replaced" in ran.err
     assert files(other) == {"thesis.tex": b"years of work"}
+
+
+def test_a_pull_into_the_folder_one_is_in(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    repo = hub.put("o/s", {LORA: weights()})
+    here = tmp_path / "here"
+    here.mkdir()
+    ran = client.stdcli("hub", "pull", "o/s", "-o", ".", cwd=here)
+    assert ran.code == 0 and "cd ." in ran.err, ran.err
+    assert files(here) == repo.files and [p.name for p in tmp_path.iterdir()] == ["here"]
+    ran = client.stdcli("hub", "pull", "o/s", "-o", ".", cwd=here)
+    assert ran.code == 5 and "the output exists" in ran.err
 
 
 def test_a_dry_run_of_a_pull(hub: HubServer, client: HubClient, tmp_path: Path) -> None:

@@ -49,6 +49,11 @@ def test_a_student(tmp_path: Path) -> None:
     assert card.endswith(MARKER + "\n")
 
 
+def test_names_of_samples_are_quoted(tmp_path: Path) -> None:
+    card = make_card(student_facts(tmp_path, samples=["samples/my photo (1).png"]))
+    assert "![samples/my photo (1).png](samples/my%20photo%20%281%29.png)" in card
+
+
 def test_the_same_facts_give_the_same_bytes(tmp_path: Path) -> None:
     facts = student_facts(tmp_path, report=make_report())
     assert make_card(facts) == make_card(facts)

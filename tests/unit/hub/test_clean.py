@@ -27,6 +27,13 @@ from tests.tiny_shares import LORA, weights, write, write_picture, write_student
         "C:/models/me",
         '{"a": "D:\\\\\\\\data"}',
         "\\\\server\\share",
+        "file:///srv/me/x",
+        "file:/srv/me/x",
+        "student:/srv/me/x",
+        "s3:///srv/me/x",
+        "https:/srv/me/x",
+        "https:///srv/me/x",
+        "see https://o.org/n and /srv/me/x",
     ],
 )
 def test_paths_are_seen(text: str) -> None:
@@ -38,6 +45,10 @@ def test_paths_are_seen(text: str) -> None:
     "text",
     [
         "https://huggingface.co/o/n/tree/main",
+        "[o/n](https://huggingface.co/o/n), git+https://host.org/o/n.git",
+        "http://localhost:8080/a/b",
+        "hf://o/n/file.safetensors",
+        "a // b",
         "o/n",
         "runs/art/student",
         "1/2, and/or, 3 / 4, ~5",
@@ -57,8 +68,17 @@ def test_files_as_they_are(tmp_path: Path) -> None:
     student = write_student(tmp_path)
     assert cleaned(student / LORA, LORA, base=None) is None
     assert cleaned(student / "recipe.json", "recipe.json", base="o/base") is None
-    vocabulary = write(tmp_path, {"tokenizer/vocab.json": {"</w>": 1, "/etc/passwd/x": 2}}) / "tokenizer"
-    assert cleaned(vocabulary / "vocab.json", "tokenizer/vocab.json", base=None) is None
+    for name in ("tokenizer/vocab.json", "tokenizer_2/tokenizer.json", "tokenizer/added_tokens.json"):
+        write(tmp_path, {name: {"</w>": 1, "/etc/passwd/x": 2, "name_or_path": "/srv/x"}})
+        assert cleaned(tmp_path / name, name, base=None) is None
+
+
+def test_configs_of_tokenizers_are_cleaned(tmp_path: Path) -> None:
+    name = "tokenizer_2/tokenizer_config.json"
+    places = {"name_or_path": "/srv/models/x", "special_tokens_map_file": "/srv/models/x/map.json"}
+    write(tmp_path, {name: places | {"bos_token": "<|startoftext|>", "pad_token": "!"}})
+    bare = {"bos_token": "<|startoftext|>", "pad_token": "!"}
+    assert json.loads(cleaned(tmp_path / name, name, base=None)) == bare
 
 
 def test_known_places_are_rewritten(tmp_path: Path) -> None:
@@ -80,6 +100,7 @@ def test_known_places_are_rewritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
+        ("tokenizer/tokenizer_config.json", {"tokenizer_file": "/srv/models/x/tokenizer.json"}),
         ("vae/config.json", {"nested": [{"file": "/srv/models/x"}]}),
         ("shards/shard-00000.json", {"sources": [{"source": "/srv/photos/a.png"}]}),
         ("samples.jsonl", '{"source": "a.png"}\n{"source": "/srv/photos/b.png"}\n'),
