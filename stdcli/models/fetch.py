@@ -35,6 +35,7 @@ COMPONENTS = (
     "image_encoder",
     "feature_extractor",
     "ip_adapter",
+    "ip_adapter/image_encoder",
 )
 WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(?P<fp16>\.fp16)?(-\d{5}-of-\d{5})?\.safetensors")
 ONCE = "run the same command once without --offline, where there is a network"

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from stdcli.errors import HubError, ModelError, ResourceError
 from stdcli.models import fetch
 from tests.hub_server import git_hash
+from tests.tiny_models import add_style_adapter, save_tiny_sdxl
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -188,6 +189,13 @@ def test_not_a_diffusers_repository(hub: type[FakeHub], monkeypatch: pytest.Monk
     with pytest.raises(ModelError, match=r"no model_index\.json") as caught:
         fetch.model("o/n", None, offline=False, half=False, weights=True)
     assert "hf download o/n all_in_one.safetensors" in caught.value.hint
+
+
+def test_a_model_with_its_own_style_adapter_is_wanted_whole(tmp_path: Path) -> None:
+    folder = add_style_adapter(save_tiny_sdxl(tmp_path / "sdxl"))
+    names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert "ip_adapter/image_encoder/model.safetensors" in names
+    assert set(fetch.wanted_files(names, half=False)) == names
 
 
 def test_wanted_files_of_real_listings() -> None:
