@@ -89,6 +89,36 @@ def test_a_merge_changes_its_layers_and_nothing_else(models, lora, tmp_path, exp
     assert all((tmp_path / "m" / p).read_bytes() == (base / p).read_bytes() for p in others)
 
 
+def test_a_layer_of_another_shape_has_no_place(models, lora, tmp_path, export) -> None:
+    tensors = load_file(lora)
+    name = next(key for key in sorted(tensors) if key.endswith("attn2.to_k.lora_A.weight"))
+    tensors[name] = tensors[name][:, :-1].contiguous()
+    save_file(tensors, tmp_path / "b.safetensors")
+    command = [tmp_path / "b.safetensors", "--format", "merged", "--model", models["sdxl"]]
+    error = export(*command, "-o", tmp_path / "m", code=4)
+    assert "does not fit the model" in error["what"]
+    assert name.removeprefix("unet.").removesuffix(".lora_A.weight") in error["got"]
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_index_of_half_precision_shards_becomes_the_plain_one(models, lora, tmp_path, export) -> None:
+    base = Path(shutil.copytree(models["sdxl"], tmp_path / "base"))
+    place, stem = base / "vae", "diffusion_pytorch_model"
+    tensors = load_file(place / f"{stem}.safetensors")
+    (place / f"{stem}.safetensors").unlink()
+    names, where = sorted(tensors), {}
+    for k, part in enumerate((names[::2], names[1::2])):
+        file = f"{stem}.fp16-0000{k + 1}-of-00002.safetensors"
+        save_file({name: tensors[name].half() for name in part}, place / file)
+        where |= dict.fromkeys(part, file)
+    (place / f"{stem}.safetensors.index.fp16.json").write_text(json.dumps({"weight_map": where}))
+    export(lora, "--format", "merged", "--model", base, "-o", tmp_path / "m")
+    index = json.loads((tmp_path / "m/vae" / f"{stem}.safetensors.index.json").read_text())
+    files = {file: load_file(tmp_path / "m/vae" / file) for file in set(index["weight_map"].values())}
+    assert not list((tmp_path / "m").rglob("*fp16*"))
+    assert all(torch.equal(files[index["weight_map"][name]][name], tensors[name].half()) for name in names)
+
+
 @pytest.mark.slow
 def test_half_precision_files_become_plain_ones(models, lora, tmp_path, export) -> None:
     base = Path(shutil.copytree(models["sdxl"], tmp_path / "base"))
