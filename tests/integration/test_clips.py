@@ -292,6 +292,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_continued(tmp_path, clip, model, style):
     out = tmp_path / "out.mp4"
     expected = uninterrupted(clip, style, model, out)

@@ -60,6 +60,7 @@ def test_defect_11_accumulation_is_a_larger_batch(whole: Path, bench: Bench, tmp
     assert_alike(whole, out)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_defects_3_and_4_ranks_learn_together_what_one_learns(
     whole: Path, bench: Bench, tmp_path: Path

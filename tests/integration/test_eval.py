@@ -147,6 +147,7 @@ def test_a_second_run_says_the_same(inputs: Path, done: Path, tmp_path: Path, ca
     assert without_times(printed) == without_times(load(done))
 
 
+@pytest.mark.slow
 def test_the_order_of_files_changes_nothing(inputs: Path, done: Path, tmp_path: Path) -> None:
     named = []
     for name in ("two", "one"):
