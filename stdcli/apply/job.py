@@ -75,11 +75,11 @@ class Job:
                 raise MediaError("another run is making this output", where=self.output, hint=hint) from error
         try:
             self._take_up()
-            if not self.frames:
-                self._store([])
         except BaseException:
             self._lock.release()
             raise
+        if not self.frames:
+            self._begin()
         return self
 
     def _take_up(self) -> None:
@@ -89,9 +89,9 @@ class Job:
             return
         except ValueError:
             stored = {}
-        differences = _differences(stored.get("facts", {}), self._facts)
         if not stored.get("segments", True):
             return
+        differences = _differences(stored.get("facts", {}), self._facts)
         if stored.get("format") != FORMAT:
             differences = [("format", f"{stored.get('format')} there, {FORMAT} here")]
         if not differences:
@@ -151,7 +151,14 @@ class Job:
         self.frames.append(frames)
         self._memory(index - 1).unlink(missing_ok=True)
 
-    def remove(self) -> None:
+    def _begin(self) -> None:
+        try:
+            self._store([])
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def forget(self) -> None:
         """Let nothing count as done: the result is in its place, or what was done is gone."""
         self.frames = []
 

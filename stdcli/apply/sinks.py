@@ -86,7 +86,7 @@ class VideoSink:
         with write_errors(self._output):
             publish(whole, self._output, overwrite=overwrite)
         partial_path(self._output).unlink(missing_ok=True)
-        self._job.remove()
+        self._job.forget()
 
     def rescue(self) -> Path | None:
         """See `Sink`; the file ends where the work did and is replaced by the next interruption."""
@@ -156,7 +156,7 @@ class FramesSink:
 
     def finish(self, *, overwrite: bool) -> None:
         """See `Sink`; there is nothing left to do."""
-        self._job.remove()
+        self._job.forget()
 
     def rescue(self) -> Path | None:
         """See `Sink`."""

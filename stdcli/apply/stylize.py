@@ -171,8 +171,8 @@ def _run_clip(
     batch_size = session.batch_for((info.height, info.width))
     place = target.path if clip.numbered is None else target.path.parent
     with Job(place, _job_facts(target, data, batch_size), discard=overwrite) as job:
-        if clip.numbered is not None and not clip.numbered.hold(job.count):
-            job.remove()
+        if clip.numbered is not None and not clip.numbered.has_first(job.count):
+            job.forget()
         done = job.count
         if done:
             console.note(f"continuing {target.path} at frame {done} of {info.frames}")

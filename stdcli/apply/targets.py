@@ -123,9 +123,7 @@ def plan(
     if inpaints and len(sources) > 1:
         raise MediaError("one input at a time", where=names[0], got=f"{len(sources)} files")
     styles = [_read_style(Path(path)) for path in config.style]
-    protected = [Path(style) for style in config.style]
-    if inpaints and config.mask not in (None, FROM_ALPHA):
-        protected.append(Path(config.mask))
+    protected = _styles_and_mask(config)
     others = [*protected, *_student_files(config)]
 
     def is_finished(source: Source, path: Path) -> bool:
@@ -160,10 +158,9 @@ def plan(
 
 
 def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask:
-    if clip is None:
-        return plan_mask(config, source.path, clip=None, measure=partial(_measure, config))
-    measure = partial(_measure, config, rate=clip.info.fps)
-    return plan_mask(config, source.path, clip=clip.info, measure=measure)
+    info = None if clip is None else clip.info
+    measure = partial(_measure, config, rate=info and info.fps)
+    return plan_mask(config, source.path, clip=info, measure=measure)
 
 
 def _student_files(config: StylizeConfig) -> list[Path]:
@@ -216,7 +213,7 @@ def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoI
     numbered = Numbered(path)
     if source.kind == "sequence":
         numbered = Numbered(path, Numbered.starting_at(source.path).first + info.first)
-    _check_apart(numbered, info.frames, _read_while_writing(config, source))
+    _check_apart(numbered, info.frames, [source.path, *_styles_and_mask(config)])
     if facts_of(path.parent).get("results") != str(numbered):
         check_frames(numbered, info.frames, overwrite=overwrite)
     _check_space(path, info, PNG_BYTES_PER_PIXEL)
@@ -237,17 +234,18 @@ def _measure(config: StylizeConfig, source: Source, *, rate: Fraction | None = N
     return cut(info, start_s=start, duration_s=duration)
 
 
-def _read_while_writing(config: StylizeConfig, source: Source) -> list[Path]:
-    """Files that numbered results could replace while they are needed."""
-    names = [source.path, *map(Path, config.style)]
+def _styles_and_mask(config: StylizeConfig) -> list[Path]:
+    paths = [Path(style) for style in config.style]
     if isinstance(config, InpaintConfig) and config.mask not in (None, FROM_ALPHA):
-        names.append(Path(config.mask).expanduser())
-    return [file for name in names for file in (sequence_files(name) if is_pattern(name) else [name])]
+        paths.append(Path(config.mask).expanduser())
+    return paths
 
 
 def _check_apart(numbered: Numbered, frames: int, inputs: Sequence[Path]) -> None:
+    """Refuse numbered results that would replace what is still to be read."""
+    files = [file for path in inputs for file in (sequence_files(path) if is_pattern(path) else [path])]
     folder = numbered.pattern.parent.resolve()
-    names = {file.name for file in inputs if file.parent.resolve() == folder}
+    names = {file.name for file in files if file.parent.resolve() == folder}
     for file in map(numbered.file, range(frames)):
         if file.name in names:
             raise MediaError("an output is an input of this run", where=file, hint="choose another name")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.output import check_output, publish, temporary_path
 from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
-from stdcli.runtime.durable import new_folder
+from stdcli.runtime.durable import list_files, new_folder
 
 SUFFIX = ".safetensors"
 ADAPTER_PARTS = re.compile(r"ip_adapter/[^/]+/[^/]+\.(safetensors|json|txt)")
@@ -85,8 +85,7 @@ def new_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def _strays(folder: Path) -> list[str]:
     """Files that no export writes."""
-    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    names = [path.relative_to(folder).as_posix() for path in found]
+    names = list_files(folder)
     own = {
         LORA_FILE,
         RECIPE_FILE,

@@ -28,7 +28,7 @@ from stdcli.hub.artefact import (
 from stdcli.models import fetch
 from stdcli.models.announced import Announced, check_files
 from stdcli.models.hub_errors import Absent, RepoType
-from stdcli.runtime.durable import new_folder
+from stdcli.runtime.durable import list_files, new_folder
 
 LOOSE = re.compile(r"(comfyui/)?[^/]+\.safetensors")
 REPO = re.compile(r"(?P<type>datasets/|models/)?(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[^@\s]+))?")
@@ -176,8 +176,7 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 
 def _strays(there: Artefact) -> list[str]:
     """Files that no pull wrote: what lies beside an artefact, and loose LoRAs if there are several."""
-    found = sorted(p for p in there.root.rglob("*") if p.is_symlink() or not p.is_dir())
-    names = [path.relative_to(there.root).as_posix() for path in found]
+    names = list_files(there.root)
     own = {name for name in names if name in there.names or _is_shown(name)}
     loose = {name for name in own if LOOSE.fullmatch(name)}
     if fetch.LORA_FILE not in own and len(loose) > 1:

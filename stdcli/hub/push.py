@@ -149,7 +149,9 @@ def own_page(artefact: Artefact) -> str | None:
         ModelError: it cannot be read.
     """
     path = artefact.root / CARD
-    text = read_text(path) if path.is_file() else MARKER
+    if not path.is_file():
+        return None
+    text = read_text(path)
     return None if MARKER in text else text
 
 

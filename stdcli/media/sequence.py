@@ -48,7 +48,7 @@ class Numbered:
     def __str__(self) -> str:
         return f"{self.pattern.resolve()} from {self.first}"
 
-    def hold(self, frames: int) -> bool:
+    def has_first(self, frames: int) -> bool:
         """Whether so many of the first files are there."""
         return all(self.file(index).exists() for index in range(frames))
 
@@ -65,9 +65,7 @@ def sequence_files(pattern: Path) -> list[Path]:
     Raises:
         MediaError: there are none.
     """
-    numbers = _numbers(pattern)
-    files = Numbered(pattern)
-    return [files.file(number - files.first) for number in numbers]
+    return [Numbered(pattern, number).file(0) for number in _numbers(pattern)]
 
 
 def probe_sequence(pattern: Path, *, fps: Fraction | None = None) -> VideoInfo:

@@ -107,6 +107,12 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def list_files(folder: Path) -> list[str]:
+    """Names of all files and links below a folder, sorted: what replacing it would lose."""
+    found = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [path.relative_to(folder).as_posix() for path in found]
+
+
 def _sync_file(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())

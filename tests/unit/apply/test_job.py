@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stdcli.apply.job import Job, job_folder
-from stdcli.errors import ConfigError, MediaError
+from stdcli.errors import ConfigError, MediaError, StdcliError
 
 FACTS = {"seed": 3, "settings": {"timesteps": [399, 199]}}
 
@@ -41,7 +41,7 @@ def test_nothing_done_leaves_nothing(tmp_path):
 def test_a_finished_job_leaves_nothing(tmp_path):
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         write_segment(job, 7)
-        job.remove()
+        job.forget()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,6 +75,15 @@ def test_a_run_killed_before_its_first_segment_binds_nobody(tmp_path):
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         assert job.count == 0
         assert json.loads((folder / "job.json").read_text())["facts"] == FACTS
+
+
+def test_a_job_that_cannot_begin_leaves_nothing(tmp_path):
+    (job_folder(tmp_path / "out.mp4") / "job.json.new").mkdir(
+        parents=True
+    )  # where its state would be written
+    with pytest.raises(StdcliError), Job(tmp_path / "out.mp4", FACTS, discard=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_at_once_are_refused(tmp_path):
