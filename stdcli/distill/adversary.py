@@ -1,8 +1,9 @@
 """The asymmetric adversarial loss: student's jumps against real pictures that hold less noise.
 
 The student's state at level s is judged against a real latent noised to r < s, so the student learns to be
-cleaner than its level. What sees the states (`Features`) and what judges them (`Discriminator`) come from
-outside, and so do the real latents.
+cleaner than its level. Both are shown as states at s: a critic that is told each side's own time judges
+p(x | t) against p(x | t) at one t, where r no longer matters. What sees the states (`Features`) and what
+judges them (`Discriminator`) come from outside, and so do the real latents.
 
 Legend: B batch, C latent channels, h w latent cells, D width of the condition's vector.
 """
@@ -42,11 +43,17 @@ class Pair:
     """What is told apart: latents [B, C, h, w], and levels with [B] tensors in every field.
 
     Clean latents have id -1, alpha 1, sigma 0 and t 0, the time at which a network is asked about them.
+
+    Attributes:
+        fake: the student's.
+        real: to be told from them.
+        told: where `fake` is, and what the features are told of both sides.
+        real_level: where `real` is, which nothing that judges may know.
     """
 
     fake: Tensor
-    fake_level: Level
     real: Tensor
+    told: Level
     real_level: Level
 
 
@@ -97,7 +104,8 @@ def make_pair(
         case _:
             raise ValueError(f"no such variant of the adversarial loss: {variant!r}")
     state = start_state(real, noise, level)
-    return Pair(x0, level, state, level) if variant == "x0" else Pair(jumped, to_level, state, level)
+    fake, told = (x0, level) if variant == "x0" else (jumped, to_level)
+    return Pair(fake, state, told, real_level=level)
 
 
 class Adversary:
@@ -143,7 +151,7 @@ class Adversary:
             A scalar.
         Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN), non-saturating loss.
         """
-        maps = self.features(pair.fake, pair.fake_level, generator=generator)
+        maps = self.features(pair.fake, pair.told, generator=generator)
         weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         logits = functional_call(self.discriminator, weights, (maps, _vector(condition, pair)))
         return self._aim(logits).mean()
@@ -173,28 +181,28 @@ class Adversary:
         judge = judge or self.discriminator
         vector = _vector(condition, pair)
         again = generator.clone_state()  # the same augmentations once more
-        real_logits = judge(self._see(pair.real, pair.real_level, generator=generator), vector)
-        fake_logits = judge(self._see(pair.fake, pair.fake_level, generator=generator), vector)
+        real_logits = judge(self._see(pair.real, pair.told, generator=generator), vector)
+        fake_logits = judge(self._see(pair.fake, pair.told, generator=generator), vector)
         losses = {"real": self._margin(real_logits).mean(), "fake": self._margin(-fake_logits).mean()}
         losses["gradient_penalty"] = losses["r1"] = real_logits.new_zeros(())
         if self._gradient_penalty:
             losses["gradient_penalty"] = self._penalise(judge, pair, vector, generator=generator)
         if self._r1:
             noise = torch.randn(pair.real.shape, generator=generator).to(pair.real)
-            maps = self._see(pair.real + self._r1_sigma * noise, pair.real_level, generator=again)
+            maps = self._see(pair.real + self._r1_sigma * noise, pair.told, generator=again)
             losses["r1"] = (judge(maps, vector) - real_logits).square().mean()
         penalties = self._gradient_penalty * losses["gradient_penalty"] + self._r1 * losses["r1"]
         return {"total": losses["real"] + losses["fake"] + penalties, **losses}
 
     @torch.no_grad()
-    def _see(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
-        return self.features(latents, level, generator=generator)
+    def _see(self, latents: Tensor, told: Level, *, generator: torch.Generator) -> list[Tensor]:
+        return self.features(latents, told, generator=generator)
 
     def _penalise(self, judge: Judge, pair: Pair, vector: Tensor, *, generator: torch.Generator) -> Tensor:
-        """D is the sum of a sample's logits; latents are mixed, and seen at the level of the fake ones."""
+        """D is the sum of a sample's logits, of latents between fake and real."""
         share = torch.rand(len(pair.fake), 1, 1, 1, generator=generator).to(pair.fake)
         mixed = torch.lerp(pair.fake.detach(), pair.real, share)
-        maps = self._see(mixed, pair.fake_level, generator=generator)
+        maps = self._see(mixed, pair.told, generator=generator)
         maps = [features.requires_grad_() for features in maps]
         gradients = torch.autograd.grad(judge(maps, vector).sum(), maps, create_graph=True)
         norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)

@@ -9,10 +9,10 @@
     ... -k online       the paper's bank, walked meanwhile, against the one on disk
     ... -k strengths    one student per strength (figure 8), each with banks of its own
 
-Each variant is the preset distill/embedded with the settings shown, and STDCLI_BENCH_STEPS training steps
-(100). Judged by the error against the teacher's whole path on held pairs (lower is nearer) and, for the
-adversary, by palette and texture against the style picture (lower is nearer to it) beside the teacher's
-own 20-step Euler result. An adversary is not expected to lower the error.
+Each variant is the preset distill/embedded with the settings shown, STDCLI_BENCH_STEPS training steps (100)
+and the seed STDCLI_BENCH_SEED (0). Judged by the error against the teacher's whole path on held pairs
+(lower is nearer) and, for the adversary, by palette and texture against the style picture (lower is nearer
+to it) beside the teacher's own 20-step Euler result. An adversary is not expected to lower the error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from stdcli.models.load import load_model
 from tests.benchmarks.held import BANK, HELD, Held, build, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "100"))
-BASE = ("--preset", "distill/embedded", "--learning-rate", "3e-4")
+SEED = os.environ.get("STDCLI_BENCH_SEED", "0")
+BASE = ("--preset", "distill/embedded", "--learning-rate", "3e-4", "--seed", SEED)
 SWEEPS = {
     "target": {kind: [f"std.target={kind}"] for kind in ("teacher", "consistency", "mix")},
     "policy": {

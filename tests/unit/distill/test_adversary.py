@@ -64,7 +64,7 @@ def assert_clean(level: Level, where=slice(None)) -> None:
 def test_vp_levels_by_hand(variant, rows) -> None:
     pair = pair_of(variant)
     assert torch.equal(pair.fake, normal(4, 2, 3, 3, seed=1))
-    assert pair.fake_level.t.tolist() == [559, 199, 0, 179]
+    assert pair.told.t.tolist() == [559, 199, 0, 179]
     assert pair.real_level.t.tolist() == [row or 0 for row in rows]
     assert pair.real_level.t.dtype == torch.int64
     real, noise = normal(4, 2, 3, 3, seed=3), normal(4, 2, 3, 3, seed=4)
@@ -98,11 +98,11 @@ def test_clean_variants(schedule) -> None:
     for variant in ("x0", "xs-x0"):
         pair = pair_of(variant, schedule)
         assert_clean(pair.real_level)
-        assert pair.real_level.t.dtype == pair.fake_level.t.dtype
+        assert pair.real_level.t.dtype == pair.told.t.dtype
         assert torch.equal(pair.real, normal(4, 2, 3, 3, seed=3))
         assert torch.equal(pair.fake, normal(4, 2, 3, 3, seed=2 if variant == "x0" else 1))
-    assert_clean(pair_of("x0", schedule).fake_level)
-    assert pair_of("xs-x0", schedule).fake_level.sigma[0] > 0.4
+    assert_clean(pair_of("x0", schedule).told)
+    assert pair_of("xs-x0", schedule).told.sigma[0] > 0.4
 
 
 @pytest.mark.parametrize("schedule", [SD, FLOW])
@@ -112,17 +112,17 @@ def test_r_lies_strictly_where_it_should_for_all_levels(schedule, u) -> None:
     s = [j - 1 for j in range(1, 51)] + [j // 2 for j in range(1, 51)]
     draws = torch.full((100,), u, dtype=torch.float64)
     below = pair_of("xs-xr", schedule, u=draws, j=j, s=s)
-    low, high = below.real_level.sigma, below.fake_level.sigma
+    low, high = below.real_level.sigma, below.told.sigma
     assert ((low < high) | (high == 0)).all()
     between = pair_of("xs-xR", schedule, u=draws, j=j, s=s)
     from_sigma = pick_levels(level_table(schedule, 50), torch.tensor(j)).sigma
-    assert (between.real_level.sigma > between.fake_level.sigma).all()
+    assert (between.real_level.sigma > between.told.sigma).all()
     assert (between.real_level.sigma < from_sigma).all()
 
 
 def test_without_room_between_r_is_s() -> None:
     pair = pair_of("xs-xR", u=U[:3], j=[5, 9, 999], s=[4, 7, 999], size=1000)
-    assert pair.fake_level.t.tolist() == [3, 6, 998]
+    assert pair.told.t.tolist() == [3, 6, 998]
     assert pair.real_level.t.tolist() == [3, 7, 998]
 
 
@@ -136,14 +136,14 @@ class Plain:
 
     channels = (2,)
 
-    def __call__(self, latents, level, *, generator):
+    def __call__(self, latents, told, *, generator):
         return [latents.flatten(2)]
 
 
 class Shaken(Plain):
     """The same with an augmentation: a random offset per sample."""
 
-    def __call__(self, latents, level, *, generator):
+    def __call__(self, latents, told, *, generator):
         return [latents.flatten(2) + torch.rand(len(latents), 1, 1, generator=generator)]
 
 
@@ -166,7 +166,7 @@ def level_of(batch: int) -> Level:
 
 
 def pair_with(fake, real) -> Pair:
-    return Pair(fake, level_of(len(fake)), real, level_of(len(real)))
+    return Pair(fake, real, level_of(len(fake)), real_level=level_of(len(real)))
 
 
 def known_pair() -> Pair:
@@ -255,7 +255,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(nn.Conv2d(2, width, 3, padding=1) for width in self.channels)
 
-    def forward(self, latents, level, *, generator):
+    def forward(self, latents, told, *, generator):
         return [net(latents).relu().flatten(2) for net in self.nets]
 
 
@@ -283,7 +283,7 @@ def test_the_generators_gradient_reaches_latents_and_nothing_else(loss) -> None:
 
 def test_both_sides_see_the_same_logits() -> None:
     adversary, pair = real_adversary(), real_pair()
-    maps = adversary.features(pair.fake, pair.fake_level, generator=rng())
+    maps = adversary.features(pair.fake, pair.told, generator=rng())
     logits = adversary.discriminator(maps, torch.ones(4, 3))
     assert adversary.generator_loss(pair, CONDITION, generator=rng()).item() == pytest.approx(
         -logits.mean().item()
@@ -312,17 +312,19 @@ def test_the_condition_is_told() -> None:
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
-def test_each_state_is_seen_at_its_own_level() -> None:
+def test_all_states_are_shown_at_the_level_of_the_fake_ones() -> None:
     class Timed(Plain):
-        def __call__(self, latents, level, *, generator):
-            return [0 * latents.flatten(2) + level.t.view(-1, 1, 1) / 100]
+        def __call__(self, latents, told, *, generator):
+            return [0 * latents.flatten(2) + told.t.view(-1, 1, 1) / 100]
 
     pair = pair_of("xs-xr")
-    adversary = Adversary(Timed(), Linear(1.0, 0.0))
+    adversary = Adversary(Timed(), Linear(1.0, 0.0), gradient_penalty=1.0, r1=1.0)
     assert adversary.generator_loss(pair, CONDITION, generator=rng()).item() == pytest.approx(-9.37 / 4)
     losses = adversary.discriminator_loss(pair, CONDITION, generator=rng())
     assert losses["fake"].item() == pytest.approx(1 + 9.37 / 4)
-    assert losses["real"].item() == pytest.approx((1 + 0.01 + 1 + 0) / 4)
+    assert losses["real"].item() == pytest.approx((0 + 0 + 1 + 0) / 4)
+    assert losses["r1"].item() == 0
+    assert not torch.equal(pair.real_level.t, pair.told.t)
 
 
 def test_the_discriminator_learns_to_tell_noisy_from_clean() -> None:
