@@ -19,8 +19,11 @@ from stdcli.runtime.seeding import fold
 
 _CONDITION = "condition."
 _SLOTS = "slots."
+_SPARE = "spare."
 _COUNTERS = ("_drawn", "_rounds", "next_step", "stagger_steps", "teacher_steps")
 _FIXED = ("queue", "counters", "identity", "path")
+_RULES = 2
+"""Which way slots and spare go; a bank of another way would go on otherwise. In every state since 2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,11 @@ class OnlineBank:
     and with rate 1 every level 1..K is an input exactly as often as any other. A path that comes to level 0
     gives its slot to the next sample at once.
 
+    With rate < 1 the other items of a batch begin new paths beside the slots, which move only when they are
+    drawn. The last such path is kept as the one spare: the next slot whose path ends goes on with it, from
+    one level below the start, in place of a new sample. With q the share of ended paths that find no spare,
+    the start level is 1 - rate + rate q / (K - 1 + q) of all inputs, every other level rate / (K - 1 + q).
+
     Batches depend on the seed, the rank, the sizes of the batches before and, if rate < 1, on the step
     indices. `state` and `restore` carry a bank over an interruption bit for bit.
 
@@ -93,8 +101,8 @@ class OnlineBank:
         seed: base seed, in 0..2^63-1.
         rank: in 0..num_ranks-1.
         num_ranks: >= 1.
-        rate: the paper's rho in [0, 1]: how often an item continues the path of its slot. Otherwise a new
-            path takes the slot and starts at the start level. With rate 0 the start is not staggered.
+        rate: the paper's rho in [0, 1]: how often an item is a slot's. Otherwise it is a new path at its
+            start level. With rate 0 the start is not staggered.
         dtype: of states and x0 as kept and returned; conditions keep their own.
         device: of states, x0 and conditions.
 
@@ -143,12 +151,13 @@ class OnlineBank:
         self._start_id = plan.evaluations
         self._table = plan.levels[::-1]
         self._columns: dict[str, Tensor] = {}
+        self._spare: dict[str, Tensor] = {}
         self._drawn = self._rounds = 0
         self._queue = torch.empty(0, dtype=torch.int64)
 
     @torch.no_grad()
     def batch(self, step_index: int, batch_size: int) -> TrajectoryBatch:
-        """States of `batch_size` different slots, moved one level down by the teacher.
+        """States of different slots, or at the start of new paths, moved one level down by the teacher.
 
         Args:
             step_index: at least `next_step`: a bank does not go back.
@@ -180,6 +189,7 @@ class OnlineBank:
         """All that a checkpoint needs: CPU tensors that share no memory with the bank."""
         counters = [getattr(self, name) for name in _COUNTERS]
         state = {f"{_SLOTS}{name}": column for name, column in self._columns.items()}
+        state |= {f"{_SPARE}{name}": row for name, row in self._spare.items()}
         state |= {"queue": self._queue, "counters": torch.tensor(counters), **self._identity()}
         return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
 
@@ -187,34 +197,43 @@ class OnlineBank:
         """Go on where `state` was taken.
 
         Raises:
-            ValueError: it is of a bank with another path, seed, rank, number of ranks or slots, or dtype, or
-                incomplete. The bank is as before then.
+            ValueError: it is of an older version, of a bank with another path, seed, rank, number of ranks or
+                slots, or dtype, or incomplete. The bank is as before then.
         """
+        if "rules" not in state or state["rules"].tolist() != [_RULES]:
+            raise ValueError(
+                "the online bank of this checkpoint goes by other rules than this version's, and cannot go on"
+            )
         missing = set(_FIXED) - set(state)
         if missing:
             raise ValueError(f"the bank's state lacks {', '.join(sorted(missing))}")
         for name, ours in self._identity().items():
             if not torch.equal(state[name], ours):
                 raise ValueError(f"another bank's state: {name} {state[name].tolist()}, not {ours.tolist()}")
-        columns = {name.removeprefix(_SLOTS): state[name] for name in state if name.startswith(_SLOTS)}
-        self._check_columns(columns)
+        columns, spare = (_under(prefix, state) for prefix in (_SLOTS, _SPARE))
+        self._check_columns(columns, spare)
         if state["counters"].shape != (len(_COUNTERS),):
             raise ValueError(f"{state['counters'].numel()} counters are not the bank's {len(_COUNTERS)}")
-        self._columns = {name: column.to(self._place(name), copy=True) for name, column in columns.items()}
+        self._columns, self._spare = (
+            {name: column.to(self._place(name), copy=True) for name, column in rows.items()}
+            for rows in (columns, spare)
+        )
         self._queue = state["queue"].to("cpu", copy=True)
         for name, value in zip(_COUNTERS, state["counters"].tolist(), strict=True):
             setattr(self, name, value)
 
     def _next_batch(self, step_index: int, batch_size: int) -> TrajectoryBatch:
-        """The batch itself. Columns change last."""
-        slots = self._choose(batch_size)
-        rows = {name: _at(column, slots) for name, column in self._columns.items()}
+        """The batch itself. Columns and spare change last."""
         generator = fold(self._seed, "online bank", "rate", self._rank, step_index)
         is_new = torch.rand(batch_size, generator=generator, dtype=torch.float64) >= self.rate
+        slots = self._choose(int((~is_new).sum()))
+        places = torch.zeros(batch_size, dtype=torch.int64).masked_scatter(~is_new, slots)
+        rows = {name: _at(column, places) for name, column in self._columns.items()}
         rows = self._with_starts(rows, is_new)
         moved = self._moved(rows)
-        kept = self._with_starts(moved, moved["level_ids"] == 0)
+        kept, spare = self._refilled(moved, is_new)
         _put(self._columns, slots, kept)
+        self._spare = spare
         return TrajectoryBatch(
             states=rows["states"],
             next_states=moved["states"],
@@ -229,11 +248,16 @@ class OnlineBank:
     def _identity(self) -> dict[str, Tensor]:
         path = [[level.t, level.alpha, level.sigma] for level in self._table]
         return {
+            "rules": torch.tensor([_RULES]),
             "identity": torch.tensor([self._seed, self._rank, self._num_ranks, self.num_slots]),
             "path": torch.tensor(path, dtype=torch.float64),
         }
 
-    def _check_columns(self, columns: Mapping[str, Tensor]) -> None:
+    def _check_columns(self, columns: Mapping[str, Tensor], spare: Mapping[str, Tensor]) -> None:
+        if spare and {name: row.shape for name, row in spare.items()} != {
+            name: (1, *column.shape[1:]) for name, column in columns.items()
+        }:
+            raise ValueError("the spare path of the bank's state is not of the form of its slots")
         if not columns:
             return
         missing = {"states", "x0", "level_ids", "guidance", "sample_numbers"} - set(columns)
@@ -314,6 +338,20 @@ class OnlineBank:
         starts = self._starts(len(where))
         return {name: row.index_put((where.to(row.device),), starts[name]) for name, row in rows.items()}
 
+    def _refilled(
+        self, moved: dict[str, Tensor], is_new: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The slots' rows with a path under way in each, and the spare for later; of rows just moved."""
+        new, spare = torch.nonzero(is_new).flatten(), self._spare
+        if len(new):
+            spare = {name: _at(row, new[-1:]) for name, row in moved.items()}
+        kept = {name: _at(row, torch.nonzero(~is_new).flatten()) for name, row in moved.items()}
+        ended = torch.nonzero(kept["level_ids"] == 0).flatten()
+        if spare and len(ended):
+            _put(kept, ended[:1], spare)
+            spare = {}
+        return self._with_starts(kept, kept["level_ids"] == 0), spare
+
     def _moved(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rows after one teacher step each."""
         ids, states = rows["level_ids"], rows["states"]
@@ -347,4 +385,8 @@ def _put(columns: dict[str, Tensor], slots: Tensor, rows: dict[str, Tensor]) -> 
 
 
 def _conditions(rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(_CONDITION): row for name, row in rows.items() if name.startswith(_CONDITION)}
+    return _under(_CONDITION, rows)
+
+
+def _under(prefix: str, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): row for name, row in rows.items() if name.startswith(prefix)}

@@ -282,7 +282,7 @@ def test_the_rate_is_how_often_a_path_goes_on() -> None:
     bank = make_bank(rate=0.5, num_slots=64)
     bank.batch(0, 1)
     fresh = total = 0
-    for _ in range(1500):
+    for _ in range(500):
         known = set(bank.state()["slots.sample_numbers"].tolist())
         batch = bank.batch(bank.next_step, 4)
         is_new = torch.tensor([number not in known for number in batch.sample_numbers.tolist()])
@@ -291,11 +291,55 @@ def test_the_rate_is_how_often_a_path_goes_on() -> None:
     assert fresh / total == pytest.approx(0.5, abs=3.3 * (0.25 / total) ** 0.5)
 
 
-def test_a_new_path_takes_the_place_of_the_slot_s_own() -> None:
+def test_new_paths_leave_the_slots_alone() -> None:
     bank = make_bank(rate=0.0, num_slots=3)
     bank.batch(0, 3)
-    assert sorted(bank.state()["slots.sample_numbers"].tolist()) == [3, 4, 5]
-    assert bank.state()["slots.level_ids"].tolist() == [4, 4, 4]
+    state = bank.state()
+    assert state["slots.sample_numbers"].tolist() == [0, 1, 2]
+    assert state["slots.level_ids"].tolist() == [5, 5, 5]
+    assert (state["spare.sample_numbers"], state["spare.level_ids"]) == (5, 4)
+
+
+def test_a_path_that_ends_is_followed_by_the_last_new_one() -> None:
+    """Of one slot, so that all that is not new is its; and sample numbers are in order of drawing."""
+    bank, spare, taken, drawn = make_bank(rate=0.5, num_slots=1, start=3), None, 0, 1
+    for batch in run_one_by_one(bank, 80, 1):
+        number, level_id = int(batch.sample_numbers), int(batch.level_ids)
+        in_slot = bank.state()["slots.sample_numbers"].item()
+        if number >= drawn and level_id == 3 and number != in_slot:  # a new path
+            spare, drawn = number, drawn + 1
+        elif level_id == 1:
+            assert in_slot == (drawn if spare is None else spare)
+            assert bank.state()["slots.level_ids"].item() == (3 if spare is None else 2)
+            drawn, taken, spare = drawn + (spare is None), taken + (spare is not None), None
+        else:
+            assert in_slot == number
+        assert_true(batch, path(3))
+    assert taken > 5 and drawn > 20
+
+
+def test_shares_of_levels_are_those_of_the_paper_s_rate() -> None:
+    """A slot's path is K - 1 + q moves long on average, q of them at the start level."""
+    plan, rate, start_level = make_path(SD, num_solver_steps=50, strength=0.74), 0.8, 37
+    still = torch.zeros(1, 1, 1)
+    start = Start(still, still, {}, 1.0)
+    bank = OnlineBank(lambda number: start, lambda x, *_: x, plan=plan, num_slots=128, seed=0, rate=rate)
+    bank.batch(0, 32)
+    drawn, known = 128, set(bank.state()["slots.sample_numbers"].tolist())
+    counts, new, ended = torch.zeros(start_level + 1), 0, 0
+    for batch in run_one_by_one(bank, 900, 32):
+        counts += torch.bincount(batch.level_ids, minlength=start_level + 1)
+        new += len(set(batch.sample_numbers.tolist()) - known)
+        ended += int((batch.next_level_ids == 0).sum())
+        known = set(bank.state()["slots.sample_numbers"].tolist())
+        drawn = max(drawn, *batch.sample_numbers.tolist(), *known)
+    q = (drawn + 1 - 128 - new) / ended
+    shares = counts / counts.sum()
+    assert 0.1 < q < 0.4
+    assert shares[37].item() == pytest.approx(0.206, abs=0.006)
+    assert shares[37].item() == pytest.approx(1 - rate + rate * q / (36 + q), abs=0.006)
+    torch.testing.assert_close(shares[1:37], torch.full((36,), 0.0220), atol=0.001, rtol=0)
+    assert shares[1:13].sum().item() == pytest.approx(12 * rate / (36 + q), rel=0.02)
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.7])
@@ -432,7 +476,7 @@ def test_a_batch_that_fails_leaves_the_bank_as_it_was(fails_at: str, before: int
             raise RuntimeError("no such picture")
         return draw_at(plan)(number)
 
-    bank, other = make_bank(step=step, draw=draw), make_bank()
+    bank, other = make_bank(step=step, draw=draw, rate=0.7), make_bank(rate=0.7)
     run(bank, before, 12), run(other, before, 12)
     is_broken[0] = True
     with pytest.raises(RuntimeError):
@@ -552,6 +596,28 @@ def test_another_bank_s_state_is_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         bank.restore(saved.state())
     bank.batch(0, 2)
+
+
+@pytest.mark.parametrize("rules", [None, [1]])
+def test_the_state_of_an_older_version_is_refused(rules: list[int] | None) -> None:
+    bank = make_bank()
+    bank.batch(0, 2)
+    saved = bank.state()
+    del saved["rules"]
+    older = saved if rules is None else {**saved, "rules": torch.tensor(rules)}
+    with pytest.raises(ValueError, match="goes by other rules than this version's, and cannot go on"):
+        make_bank().restore(older)
+
+
+def test_half_a_spare_path_is_refused() -> None:
+    bank = make_bank(rate=0.0)
+    bank.batch(0, 2)
+    saved = bank.state()
+    for name in ("x0", "level_ids", "condition.with"):
+        half = {key: tensor for key, tensor in saved.items() if key != f"spare.{name}"}
+        with pytest.raises(ValueError, match="the spare path of the bank's state is not of the form"):
+            make_bank(rate=0.0).restore(half)
+    bank.restore({**saved, "spare.x0": saved["spare.x0"]})
 
 
 def test_half_a_state_is_refused() -> None:
