@@ -8,21 +8,29 @@ be the same, and a segment counts only once it is whole and on disk. Nothing her
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from stdcli.disk.opening import own_path
+from stdcli.disk.reading import read_object
+from stdcli.disk.removing import remove_file, remove_folder
+from stdcli.disk.writing import open_new, sync, sync_file, write_durably
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.output import write_errors
+from stdcli.runtime.locks import hold_file
 
 SEGMENT_FRAMES = 128
 """Frames that a killed run may lose; a multiple of every usual batch."""
 FORMAT = 1
+RECORD, LOCK, WHOLE = "job.json", "lock", "whole"
+_OWN = re.compile(r"\d{5,}(\.npz)?|whole|lock|\.?job\.json(\.new|\.part)?")
+"""Names of all files that a job has or, killed, leaves."""
 
 
 def job_folder(output: Path) -> Path:
@@ -33,8 +41,9 @@ def job_folder(output: Path) -> Path:
 def facts_of(output: Path) -> dict[str, Any]:
     """The facts of an unfinished job beside `output`; empty if there is none."""
     try:
-        return dict(json.loads((job_folder(output) / "job.json").read_text(encoding="utf-8"))["facts"])
-    except (OSError, ValueError, KeyError, TypeError):
+        path = own_path(output.parent, f"{job_folder(output).name}/{RECORD}", MediaError)
+        return dict(read_object(path, MediaError, links=False)["facts"])
+    except (MediaError, ValueError, KeyError, TypeError):
         return {}
 
 
@@ -55,7 +64,8 @@ class Job:
 
     Raises:
         ConfigError: on entering: there is an unfinished job with other facts, and `discard` is off.
-        MediaError: on entering: another run is working on it, or the folder cannot be made.
+        MediaError: on entering: another run is working on it, the folder cannot be made, is a link, or holds
+            something else than a job.
     """
 
     def __init__(self, output: Path, facts: Mapping[str, Any], *, discard: bool) -> None:
@@ -63,13 +73,14 @@ class Job:
         self.frames: list[int] = []
         self._facts = json.loads(json.dumps(dict(facts)))
         self._discard = discard
-        self._lock = FileLock(self.folder / "lock", timeout=0)
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> Job:
+        self._check_folder()
         with write_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             try:
-                self._lock.acquire()
+                self._lock = hold_file(self.folder / LOCK)
             except Timeout as error:
                 hint = "wait for it, or choose another -o"
                 raise MediaError("another run is making this output", where=self.output, hint=hint) from error
@@ -82,12 +93,26 @@ class Job:
             self._begin()
         return self
 
-    def _take_up(self) -> None:
-        try:
-            stored = json.loads((self.folder / "job.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
+    def _check_folder(self) -> None:
+        own_path(self.output.parent, self.folder.name, MediaError)
+        if not self.folder.is_dir():
             return
-        except ValueError:
+        names = sorted(path.name for path in self.folder.iterdir())
+        foreign = [name for name in names if not _OWN.fullmatch(name) or (self.folder / name).is_symlink()]
+        if not (foreign or {RECORD, LOCK} & {*names} or not names):
+            foreign = names
+        if foreign:
+            hint = "move it away, or choose another -o"
+            what = "a folder of this name is there that is not stdcli's"
+            raise MediaError(what, where=self.folder, got=", ".join(foreign[:4]), hint=hint)
+
+    def _take_up(self) -> None:
+        path = self.folder / RECORD
+        if not path.exists():
+            return
+        try:
+            stored = read_object(path, MediaError, links=False)
+        except MediaError:
             stored = {}
         if not stored.get("segments", True):
             return
@@ -142,14 +167,16 @@ class Job:
         index = len(self.frames)
         with write_errors(self.folder):
             if self.segment(index).exists():
-                _sync(self.segment(index))
+                sync_file(self.segment(index))
             if memory:
-                with self._memory(index).open("wb") as file:
+                with open_new(self._memory(index)) as file:
                     np.savez(file, **memory)
-                _sync(self._memory(index))
+                    file.flush()
+                    sync(file.fileno())
             self._store([*self.frames, frames])
         self.frames.append(frames)
-        self._memory(index - 1).unlink(missing_ok=True)
+        with write_errors(self.folder):
+            remove_file(self._memory(index - 1))
 
     def _begin(self) -> None:
         try:
@@ -165,11 +192,8 @@ class Job:
     def _store(self, counts: list[int]) -> None:
         segments = [{"frames": count, "bytes": self._size(k)} for k, count in enumerate(counts)]
         data = {"format": FORMAT, "facts": self._facts, "segments": segments}
-        fresh = self.folder / "job.json.new"
         with write_errors(self.folder):
-            fresh.write_text(json.dumps(data, indent=1), encoding="utf-8")
-            _sync(fresh)
-            fresh.replace(self.folder / "job.json")
+            write_durably(self.folder / RECORD, json.dumps(data, indent=1).encode())
 
     def _size(self, index: int) -> int | None:
         path = self.segment(index)
@@ -179,13 +203,15 @@ class Job:
         return self.folder / f"{index:05d}.npz"
 
     def _clear(self) -> None:
-        for path in self.folder.iterdir():
-            if path.name != "lock":
-                path.unlink()
+        with write_errors(self.folder):
+            for path in self.folder.iterdir():
+                if path.name != LOCK:
+                    remove_file(path)
 
     def __exit__(self, *_: object) -> None:
         if not self.frames:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_folder(self.folder, own=lambda name: _OWN.fullmatch(name) is not None)
         self._lock.release()
 
 
@@ -201,8 +227,3 @@ def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tupl
 def _short(value: object) -> str:
     text = "not set" if value is None else str(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

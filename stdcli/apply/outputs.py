@@ -17,6 +17,9 @@ import stdcli
 from stdcli.config.schema import StylizeConfig
 from stdcli.config.tasks import task_of
 from stdcli.console import to_plain
+from stdcli.disk.reading import read_object
+from stdcli.disk.removing import remove_file
+from stdcli.disk.writing import open_new
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.containers import CONTAINERS, container_of
 from stdcli.media.image import WRITABLE
@@ -116,10 +119,10 @@ def _is_record(path: Path) -> bool:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        data = read_object(path, MediaError)
+    except MediaError:
         return None
-    return data if isinstance(data, dict) and {"task", "config", "versions"} <= data.keys() else None
+    return data if {"task", "config", "versions"} <= data.keys() else None
 
 
 def is_made_by(result: Path, config: StylizeConfig, source: Source, others: Sequence[Path]) -> bool:
@@ -228,7 +231,8 @@ def write_sidecar(result: Path, data: Mapping[str, Any]) -> None:
     temporary = temporary_path(path)
     try:
         with write_errors(path):
-            temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+            with open_new(temporary) as file:
+                file.write((json.dumps(data, indent=2) + "\n").encode())
             publish(temporary, path, overwrite=True)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)

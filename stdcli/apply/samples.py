@@ -10,6 +10,7 @@ import math
 import wave
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -85,15 +86,13 @@ def write_clip(path: Path, *, frames: int) -> Path:
         frames: number of frames.
     """
     photo = np.asarray(_photo("coffee", 2 * CLIP_SIZE_PX - 128))
-    tone = path.with_suffix(".wav")
-    _write_tone(tone, seconds=frames / CLIP_FPS)
-    try:
+    with TemporaryDirectory() as folder:
+        tone = Path(folder) / "tone.wav"
+        _write_tone(tone, seconds=frames / CLIP_FPS)
         info = VideoInfo(CLIP_SIZE_PX, CLIP_SIZE_PX, CLIP_FPS, frames)
         with VideoWriter(path, info, audio_from=tone, overwrite=True) as writer:
             for index in range(frames):
                 writer.write(_view(photo, index / max(1, frames - 1)))
-    finally:
-        tone.unlink()
     return path
 
 

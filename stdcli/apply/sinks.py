@@ -6,12 +6,14 @@ A sink is used by one thread. Whatever it wrote before the last `end_segment` ou
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from stdcli.apply.job import Job
+from stdcli.apply.job import WHOLE, Job
+from stdcli.disk.removing import remove_file
 from stdcli.errors import MediaError
 from stdcli.media.codecs import Encoding
 from stdcli.media.encode import PictureWriter
@@ -81,12 +83,13 @@ class VideoSink:
 
     def finish(self, *, overwrite: bool) -> None:
         """See `Sink`."""
-        whole = self._job.folder / "whole"
+        whole = self._job.folder / WHOLE
         self._join(self._job.segments, whole, self._job.count)
         with write_errors(self._output):
             publish(whole, self._output, overwrite=overwrite)
-        partial_path(self._output).unlink(missing_ok=True)
         self._job.forget()
+        with suppress(OSError):  # somebody else's link of this name stays
+            remove_file(partial_path(self._output))
 
     def rescue(self) -> Path | None:
         """See `Sink`; the file ends where the work did and is replaced by the next interruption."""
@@ -96,7 +99,7 @@ class VideoSink:
             parts, count = [*parts, writer.path], count + writer.count
         if not parts:
             return None
-        whole, partial = self._job.folder / "whole", partial_path(self._output)
+        whole, partial = self._job.folder / WHOLE, partial_path(self._output)
         self._join(parts, whole, count)
         with write_errors(partial):
             publish(whole, partial, overwrite=True)

@@ -18,8 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from stdcli.disk.opening import check_file, open_file, own_path
+from stdcli.disk.reading import iter_objects, read_object
+from stdcli.disk.removing import remove_file
+from stdcli.disk.writing import SUFFIX, write_durably
 from stdcli.errors import BankCorruptError, BankError, ResourceError, StdcliError
-from stdcli.runtime.durable import SUFFIX, write_durably
 
 _PIECE_BYTES = 2**22
 
@@ -46,22 +49,38 @@ class BankFiles:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
+    def path(self, name: str) -> Path:
+        """Where a file is or will be.
+
+        Raises:
+            BankCorruptError: it, or the folder it is in, is a link: a bank has none.
+        """
+        return own_path(self.root, name, BankCorruptError)
+
     def names(self, folder: str) -> list[str]:
-        """Names of the finished files in a folder, `folder/file`, sorted."""
-        found = (self.root / folder).glob("*") if (self.root / folder).is_dir() else ()
+        """Names of the finished files in a folder, `folder/file`, sorted.
+
+        Raises:
+            BankCorruptError: the folder is a link.
+        """
+        place = self.path(folder)
+        found = place.glob("*") if place.is_dir() else ()
         return sorted(f"{folder}/{path.name}" for path in found if not path.name.startswith("."))
 
-    def leftovers(self) -> list[Path]:
-        """What killed writers left behind."""
-        return sorted(self.root.glob(f"**/.*{SUFFIX}"))
+    def leftovers(self) -> list[str]:
+        """Names of what killed writers left behind, links left out."""
+        folders = [self.path(name) for name in ("shards", "conditions")]
+        found = (path for folder in (self.root, *folders) for path in folder.glob(f".*{SUFFIX}"))
+        plain = (path for path in found if path.is_file() and not path.is_symlink())
+        return sorted(path.relative_to(self.root).as_posix() for path in plain)
 
     def exists(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return (self.root / name).is_file()
+        """Whether there is such a file. Raises as `path`."""
+        return self.path(name).is_file()
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if there is none."""
-        path = self.root / name
+        """Bytes of a file; None if there is none. Raises as `path`."""
+        path = self.path(name)
         return path.stat().st_size if path.is_file() else None
 
     def sha256(self, name: str) -> str:
@@ -72,7 +91,7 @@ class BankFiles:
         """
         digest = hashlib.sha256()
         try:
-            with (self.root / name).open("rb") as file:
+            with open_file(self.path(name), BankCorruptError, links=False) as file:
                 while piece := file.read(_PIECE_BYTES):
                     digest.update(piece)
         except OSError as error:
@@ -85,16 +104,7 @@ class BankFiles:
         Raises:
             BankCorruptError: no such file, or not a JSON object.
         """
-        path = self.root / name
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise BankCorruptError(f"cannot be read: {error.strerror}", where=path) from error
-        except ValueError as error:
-            raise BankCorruptError("not JSON", where=path, got=error) from error
-        if not isinstance(data, dict):
-            raise BankCorruptError("not a JSON object", where=path, got=type(data).__name__)
-        return data
+        return read_object(self.path(name), BankCorruptError, links=False)
 
     def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The JSON objects of a file that has one per line.
@@ -102,16 +112,7 @@ class BankFiles:
         Raises:
             BankCorruptError: no such file, or a line is no JSON object.
         """
-        path = self.root / name
-        try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except OSError as error:
-            raise BankCorruptError(f"cannot be read: {error.strerror}", where=path) from error
-        except ValueError as error:
-            raise BankCorruptError("not JSON", where=path, got=error) from error
-        if not all(isinstance(row, dict) for row in rows):
-            raise BankCorruptError("a line is not a JSON object", where=path)
-        return rows
+        return [row for _, row in iter_objects(self.path(name), BankCorruptError, links=False)]
 
     @contextmanager
     def open_tensors(self, name: str) -> Iterator[Tensors]:
@@ -132,7 +133,8 @@ class BankFiles:
         Raises:
             BankCorruptError: no such file, or damaged.
         """
-        path = self.root / name
+        path = self.path(name)
+        check_file(path, BankCorruptError, links=False)
         try:
             return safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
@@ -161,18 +163,28 @@ class BankFiles:
         return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
     def remove(self, name: str) -> None:
-        """Delete a file, if there is one."""
-        (self.root / name).unlink(missing_ok=True)
+        """Delete a file, if there is one.
+
+        Raises:
+            BankCorruptError: see `path`.
+            BankError: the disk refuses.
+        """
+        path = self.path(name)
+        try:
+            remove_file(path)
+        except OSError as error:
+            raise BankError(f"cannot be deleted: {error.strerror or error}", where=path) from error
 
     def _write(self, name: str, data: bytes) -> None:
         view = memoryview(data)
+        path = self.path(name)
         try:
             write_durably(
-                self.root / name,
+                path,
                 (view[start : start + _PIECE_BYTES] for start in range(0, len(view), _PIECE_BYTES)),
             )
         except OSError as error:
-            raise refusal(error, self.root / name) from error
+            raise refusal(error, path) from error
 
 
 def refusal(error: OSError, where: Path) -> StdcliError:

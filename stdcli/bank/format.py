@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ from stdcli.errors import BankCorruptError, BankError, BankMismatchError
 
 FORMAT, VERSION = "stdcli-bank", 1
 MANIFEST, SAMPLES, RUN = "manifest.json", "samples.jsonl", "run.json"
+_OWN = re.compile(r"(shards/shard-\d{5,}\.(safetensors|json)|conditions/cond-\d{5,}\.safetensors)")
 
 
 def shard_name(index: int) -> str:
@@ -42,6 +44,11 @@ def sidecar_name(index: int) -> str:
 def conditions_name(index: int) -> str:
     """`conditions/cond-00000.safetensors`."""
     return f"conditions/cond-{index:05d}.safetensors"
+
+
+def is_shard_file(name: str) -> bool:
+    """Whether a name, `folder/file`, is that of a file of some shard, planned or not."""
+    return _OWN.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from stdcli.bank.files import BankFiles, refusal
 from stdcli.errors import BankError
+from stdcli.runtime.locks import hold_file
 
 _FOLDER = "locks"
 
@@ -27,7 +28,7 @@ def hold_slot(files: BankFiles, index: int, count: int) -> Iterator[None]:
     """
     with ExitStack() as slot:
         with hold_plan(files):
-            own = files.root / _FOLDER / f"worker-{index}-of-{count}.lock"
+            own = files.path(f"{_FOLDER}/worker-{index}-of-{count}.lock")
             slot.enter_context(_hold(own, timeout_s=0))
             _check_idle(path for path in _slots(files) if not path.stem.endswith(f"-of-{count}"))
         yield
@@ -36,7 +37,7 @@ def hold_slot(files: BankFiles, index: int, count: int) -> Iterator[None]:
 @contextmanager
 def hold_plan(files: BankFiles) -> Iterator[None]:
     """Be the only one who changes what all workers share; waits for others. Raises as `hold_slot`."""
-    with _hold(files.root / _FOLDER / "plan.lock", timeout_s=60):
+    with _hold(files.path(f"{_FOLDER}/plan.lock"), timeout_s=60):
         yield
 
 
@@ -49,7 +50,7 @@ def hold_all(files: BankFiles) -> Iterator[None]:
 
 
 def _slots(files: BankFiles) -> list[Path]:
-    return sorted((files.root / _FOLDER).glob("worker-*.lock"))
+    return sorted(files.path(_FOLDER).glob("worker-*.lock"))
 
 
 def _check_idle(slots: Iterator[Path] | list[Path]) -> None:
@@ -60,10 +61,9 @@ def _check_idle(slots: Iterator[Path] | list[Path]) -> None:
 
 @contextmanager
 def _hold(path: Path, *, timeout_s: float) -> Iterator[None]:
-    lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=timeout_s)
+        lock = hold_file(path, timeout_s=timeout_s)
     except Timeout as error:
         told = {"where": path.parents[1], "got": path.stem.replace("-", " ")}
         hint = "wait for it; several builders share the work as --worker 0/N, 1/N and so on"

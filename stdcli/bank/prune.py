@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from stdcli.bank.copy import list_picks, write_bank
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import Manifest, read_manifest, read_samples
+from stdcli.bank.format import MANIFEST, RUN, SAMPLES, Manifest, is_shard_file, read_manifest, read_samples
 from stdcli.bank.locks import hold_all
 from stdcli.bank.verify import unplanned
+from stdcli.disk.writing import SUFFIX
 from stdcli.errors import BankError
 
 
@@ -63,19 +64,26 @@ def rows_of(manifest: Manifest, level_ids: Sequence[int]) -> list[int]:
 
 
 def sweep(files: BankFiles) -> int:
-    """Delete temporary files of killed builders and shards outside the plan.
+    """Delete temporary files of killed builders and shards outside the plan; of other names, nothing.
 
     Returns:
         Bytes freed.
 
     Raises:
-        BankError: no bank, a torn one, or somebody is building there.
+        BankError: no bank, a torn one, or somebody is building there; the disk refuses.
+        BankCorruptError: one of them, or the folder it is in, is a link; nothing is deleted then.
     """
     read_manifest(files)
     with hold_all(files):
-        extra = [files.root / name for name in unplanned(files, read_manifest(files))]
-        freed = 0
-        for path in (*files.leftovers(), *extra):
-            freed += path.stat().st_size
-            path.unlink()
+        extra = [name for name in unplanned(files, read_manifest(files)) if is_shard_file(name)]
+        litter = [name for name in files.leftovers() if _is_own_leftover(name)]
+        freed = sum(files.size(name) or 0 for name in (*litter, *extra))
+        for name in (*litter, *extra):
+            files.remove(name)
     return freed
+
+
+def _is_own_leftover(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    whole = file.removeprefix(".").removesuffix(SUFFIX)
+    return is_shard_file(f"{folder}/{whole}") if folder else whole in (MANIFEST, SAMPLES, RUN)

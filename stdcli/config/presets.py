@@ -8,7 +8,6 @@ explains it.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from stdcli.config.check import check
 from stdcli.config.files import read_mapping
 from stdcli.config.names import near_misses
 from stdcli.config.tasks import TASKS
+from stdcli.disk.writing import write_durably
 from stdcli.errors import ConfigError
 
 
@@ -119,17 +119,15 @@ def copy_preset(name: str, destination: Path, *, overwrite: bool = False) -> Pat
     """
     preset = find_preset(name)
     target = destination / preset.path.name if destination.is_dir() else destination
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         if target.exists() and target.samefile(preset.path):
             raise ConfigError("that is the preset itself", where=target, hint="choose another name")
         if os.path.lexists(target) and not overwrite:
             raise ConfigError("the file exists already", where=target, hint="--overwrite replaces it")
-        temporary.write_bytes(preset.path.read_bytes())
-        temporary.replace(target)
+        if not target.parent.is_dir():
+            raise ConfigError("cannot be written: no such folder", where=target)
+        write_durably(target, preset.path.read_bytes())
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise ConfigError(f"cannot be written: {error.strerror}", where=target) from error
     return target
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,8 @@ import numpy as np
 
 import stdcli
 from stdcli.console import to_plain
+from stdcli.disk.reading import read_object
+from stdcli.disk.removing import remove_file, remove_folder
 from stdcli.errors import MediaError
 from stdcli.evaluate.html import render
 from stdcli.evaluate.inputs import Content, Style
@@ -120,9 +121,9 @@ def claim(out: Path) -> None:
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         for name in (JSON_FILE, HTML_FILE):
-            (out / name).unlink(missing_ok=True)
-        if (out / MARKER).is_file() and (out / PICTURES).is_dir():
-            shutil.rmtree(out / PICTURES)
+            remove_file(out / name)
+        if (out / MARKER).is_file():
+            remove_folder(out / PICTURES)
         (out / MARKER).touch()
 
 
@@ -299,15 +300,15 @@ def read_report(path: Path) -> tuple[dict[str, Any], Path]:
         MediaError: none there, or not one that this version reads.
     """
     file = path / JSON_FILE if path.is_dir() else path
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
+    if not file.exists():
         raise MediaError(
             "no report here", where=path, expected=f"a folder that holds {JSON_FILE}, or that file"
-        ) from error
-    except ValueError as error:
-        raise MediaError("not a report: no JSON", where=file) from error
-    found = (data.get("format"), data.get("version")) if isinstance(data, dict) else None
+        )
+    try:
+        data = read_object(file, MediaError)
+    except MediaError as error:
+        raise MediaError(f"not a report: {error.what}", where=file, got=error.got) from error
+    found = data.get("format"), data.get("version")
     if found != (FORMAT, VERSION):
         raise MediaError("not a report that is understood", where=file, got=found, expected=(FORMAT, VERSION))
     return data, file.parent

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from stdcli.disk.removing import remove_file
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.output import check_output, publish, temporary_path
 from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
@@ -78,7 +79,7 @@ def new_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
             yield temporary
             publish(temporary, out, overwrite=overwrite)
         finally:
-            temporary.unlink(missing_ok=True)
+            remove_file(temporary)
     except (OSError, SafetensorError) as error:
         raise ResourceError("the export cannot be written", where=out, got=error) from error
 

@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from stdcli.disk.removing import remove_file
+from stdcli.disk.writing import open_new
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.arrays import check_rgb
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
@@ -281,14 +283,14 @@ def write_image(
     try:
         with write_errors(path):
             try:
-                with temporary.open("xb") as file:
+                with open_new(temporary) as file:
                     image.save(file, format=image_format, **options)
             except (ValueError, struct.error) as error:
                 what = f"{image_format} cannot hold a picture of {image.width}x{image.height}: {error}"
                 raise MediaError(what, where=path) from error
             publish(temporary, path, overwrite=overwrite)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_file(temporary)
     return notes
 
 

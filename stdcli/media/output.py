@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stdcli.disk.removing import remove_file
+from stdcli.disk.writing import open_new, sync_file, sync_folder
 from stdcli.errors import MediaError, ResourceError
 
 
@@ -38,8 +40,8 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
         raise MediaError(f"no file can have this name: {error.strerror}", where=path) from error
     trial = temporary_path(path)
     with write_errors(path.parent, what="the output's folder"):
-        trial.touch(exist_ok=False)
-        trial.unlink()
+        open_new(trial).close()
+        remove_file(trial)
 
 
 def _check_name(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -73,16 +75,10 @@ def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
         MediaError: `path` has come to exist meanwhile and may not be replaced.
         OSError: the disk refuses.
     """
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync_file(temporary)
     _check_name(path, overwrite=overwrite)
     temporary.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)
 
 
 @contextmanager

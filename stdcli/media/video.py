@@ -7,7 +7,6 @@ complete. Knows nothing of models.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from stdcli.disk.removing import remove_folder
 from stdcli.errors import MediaError
 from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
@@ -136,7 +136,7 @@ class VideoWriter:
         folder = temporary_path(self.path)
         with ExitStack() as stack:
             folder.mkdir()
-            stack.callback(shutil.rmtree, folder)
+            stack.callback(remove_folder, folder)
             self._pictures = PictureWriter(folder / "0", self.info, self.encoding)
             stack.callback(self._pictures.abort)
             self._cleanup = stack.pop_all()

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from stdcli.disk.writing import write_durably
 from stdcli.errors import MediaError
 from stdcli.metrics.extra import load_extra
 from stdcli.metrics.metric import Flows, NotMeasurable
-from stdcli.runtime.durable import write_durably
 
 DIS = "opencv-dis-medium"
 LEAST_PX = 16

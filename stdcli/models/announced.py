@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub.utils import tqdm
 
+from stdcli.disk.removing import remove_cached
 from stdcli.errors import HubError
 
 SLACK_BYTES = 2**20
@@ -91,8 +92,7 @@ def check_files(folder: Path, announced: Mapping[str, Announced], *, fresh: set[
         if size == file.size_bytes and (name not in fresh or file.is_of(path)):
             continue
         if path.exists():
-            path.resolve().unlink()
-            path.unlink(missing_ok=True)
+            remove_cached(path, cache=folder.parents[1])
         what = "is larger than" if size > file.size_bytes else "is not what"
         raise HubError(
             f"a file of this repository {what} was announced",

@@ -11,7 +11,6 @@ things and their files; the stages' own modules know the rest.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from stdcli.models.scratch import (
     save_folder,
 )
 from stdcli.runtime.devices import DeviceChoice, choose
+from stdcli.runtime.durable import new_folder
 from stdcli.runtime.interrupt import deferred_interrupt
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
@@ -308,7 +308,5 @@ def _export(
     folder: Path, *, trainer: DenoiserTrainer, codec: PatchAutoencoder, scheduler: Any, config: TeacherConfig
 ) -> None:
     """Write the model folder; it appears under its name only when complete."""
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_folder(unfinished, networks=trainer.networks, codec=codec, scheduler=scheduler, recipe=config.recipe)
-    unfinished.replace(folder)
+    with new_folder(folder) as fresh:
+        save_folder(fresh, networks=trainer.networks, codec=codec, scheduler=scheduler, recipe=config.recipe)

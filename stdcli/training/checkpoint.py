@@ -6,13 +6,16 @@ one.
 
 from __future__ import annotations
 
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stdcli.disk.opening import check_file
+from stdcli.disk.removing import remove_file
+from stdcli.disk.writing import open_new, replace_durably, temporary_of
 from stdcli.errors import ResourceError, StdcliError
 
 
@@ -27,16 +30,16 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, facts: dict
     Raises:
         ResourceError: the disk is full or refuses; an earlier file of that name is as it was.
     """
-    temporary = path.with_suffix(".tmp")
+    temporary = temporary_of(path)
     stored = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        open_new(temporary).close()
         save_file(stored, temporary, metadata=facts)
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        replace_durably(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            remove_file(temporary)
         raise ResourceError("the checkpoint cannot be written", where=path, got=error) from error
 
 
@@ -50,8 +53,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]
         Tensors and facts.
 
     Raises:
-        StdcliError: the file is damaged.
+        StdcliError: the file is damaged, or a link.
     """
+    check_file(path, StdcliError, links=False)
     try:
         with safe_open(path, framework="pt") as handle:
             return {k: handle.get_tensor(k) for k in handle.keys()}, dict(handle.metadata() or {})

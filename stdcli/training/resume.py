@@ -5,11 +5,12 @@ What decides the outcome must be the same; settings that cannot change it may di
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stdcli.disk.opening import own_path
+from stdcli.disk.removing import remove_file, remove_folder
 from stdcli.errors import ConfigError
 from stdcli.training.run_folder import RunFolder, changes
 
@@ -101,8 +102,8 @@ def _check_settings(
 
 def _clear(run: RunFolder, kind: RunKind) -> None:
     for name in (*OWN, *kind.own):
-        path = run.root / name
+        path = own_path(run.root, name, ConfigError)
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_folder(path)
         else:
-            path.unlink(missing_ok=True)
+            remove_file(path)

@@ -12,7 +12,6 @@ trained.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,10 @@ import torch
 
 import stdcli
 from stdcli.console import to_plain
+from stdcli.disk.opening import own_path
+from stdcli.disk.reading import decode, iter_lines, parse_object, read_object
+from stdcli.disk.removing import remove_file
+from stdcli.disk.writing import open_append, write_durably
 from stdcli.errors import ResourceError, StdcliError
 from stdcli.training.checkpoint import save_checkpoint
 
@@ -54,15 +57,9 @@ class RunFolder:
         """What run.json says.
 
         Raises:
-            StdcliError: not a JSON object.
+            StdcliError: not a JSON object, or a link.
         """
-        try:
-            facts = json.loads(self.facts_path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StdcliError("not JSON", where=self.facts_path, got=str(error)) from error
-        if not isinstance(facts, dict):
-            raise StdcliError("not a JSON object", where=self.facts_path, got=type(facts).__name__)
-        return facts
+        return read_object(self._own("run.json"), StdcliError, links=False)
 
     def write_facts(self, facts: Mapping[str, Any]) -> None:
         """Replace run.json, making the folder if there is none.
@@ -70,7 +67,7 @@ class RunFolder:
         Raises:
             ResourceError: the disk is full or refuses.
         """
-        _replace(self.facts_path, json.dumps(to_plain(dict(facts)), indent=2) + "\n")
+        _replace(self._own("run.json"), (json.dumps(to_plain(dict(facts)), indent=2) + "\n").encode())
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one object to metrics.jsonl.
@@ -78,20 +75,26 @@ class RunFolder:
         Raises:
             ResourceError: the disk is full or refuses.
         """
-        with _writing(self.metrics_path), self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(to_plain(dict(metrics))) + "\n")
+        with _writing(self.metrics_path), open_append(self.metrics_path) as file:
+            file.write((json.dumps(to_plain(dict(metrics))) + "\n").encode())
 
     def rewind_reports(self, step: int) -> None:
-        """Drop the reports of steps after `step`, which a resumed run takes again, and a torn last line."""
-        if not self.metrics_path.exists():
+        """Drop the reports of steps after `step`, which a resumed run takes again, and torn lines.
+
+        Raises:
+            StdcliError: the file is a link, or no plain file.
+            ResourceError: the disk is full or refuses.
+        """
+        path = self._own("metrics.jsonl")
+        if not path.exists():
             return
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
-        _replace(self.metrics_path, "".join(f"{line}\n" for line in kept))
+        lines = iter_lines(path, StdcliError, links=False)
+        kept = [line for number, line in lines if _step_of(line, f"{path}:{number}") <= step]
+        _replace(path, b"".join(line + b"\n" for line in kept))
 
     def checkpoints(self) -> list[tuple[int, Path]]:
         """(step, file) of every checkpoint, oldest first."""
-        folder = self.root / "checkpoints"
+        folder = self._own("checkpoints")
         found = ((_CHECKPOINT.fullmatch(path.name), path) for path in folder.glob("step-*"))
         return sorted((int(match[1]), path) for match, path in found if match)
 
@@ -99,11 +102,15 @@ class RunFolder:
         self, step: int, tensors: dict[str, torch.Tensor], *, facts: Mapping[str, str] | None = None
     ) -> Path:
         """Write the checkpoint of a step, with further facts, and delete all but the last two."""
-        path = self.root / "checkpoints" / f"{step_name(step)}.safetensors"
+        path = self._own("checkpoints") / f"{step_name(step)}.safetensors"
         save_checkpoint(path, tensors, facts={"step": str(step), **(facts or {})})
         for _, old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
-            old.unlink()
+            with _writing(old):
+                remove_file(old)
         return path
+
+    def _own(self, name: str) -> Path:
+        return own_path(self.root, name, StdcliError)
 
 
 def step_name(step: int) -> str:
@@ -135,22 +142,17 @@ def mean_of(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {key: values[values.isfinite()].mean().item() for key, values in table.items()}
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes, where: str) -> float:
     try:
-        return json.loads(line).get(STEP, 0)
-    except ValueError:
+        step = parse_object(decode(line, where, StdcliError), where, StdcliError).get(STEP, 0)
+    except StdcliError:
         return float("inf")
+    return step if isinstance(step, int | float) else float("inf")
 
 
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+def _replace(path: Path, data: bytes) -> None:
     with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_durably(path, data)
 
 
 @contextmanager

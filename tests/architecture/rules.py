@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 LAYERS = {
     "errors": 0,
+    "disk": 0,
     "config": 1,
     "console": 1,
     "diffusion": 2,
@@ -189,6 +190,60 @@ def _handler_faults(handler: ast.ExceptHandler) -> list[str]:
     if kinds & {"Exception", "BaseException"} and silent:
         return [f"line {handler.lineno}: swallows every exception"]
     return []
+
+
+DELETING = {"unlink", "rmtree", "rmdir", "removedirs"}
+DISK_OWNERS = {
+    "stdcli.disk.removing": (*DELETING, "os.remove"),
+    "stdcli.disk.writing": ("os.fsync", "os.fdatasync"),
+}  # module -> calls that nobody else makes
+RUNS_CODE = {"eval", "exec", "compile", "__import__"}
+LOADS_CODE = re.compile(
+    r"(pickle|dill|joblib|marshal|shelve|cloudpickle)\.\w+|(yaml|_yaml)\.(unsafe_|full_)?load(_all)?|torch\.jit\.load|torch\.hub\.load"
+)
+
+
+def check_disk(source: str, module: str) -> list[str]:
+    """Files are deleted and synced, and JSON is parsed, by the one module whose concern it is."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute | ast.Name):
+            name = ast.unparse(node)
+            last = name.rsplit(".", 1)[-1]
+            for owner, names in DISK_OWNERS.items():
+                if module != owner and (last in names or name in names):
+                    found.append(f"line {node.lineno}: {name}; only {owner} does this")
+        elif isinstance(node, ast.ImportFrom) and node.module in ("os", "shutil"):
+            hidden = {alias.name for alias in node.names} & {*DELETING, "remove", "fsync", "fdatasync"}
+            found += [f"line {node.lineno}: hides where {name} comes from" for name in sorted(hidden)]
+    return found
+
+
+def check_code(source: str) -> list[str]:
+    """Nothing that comes as a file can run: no pickles, no eval, no code of a model's."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            found += [f"line {node.lineno}: {fault}" for fault in _code_faults(node)]
+        elif isinstance(node, ast.ImportFrom) and node.module in ("pickle", "marshal", "dill", "joblib"):
+            hidden = {alias.name for alias in node.names if not alias.name.endswith("Error")}
+            found += [f"line {node.lineno}: {node.module}.{name}" for name in sorted(hidden)]
+    return found
+
+
+def _code_faults(call: ast.Call) -> Iterator[str]:
+    name = ast.unparse(call.func)
+    given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+    if name in RUNS_CODE:
+        yield f"{name} runs text"
+    if given.get("trust_remote_code", "False") != "False":
+        yield "trust_remote_code runs a model's own code"
+    if given.get("allow_pickle", "False") != "False":
+        yield "allow_pickle runs what is in an array"
+    if name == "torch.load" and given.get("weights_only") != "True":
+        yield "torch.load without weights_only=True runs what is in a file"
+    if LOADS_CODE.fullmatch(name) and not given.get("Loader", "").endswith("_StrictLoader"):
+        yield f"{name} runs what is in a file"
 
 
 def check_size(source: str) -> list[str]:

@@ -150,6 +150,71 @@ def test_innocent_habits(lines: str) -> None:
     assert rules.check_habits(planted(lines)) == []
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.unlink(missing_ok=True)",
+        "os.unlink(x)",
+        "os.remove(x)",
+        "shutil.rmtree(x, ignore_errors=True)",
+        "folder.rmdir()",
+        "stack.callback(shutil.rmtree, x)",
+        "os.fsync(x)",
+        "from os import remove",
+        "from shutil import rmtree",
+    ],
+)
+def test_planted_deletions(line: str) -> None:
+    assert len(rules.check_disk(planted(line), "stdcli.apply.job")) == 1
+
+
+def test_innocent_deletions() -> None:
+    lines = "x.remove(3)\nremove_file(x)\nfiles.remove(x)"
+    assert rules.check_disk(planted(lines), "stdcli.apply.job") == []
+    assert rules.check_disk(planted("x.unlink()"), "stdcli.disk.removing") == []
+    assert rules.check_disk(planted("os.fsync(x)"), "stdcli.disk.writing") == []
+    assert rules.check_disk(planted("x.unlink()"), "stdcli.disk.writing") != []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.load(x)",
+        "torch.load(x, weights_only=False)",
+        "torch.jit.load(x)",
+        "pickle.loads(x)",
+        "pickle.Unpickler(x).load()",
+        "from pickle import loads",
+        "yaml.load(x, Loader=yaml.SafeLoader)",
+        "yaml.unsafe_load(x)",
+        "eval(x)",
+        "exec(x)",
+        "np.load(x, allow_pickle=True)",
+        "Model.from_pretrained(x, trust_remote_code=True)",
+        "Model.from_pretrained(x, trust_remote_code=trust)",
+    ],
+)
+def test_planted_code(line: str) -> None:
+    assert len(rules.check_code(planted(line))) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.load(x, weights_only=True)",
+        "yaml.load(x, Loader=_StrictLoader)",
+        "yaml.safe_load(x)",
+        "model.eval()",
+        "re.compile(x)",
+        "np.load(x, allow_pickle=False)",
+        "from pickle import UnpicklingError",
+        "Model.from_pretrained(x, trust_remote_code=False)",
+    ],
+)
+def test_innocent_code(line: str) -> None:
+    assert rules.check_code(planted(line)) == []
+
+
 def test_sizes() -> None:
     def function(num_lines: int) -> str:
         return "def long():\n" + "    x = 1\n" * (num_lines - 1)

@@ -52,7 +52,18 @@ def test_imports_run_one_way() -> None:
     assert not faults, report(faults)
 
 
-@pytest.mark.parametrize("check", [rules.check_random, rules.check_habits, rules.check_size])
+def test_one_module_deletes_and_one_syncs() -> None:
+    faults = [
+        f"{name_of(path)} {fault}"
+        for path in MODULES
+        for fault in rules.check_disk(path.read_text("utf-8"), name_of(path))
+    ]
+    assert not faults, report(faults)
+
+
+@pytest.mark.parametrize(
+    "check", [rules.check_random, rules.check_habits, rules.check_size, rules.check_code]
+)
 def test_modules_keep_the_rule(check: Callable[[str], list[str]]) -> None:
     faults = offenders(check, MODULES)
     assert not faults, report(faults)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -77,10 +79,11 @@ def test_a_run_killed_before_its_first_segment_binds_nobody(tmp_path):
         assert json.loads((folder / "job.json").read_text())["facts"] == FACTS
 
 
-def test_a_job_that_cannot_begin_leaves_nothing(tmp_path):
-    (job_folder(tmp_path / "out.mp4") / "job.json.new").mkdir(
-        parents=True
-    )  # where its state would be written
+def test_a_job_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StdcliError), Job(tmp_path / "out.mp4", FACTS, discard=False):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -107,3 +110,36 @@ def test_the_file_on_disk_does_not_change_its_form(tmp_path):
     with pytest.raises(ConfigError) as caught, Job(tmp_path / "out.mp4", FACTS, discard=False):
         pass
     assert caught.value.problems == [("format", "2 there, 1 here")]
+
+
+def test_a_folder_that_is_no_job_is_refused_and_kept(tmp_path):
+    out, mine = tmp_path / "out.mp4", tmp_path / "mine"
+    folder = job_folder(out)
+    mine.mkdir()
+    (mine / "00000").write_text("mine")
+    folder.symlink_to(mine)
+    with pytest.raises(MediaError, match="a link"), Job(out, FACTS, discard=True):
+        pass
+    folder.unlink()
+    folder.mkdir()
+    for name in ("notes.txt", "00000"):
+        (folder / name).write_text("mine")
+        with (
+            pytest.raises(MediaError, match="not stdcli's") as told,
+            Job(tmp_path / "out.mp4", FACTS, discard=True),
+        ):
+            pass
+        assert told.value.got == name and [path.name for path in folder.iterdir()] == [name]
+        (folder / name).unlink()
+    (folder / "job.json").symlink_to(mine / "00000")
+    with pytest.raises(MediaError, match="not stdcli's"), Job(out, FACTS, discard=True):
+        pass
+    assert (mine / "00000").read_text() == "mine"
+
+
+def test_files_that_come_into_a_job_meanwhile_stay(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+        (job.folder / "notes.txt").write_text("mine")
+        job.forget()
+    assert [path.name for path in job.folder.iterdir()] == ["notes.txt"]

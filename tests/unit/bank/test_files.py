@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,11 +19,12 @@ from stdcli.bank import files as files_module
 from stdcli.bank.files import BankFiles
 from stdcli.bank.format import conditions_name, shard_name, sidecar_name
 from stdcli.bank.shard import shard_problem, write_shard
+from stdcli.disk import writing
 from stdcli.errors import BankCorruptError, BankError, ResourceError, StdcliError
 from tests.tiny_banks import MANIFEST, contents, make_paths, write_tiny_bank
 
 CALLS = {
-    "open": (Path, "open"),
+    "open": (writing, "open_new"),
     "write": (io.BufferedWriter, "write"),
     "fsync": (os, "fsync"),
     "rename": (Path, "replace"),
@@ -54,7 +55,7 @@ class Disk:
 def failing(disk: Disk) -> Iterator[Disk]:
     """Writers go through `disk`."""
     with pytest.MonkeyPatch.context() as patch:
-        real_open, real_fsync, real_replace = Path.open, os.fsync, Path.replace
+        real_open, real_fsync, real_replace = writing.open_new, os.fsync, Path.replace
 
         class File:
             def __init__(self, path: Path, opened: io.BufferedWriter) -> None:
@@ -75,11 +76,9 @@ def failing(disk: Disk) -> Iterator[Disk]:
                 disk.call("write", self.path.name)
                 self.opened.write(data[half:])
 
-        def opening(path: Path, mode: str = "r", *args: object, **options: object) -> object:
-            if mode != "wb":
-                return real_open(path, mode, *args, **options)
+        def opening(path: Path) -> File:
             disk.call("open", path.name)
-            return File(path, real_open(path, mode))
+            return File(path, real_open(path))
 
         def fsync(handle: int) -> None:
             disk.call("fsync", Path(f"/proc/self/fd/{handle}").readlink().name)
@@ -89,7 +88,7 @@ def failing(disk: Disk) -> Iterator[Disk]:
             disk.call("rename", to.name)
             return real_replace(path, to)
 
-        patch.setattr(Path, "open", opening)
+        patch.setattr(writing, "open_new", opening)
         patch.setattr(os, "fsync", fsync)
         patch.setattr(Path, "replace", rename)
         yield disk
@@ -194,11 +193,9 @@ def test_a_large_file_fails_at_every_piece(tmp_path: Path, monkeypatch: pytest.M
 def test_a_killed_writer_is_not_counted(tmp_path: Path) -> None:
     """What it left is no file of the bank, and is replaced by the next writer."""
     files = BankFiles(tmp_path)
-    with failing(Disk()), pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(KeyboardInterrupt))
-        files.write_json("shards/shard-00000.json", {})
-    left = tmp_path / "shards/.shard-00000.json.part"
-    assert files.leftovers() == [left]
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/.shard-00000.json.part").write_text('{"ha')
+    assert files.leftovers() == ["shards/.shard-00000.json.part"]
     assert files.names("shards") == [] and not files.exists("shards/shard-00000.json")
     files.write_json("shards/shard-00000.json", {"new": 1})
     assert files.leftovers() == [] and files.names("shards") == ["shards/shard-00000.json"]
@@ -214,14 +211,14 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     ("read", "data", "told"),
     [
         ("read_json", b'{"a": 1', "not JSON"),
-        ("read_json", b"\xff\xfe", "not JSON"),
+        ("read_json", b"\xff\xfe", "not UTF-8 text"),
         ("read_json", b"[1]", "not a JSON object"),
         ("read_json", None, "cannot be read"),
         ("read_lines", b'{"a": 1}\n{"b"', "not JSON"),
-        ("read_lines", b'{"a": 1}\n3\n', "a line is not a JSON object"),
+        ("read_lines", b'{"a": 1}\n3\n', "not a JSON object"),
         ("read_lines", None, "cannot be read"),
         ("map_tensors", b"\x01\x02", "damaged or missing"),
-        ("map_tensors", None, "damaged or missing"),
+        ("map_tensors", None, "no such file"),
         ("sha256", None, "cannot be read"),
     ],
 )
@@ -230,7 +227,7 @@ def test_what_cannot_be_read(tmp_path: Path, read: str, data: bytes | None, told
         (tmp_path / "x").write_bytes(data)
     with pytest.raises(BankCorruptError, match=told) as caught:
         getattr(BankFiles(tmp_path), read)("x")
-    assert caught.value.where == str(tmp_path / "x")
+    assert caught.value.where == str(tmp_path / "x") + (":2" if read == "read_lines" and data else "")
 
 
 def test_a_tensor_that_is_not_there(tmp_path: Path) -> None:
@@ -252,3 +249,23 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     files.remove("t")
     files.remove("t")
     assert not files.exists("t")
+
+
+def test_nothing_is_read_or_written_through_links(tmp_path: Path) -> None:
+    mine, files = tmp_path / "mine", BankFiles(tmp_path / "bank")
+    (mine / "shards").mkdir(parents=True)
+    (mine / "shards/a.json").write_text('{"a": 1}')
+    files.root.mkdir()
+    (files.root / "shards").symlink_to(mine / "shards")
+    (files.root / "b.json").symlink_to(mine / "shards/a.json")
+    before = contents(mine)
+    for name in ("shards/a.json", "b.json"):
+        for use in (files.read_json, files.exists, files.size, files.sha256, files.remove, files.map_tensors):
+            with pytest.raises(BankCorruptError, match="a link"):
+                use(name)
+        with pytest.raises(BankCorruptError, match="a link"):
+            files.write_json(name, {})
+    (files.root / ".c.json.part").symlink_to(mine / "shards/a.json")
+    with pytest.raises(BankError, match="a link has this name"):
+        files.write_json("c.json", {})
+    assert contents(mine) == before and (files.root / "b.json").is_symlink()

@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from stdcli.bank import locks
 from stdcli.bank.files import BankFiles
 from stdcli.bank.locks import hold_all, hold_plan, hold_slot
 from stdcli.errors import BankError, ResourceError
@@ -114,6 +114,6 @@ def test_a_disk_that_takes_no_lock(
     def acquire(self: object, **_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(locks.FileLock, "acquire", acquire)
+    monkeypatch.setattr(FileLock, "acquire", acquire)
     with pytest.raises(kind, match=os.strerror(code)), hold_slot(files, 0, 1):
         pass

@@ -14,7 +14,7 @@ from stdcli.bank.locks import hold_slot
 from stdcli.bank.prune import prune, rows_of, sweep
 from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
-from stdcli.errors import BankError
+from stdcli.errors import BankCorruptError, BankError
 from tests.tiny_banks import MANIFEST, contents, make_paths, write_tiny_bank
 
 WRITTEN = make_paths(MANIFEST, range(7))
@@ -101,6 +101,36 @@ def test_nothing_is_swept_from_under_a_builder(tmp_path: Path) -> None:
             sweep(files)
         assert caught.value.got == "worker 1 of 4" and contents(tmp_path) == before
     assert sweep(files) == 25
+
+
+@pytest.mark.parametrize("folder", ["conditions", "shards"])
+def test_nothing_behind_a_link_is_swept(tmp_path: Path, folder: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("photo.jpg", "cond-00009.safetensors", "shard-00009.json", ".x.part"):
+        (mine / name).write_text("mine")
+    files = write_tiny_bank(tmp_path / "bank")
+    litter(files.root)
+    shutil.copytree(files.root / folder, mine, dirs_exist_ok=True)
+    shutil.rmtree(files.root / folder)
+    (files.root / folder).symlink_to(mine)
+    before = contents(files.root), contents(mine)
+    with pytest.raises(BankCorruptError, match="a link") as caught:
+        sweep(files)
+    assert caught.value.where == str(files.root / folder)
+    assert (contents(files.root), contents(mine)) == before
+
+
+def test_only_names_of_the_format_are_swept(tmp_path: Path) -> None:
+    files = write_tiny_bank(tmp_path)
+    for name in (".notes.part", "shards/notes.txt", "shards/.photo.part", "conditions/cond-1.safetensors"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/.manifest.json.part").write_text("mine")
+    (tmp_path / "shards/.shard-00001.json.part").symlink_to(tmp_path / "mine")
+    before = contents(tmp_path)
+    assert sweep(files) == 0 and contents(tmp_path) == before
+    assert (tmp_path / "shards/.shard-00001.json.part").is_symlink()
 
 
 def test_no_bank_is_not_swept(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_lists_of_samples_that_cannot_be_read(tmp_path: Path) -> None:
         path.unlink() if torn is None else path.write_text(torn)
         with pytest.raises(BankCorruptError) as caught:
             verify(files, MANIFEST)
-        assert caught.value.where == str(path) and caught.value.hint.startswith("rm -f ")
+        assert caught.value.where.startswith(str(path)) and caught.value.hint.startswith("rm -f ")
 
 
 def test_a_problem_is_plain() -> None:

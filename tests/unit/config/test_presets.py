@@ -1,5 +1,6 @@
 """Finding, copying and validating presets, and the ones that ship."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_copy_that_fails_leaves_the_file_that_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ConfigError, match="No space left"):
         copy_preset("stylize/sd15-lcm", target, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

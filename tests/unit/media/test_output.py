@@ -79,7 +79,7 @@ def test_a_full_disk_is_noticed_before_any_work(tmp_path, monkeypatch):
     def fail(*_args, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.touch", fail)
+    monkeypatch.setattr("stdcli.media.output.open_new", fail)
     with pytest.raises(ResourceError, match="No space left") as caught:
         check_output(tmp_path / "a.png", overwrite=False)
     assert caught.value.hint.startswith("free some space")

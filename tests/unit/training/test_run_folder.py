@@ -100,3 +100,39 @@ def test_means_leave_out_what_is_not_finite() -> None:
 def test_versions_name_what_computes() -> None:
     assert {"stdcli", "python", "torch", "diffusers"} <= versions().keys()
     assert versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
+
+
+def test_links_in_a_run_are_refused_and_what_they_lead_to_stays(tmp_path: Path) -> None:
+    run, mine = RunFolder(tmp_path / "run"), tmp_path / "mine"
+    mine.mkdir()
+    run.root.mkdir()
+    for name in ("a", "step-000001.safetensors"):
+        (mine / name).write_text("{}")
+    for name, use in (
+        ("run.json", run.read_facts),
+        ("run.json", lambda: run.write_facts({})),
+        ("metrics.jsonl", lambda: run.rewind_reports(0)),
+        ("metrics.jsonl", lambda: run.report({})),
+        ("checkpoints", run.checkpoints),
+        ("checkpoints", lambda: run.save(2, {"a": torch.zeros(1)})),
+        (".run.json.part", lambda: run.write_facts({})),
+    ):
+        (run.root / name).symlink_to(mine if name == "checkpoints" else mine / "a")
+        with pytest.raises(StdcliError):
+            use()
+        (run.root / name).unlink()
+    assert {path.name: path.read_text() for path in mine.iterdir()} == {
+        "a": "{}",
+        "step-000001.safetensors": "{}",
+    }
+    assert [path.name for path in run.root.iterdir()] == []
+
+
+def test_reports_that_cannot_be_read_are_dropped_as_torn(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    good = b'{"progress/step": 1}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(
+        good + b'\xff{"progress/step": 1}\n[1]\n{"progress/step": "x"}\n' + b"[" * 9999 + b'\n{"progress/'
+    )
+    run.rewind_reports(1)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == good

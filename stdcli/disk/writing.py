@@ -1,0 +1,134 @@
+"""Files that are whole or absent, whatever happens: temporary name, fsync, rename, fsync of the folder.
+
+Nothing is ever written through a link: a temporary file is always a new one, made where nothing was.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from stdcli.disk.opening import NO_LINK, kind_of_mode
+from stdcli.disk.removing import remove_file
+
+SUFFIX = ".part"
+UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What file systems answer that cannot make anything more durable than it is: network shares, FUSE."""
+_FLAGS = os.O_WRONLY | os.O_CREAT | NO_LINK | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def open_new(path: Path) -> BinaryIO:
+    """Make a file that nobody had and open it for writing; its mode is what the umask leaves.
+
+    Args:
+        path: a file there that is ours by its name, left by a killed process, is replaced.
+
+    Raises:
+        OSError: `ELOOP` and the like: a link, a folder or a pipe has this name; or the disk refuses.
+    """
+    remove_file(path)
+    return os.fdopen(os.open(path, _FLAGS | os.O_EXCL, 0o666), "wb")
+
+
+def open_append(path: Path) -> BinaryIO:
+    """Open a plain file to write at its end, making it if there is none.
+
+    Raises:
+        OSError: a link, a folder or a pipe has this name; or the disk refuses.
+    """
+    handle = os.open(path, _FLAGS | os.O_APPEND | getattr(os, "O_NONBLOCK", 0), 0o666)
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, f"{kind_of_mode(mode)}, not a plain file", str(path))
+    return os.fdopen(handle, "ab")
+
+
+def temporary_of(path: Path) -> Path:
+    """`.NAME.part` beside a file: the same each time, so that the next writer replaces what one left."""
+    return path.with_name(f".{path.name}{SUFFIX}")
+
+
+def write_durably(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Replace a file; a reader sees the old content or the new one, also after a power cut.
+
+    Args:
+        path: its folder is created. See `temporary_of` for the temporary name.
+        data: the content, whole or in pieces.
+
+    Raises:
+        OSError: the disk is full or refuses, or a link has the temporary name; a file of that name is as it
+            was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_of(path)
+    file = open_new(temporary)
+    try:
+        with file:
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
+            file.flush()
+            sync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            remove_file(temporary)
+        raise
+    sync_folder(path.parent)
+
+
+def replace_durably(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, for good: fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    sync_file(temporary)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's content durable, where the system can. Raises OSError: a link, or the disk refuses."""
+    handle = os.open(path, os.O_RDWR | NO_LINK | getattr(os, "O_BINARY", 0))
+    try:
+        sync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync(handle: int) -> None:
+    """Make the content of an open file durable, where the system can. Raises OSError: the disk refuses."""
+    _sync(handle, UNSYNCABLE)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can.
+
+    Raises:
+        OSError: the disk fails (`EIO`, `ENOSPC`); a system that cannot do it, or lets nobody open the folder
+            for it, is no error: the names are there.
+    """
+    if os.name != "posix":
+        return
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to but not listed
+        return
+    try:
+        _sync(handle, UNSYNCABLE | {errno.EBADF})  # EBADF: shares that want folders opened for writing
+    finally:
+        os.close(handle)
+
+
+def _sync(handle: int, harmless: set[int]) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in harmless:
+            raise
