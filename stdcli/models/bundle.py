@@ -178,8 +178,8 @@ class Bundle(Network):
         """Make the condition and its unconditional counterpart, one row each.
 
         Unconditional means no text (SDXL: zeros for tokens and pooled unless a negative prompt is given;
-        SD1.5: the encoded negative prompt or "") and zero image embeds. The style adapter of SD1.5 and SDXL
-        is loaded at the first call with style pictures.
+        SD1.5: the encoded negative prompt or "") and zero image embeds. A style adapter that the model was
+        loaded without is installed at the first call with style pictures.
 
         Args:
             prompt: text; None is "".

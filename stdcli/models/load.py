@@ -96,7 +96,8 @@ def load_model(
         student: one distilled from this model, see `find_student`; its recipe is taken before any other.
         loras: `path[:scale]` or Hub ids, fused in this order; the last recipe beside one is taken.
         style_scale: strength of the style picture; None is 1.
-        styles: whether there will be style pictures: their adapter is then found before weights are read.
+        styles: whether there will be style pictures: their adapter is then found before weights are read, and
+            installed, so that `identity` names it from the start.
         masked: whether masks will be given, without which an inpainting network is refused.
 
     Raises:
@@ -118,8 +119,8 @@ def load_model(
     applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
     style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline)
-    if family is embedded.FAMILY:
-        style.load()  # the network was trained with it: without it, nothing works
+    if styles or family is embedded.FAMILY:  # the embedded network was trained with it
+        style.load()
     return _bundle(found, opened, style=style, applied=applied, student=distilled)
 
 

@@ -6,6 +6,7 @@ the pictures are stored without loss: what is tested then is the way of a frame,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.probe import VideoInfo, probe
 from stdcli.media.recipe import read_recipe
 from stdcli.media.video import VideoWriter, iter_frames
-from tests.tiny_models import save_tiny_embedded
+from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sdxl
 
 FPS = Fraction(30000, 1001)
 SIZE = (34, 50)
@@ -365,6 +366,27 @@ def test_numbered_results_go_on_too(tmp_path, clip, model, style, run_and_die):
     run(*arguments)
     assert {file.name: file.read_bytes() for file in out.parent.iterdir()} == expected
     run(*arguments, code=5)
+
+
+def test_a_clip_behind_another_input_is_continued_by_a_model_with_its_style_adapter_apart(
+    tmp_path, style, run_and_die, capsys
+):
+    """SDXL, whose style adapter lies apart: what is kept of the clip names the model as any run does."""
+    folder = add_style_adapter(save_tiny_sdxl(tmp_path / "sdxl"))
+    Image.open(style).resize((24, 24)).save(tmp_path / "a.png")
+    clip = write_clip(tmp_path / "b.mp4", 6, with_sound=False)
+    common = ["--style", style, "--model", folder, "--max-size", 64, "--steps", 1, "--guidance", 1]
+    arguments = [tmp_path / "a.png", clip, *common, "-o", tmp_path / "out"]
+    (tmp_path / "out").mkdir()
+    run_and_die(*arguments, after=1)
+    capsys.readouterr()
+    run(*arguments)
+    assert "at frame 4 of 6" in capsys.readouterr().err
+    first, second = sorted((tmp_path / "out").glob("*.json"))
+    named = json.loads(first.read_text())["model"]
+    adapter = (folder / "ip_adapter" / "ip_adapter.safetensors").read_bytes()
+    assert named["style_sha256"] == hashlib.sha256(adapter).hexdigest()
+    assert named == json.loads(second.read_text())["model"]
 
 
 def test_another_request_does_not_throw_away_what_was_done(tmp_path, clip, model, style, run_and_die, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -36,6 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "sd15": save_tiny_sd15(root / "sd15"),
         "sdxl": save_tiny_sdxl(root / "sdxl"),
+        "sd15-style": add_style_adapter(save_tiny_sd15(root / "sd15-style")),
         "sdxl-style": add_style_adapter(save_tiny_sdxl(root / "sdxl-style")),
         "embedded": save_tiny_embedded(root / "embedded"),
     }
@@ -236,11 +238,17 @@ def test_a_missing_adapter_is_noticed_before_any_weights(
     assert caught.value.hint.startswith("hf download h94/IP-Adapter --include ")
 
 
-@pytest.mark.parametrize("name", ["sdxl-style", "embedded"])
-def test_an_adapter_of_the_models_own_is_found(folders: dict[str, Path], name: str) -> None:
+@pytest.mark.parametrize("name", ["sd15-style", "sdxl-style", "embedded"])
+def test_an_adapter_of_the_models_own_is_installed_before_anything_is_recorded(
+    folders: dict[str, Path], name: str
+) -> None:
     bundle = load_model(str(folders[name]), device="cpu", dtype="float32", offline=True, styles=True)
+    before = bundle.identity
+    file = folders[name] / "ip_adapter" / "ip_adapter.safetensors"
+    assert before["style_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     cond, _ = bundle.condition(styles=[RED], size_px=SIZE)
     assert cond.added["image_embeds"].any()
+    assert bundle.identity == before
 
 
 def test_a_negative_prompt_without_guidance_is_noted(bundles: dict[str, Bundle]) -> None:
