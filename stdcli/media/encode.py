@@ -11,7 +11,7 @@ import numpy as np
 
 from stdcli.errors import MediaError, ResourceError, StdcliError
 from stdcli.media.codecs import Encoding
-from stdcli.media.ffmpeg import last_lines, start_ffmpeg, stop
+from stdcli.media.ffmpeg import input_pipe, last_lines, start_ffmpeg, stop
 from stdcli.media.probe import VideoInfo
 
 EXACT_SCALING = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -91,8 +91,8 @@ def write_failure(path: Path, reason: str) -> StdcliError:
 
 def _arguments(path: Path, info: VideoInfo, encoding: Encoding) -> list[str]:
     layout = "rgba" if encoding.alpha else "rgb24"
-    frames = ["-f", "rawvideo", "-pixel_format", layout, "-video_size", f"{info.width}x{info.height}"]
-    frames += ["-framerate", str(info.fps), "-i", "pipe:0"]
+    size = ["-video_size", f"{info.width}x{info.height}"]
+    frames = input_pipe("-pixel_format", layout, *size, "-framerate", str(info.fps))
     filters = f"scale=out_color_matrix=bt709:out_range=tv:{EXACT_SCALING},format={encoding.pixels}"
     if not encoding.pixels.startswith(("rgb", "bgr", "gbr")):
         filters += f",setparams={BT709}"

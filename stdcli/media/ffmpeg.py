@@ -1,12 +1,13 @@
 """Running the ffmpeg binary that imageio-ffmpeg brings (or IMAGEIO_FFMPEG_EXE names).
 
-Everything about processes and their messages; nothing about frames. Inputs are opened as local files only.
+Everything about processes and their messages; nothing about frames. Inputs are opened as local files of known formats only.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -21,6 +22,10 @@ AFTERMATH = re.compile(
 
 MAX_PIXELS = 150_000_000
 """Of a frame; a damaged header may claim any size."""
+
+
+FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "wav")
+"""What an input may be: containers that hold all there is. Lists of other files (DASH, HLS, ffconcat) are none."""
 
 
 class Finished(NamedTuple):
@@ -47,9 +52,28 @@ def ffmpeg_command(*arguments: str) -> list[str]:
     return [binary, "-hide_banner", "-nostdin", "-nostats", *arguments]
 
 
-def input_file(path: Path) -> list[str]:
-    """Options that open `path` as a file, whatever its name looks like, and let it refer to files only."""
-    return ["-protocol_whitelist", "file", "-max_pixels", str(MAX_PIXELS), "-i", f"file:{path}"]
+def input_file(path: Path, *, formats: Sequence[str] = FORMATS) -> list[str]:
+    """Options that open `path` as a file, whatever its name looks like.
+
+    It may be of `formats` only, going by its content, none of which names further files, and whatever it
+    refers to is looked for among local files.
+
+    Args:
+        path: the input.
+        formats: ffmpeg's names of the demuxers that may read it.
+    """
+    return _input(f"file:{path}", "file", formats)
+
+
+def input_pipe(*options: str) -> list[str]:
+    """Options that read raw frames, described by `options`, from standard input."""
+    return ["-f", "rawvideo", *options, *_input("pipe:0", "pipe", ("rawvideo",))]
+
+
+def _input(address: str, protocol: str, formats: Sequence[str]) -> list[str]:
+    """The only place that opens anything: no demuxer that follows a list to other files, no network."""
+    limits = ["-format_whitelist", ",".join(formats), "-protocol_whitelist", protocol]
+    return [*limits, "-max_pixels", str(MAX_PIXELS), "-i", address]
 
 
 def run_ffmpeg(*arguments: str) -> Finished:

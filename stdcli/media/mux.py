@@ -81,7 +81,7 @@ def join(
     container = container_of(output)
     listing = parts[0].with_name("segments.txt")
     listing.write_text("ffconcat version 1.0\n" + "".join(f"file {part.name}\n" for part in parts))
-    pictures = ["-protocol_whitelist", "file", "-f", "concat", "-i", f"file:{listing}"]
+    pictures = ["-f", "concat", *input_file(listing, formats=("concat", "mov", "matroska"))]
     source = [] if companions.source is None else [*_window(info, count), *input_file(companions.source)]
     prior = ["-copypriorss", "0"] if info.is_cut and source else []  # copied sound begins where it should
     tags = [] if companions.source is None else ["-map_metadata", "1", "-map_chapters", "1"]

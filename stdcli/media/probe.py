@@ -215,6 +215,9 @@ def _first_frame(path: Path) -> Finished:
     done = run_ffmpeg(*input_file(path), "-map", VIDEO_STREAM, "-frames:v", "1", "-f", "framecrc", "-")
     if done.code == 0:
         return done
+    if "Format not on whitelist" in done.log:
+        what = "not a video file, whatever its suffix says: a list of files, or an unknown container"
+        raise MediaError(what, where=path, got=last_lines(done.log, 1), expected="one file that holds all")
     if "matches no streams" in done.log:
         raise MediaError("there is no video in this file", where=path)
     raise MediaError("not a video that can be read", where=path, got=last_lines(done.log, 2))

@@ -286,3 +286,17 @@ def check_paths(text: str) -> list[str]:
         for number, line in enumerate(text.splitlines(), 1)
         for match in MACHINE_PATH.finditer(line)
     ]
+
+
+OPENS_INPUTS = "stdcli.media.ffmpeg"
+
+
+def check_inputs(source: str, module: str) -> list[str]:
+    """`-i` is said once in the tree, where every input of ffmpeg gets its limits: formats, protocols, pixels."""
+    lines = [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and node.value == "-i"
+    ]
+    allowed = 1 if module == OPENS_INPUTS else 0
+    return [f"{module}:{line} opens an input of ffmpeg by itself" for line in lines[allowed:]]

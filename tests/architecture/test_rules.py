@@ -215,6 +215,16 @@ def test_innocent_code(line: str) -> None:
     assert rules.check_code(planted(line)) == []
 
 
+def test_inputs_of_ffmpeg() -> None:
+    source = 'run("-y", "-i", "file:x")'
+    assert rules.check_inputs(source, "stdcli.media.mux") == [
+        "stdcli.media.mux:1 opens an input of ffmpeg by itself"
+    ]
+    assert rules.check_inputs(source, "stdcli.media.ffmpeg") == []
+    assert len(rules.check_inputs(f"{source}\n{source}", "stdcli.media.ffmpeg")) == 1
+    assert rules.check_inputs('hint = "ffmpeg -i x"', "stdcli.media.mux") == []
+
+
 def test_sizes() -> None:
     def function(num_lines: int) -> str:
         return "def long():\n" + "    x = 1\n" * (num_lines - 1)

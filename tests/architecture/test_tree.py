@@ -69,6 +69,11 @@ def test_modules_keep_the_rule(check: Callable[[str], list[str]]) -> None:
     assert not faults, report(faults)
 
 
+def test_inputs_of_ffmpeg_are_opened_in_one_place() -> None:
+    faults = [fault for path in MODULES for fault in rules.check_inputs(path.read_text(), name_of(path))]
+    assert not faults, report(faults)
+
+
 def test_inits_are_light() -> None:
     faults = offenders(rules.check_init, [path for path in MODULES if path.name == "__init__.py"])
     assert not faults, report(faults)
