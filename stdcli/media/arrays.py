@@ -50,6 +50,31 @@ def resize(rgb: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.LANCZOS))
 
 
+def hide_transparent(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Replace colours that nobody sees: where alpha is 0, the mean of what is visible.
+
+    Whatever an editor left there, an encoder and statistics of colour see the same; the mean adds no contrast
+    of its own, and leaves the mean as it is.
+
+    Args:
+        rgb: uint8 [H, W, 3].
+        alpha: uint8 [H, W], 0 transparent, 255 opaque; the weight of a pixel in the mean.
+
+    Returns:
+        uint8 [H, W, 3]; `rgb` itself where nothing is hidden. Mid-grey all over where all is.
+    """
+    hidden = alpha == 0
+    if not hidden.any():
+        return rgb
+    weight = alpha.astype(np.int64)
+    total = int(weight.sum())
+    sums = [int((rgb[..., channel] * weight).sum()) for channel in range(3)]
+    fill = [(2 * value + total) // (2 * total) for value in sums] if total else [128] * 3
+    result = rgb.copy()
+    result[hidden] = fill
+    return result
+
+
 def check_rgb(rgb: np.ndarray) -> None:
     """Raise ValueError unless `rgb` is uint8 [H, W, 3] with at least one pixel."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:

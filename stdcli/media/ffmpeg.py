@@ -1,6 +1,7 @@
 """Running the ffmpeg binary that imageio-ffmpeg brings (or IMAGEIO_FFMPEG_EXE names).
 
-Everything about processes and their messages; nothing about frames. Inputs are opened as local files of known formats only.
+Everything about processes and their messages; nothing about frames. Inputs are opened as local files only, of
+formats that are known to refer to no others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MAX_PIXELS = 150_000_000
 
 
 FORMATS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "wav")
-"""What an input may be: containers that hold all there is. Lists of other files (DASH, HLS, ffconcat) are none."""
+"""What an input may be: containers that hold all there is, and no lists of files (DASH, HLS, ffconcat)."""
 
 
 class Finished(NamedTuple):

@@ -14,20 +14,21 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new
 from stdcli.errors import MediaError, ResourceError
-from stdcli.media.arrays import check_rgb
+from stdcli.media.arrays import check_rgb, hide_transparent
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
+from stdcli.media.profiles import to_srgb
 from stdcli.media.sources import kind_of, near_files
+from stdcli.media.upright import turn_upright
 
 READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # JPEG includes MPO, the two-picture JPEG of phones
 ANIMATED = ("PNG", "WEBP", "GIF")  # where further frames are time, not pages or previews
@@ -68,7 +69,7 @@ class Picture:
     """A picture in memory.
 
     Attributes:
-        rgb: uint8 [H, W, 3], sRGB, upright. Under transparent alpha, whatever colour the file has there.
+        rgb: uint8 [H, W, 3], sRGB, upright. Where alpha is 0 a read picture has the mean of what is visible.
         alpha: uint8 [H, W], 255 opaque; None where the file has none.
         info: `format` and `mode` (Pillow's names) and `notes`, a list of what the user should know.
     """
@@ -105,10 +106,12 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
         with reading(path, notes):
             page_count = getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
             opened.load()
-            image = ImageOps.exif_transpose(opened)
+            image = turn_upright(opened, notes)
         if page_count > 1:
             notes.append(f"{path.name} has {page_count} pages; the first was read")
         rgb, alpha = _to_arrays(image, path, notes)
+        if alpha is not None:
+            rgb = hide_transparent(rgb, alpha)
         return Picture(rgb, alpha, {"format": opened.format, "mode": opened.mode, "notes": notes})
 
 
@@ -155,7 +158,8 @@ def reading(path: Path, notes: list[str]) -> Iterator[None]:
         hint = "copy or download it again"
         raise MediaError(f"the picture is damaged or truncated: {error}", where=path, hint=hint) from error
     bombs = Image.DecompressionBombWarning  # our own limit decides
-    notes.extend(f"{path.name}: {w.message}" for w in caught if not issubclass(w.category, bombs))
+    told = [f"{path.name}: {w.message}" for w in caught if not issubclass(w.category, bombs)]
+    notes.extend(told[:1])  # damaged metadata brings a warning for each entry
 
 
 def _no_picture(path: Path) -> MediaError:
@@ -197,7 +201,7 @@ def _to_arrays(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.nda
         image = image.convert("RGBA")
         alpha = np.array(image.getchannel("A"))
     try:
-        return np.array(_to_srgb(image, profile, notes)), alpha
+        return np.array(to_srgb(image, profile, notes)), alpha
     except ValueError as error:
         raise MediaError(f"colours of kind {image.mode} cannot be read", where=path) from error
 
@@ -214,28 +218,6 @@ def _from_grey16(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.n
     clear = image.info.get("transparency")
     alpha = None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2), alpha
-
-
-def _to_srgb(image: Image.Image, profile_bytes: bytes | None, notes: list[str]) -> Image.Image:
-    """RGB in sRGB. A profile that is unreadable, or not for such pixels, is noted and ignored."""
-    if not profile_bytes:
-        return image.convert("RGB")
-    try:
-        profile = ImageCms.ImageCmsProfile(BytesIO(profile_bytes))
-        space = profile.profile.xcolor_space.strip()
-        mode = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space)
-        if mode is None or (image.mode == "CMYK") != (mode == "CMYK"):
-            notes.append(f"colour profile ignored: it is for {space}, the picture is {image.mode}")
-            return image.convert("RGB")
-        if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(profile).lower():
-            return image.convert("RGB")
-        converted = ImageCms.profileToProfile(
-            image.convert(mode), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
-    except (ImageCms.PyCMSError, OSError) as error:
-        notes.append(f"colour profile ignored: {error}")
-        return image.convert("RGB")
-    return converted
 
 
 def write_image(

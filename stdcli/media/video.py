@@ -1,6 +1,7 @@
 """Clips, one frame at a time: reading every frame, writing at the same rate and size with the sound kept.
 
-Frames are uint8 sRGB as displayed, [H, W, 3] or, where a clip has transparency, [H, W, 4] (straight alpha).
+Frames are uint8 sRGB as displayed, [H, W, 3] or, where a clip has transparency, [H, W, 4] (straight alpha, no
+colour of its own where nothing is visible).
 At most one frame is held here, whatever the clip's length. A result appears under its name only when
 complete. Knows nothing of models.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from stdcli.disk.removing import remove_folder
 from stdcli.errors import MediaError
+from stdcli.media.arrays import hide_transparent
 from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
 from stdcli.media.encode import EXACT_SCALING, PictureWriter
@@ -63,6 +65,8 @@ def iter_frames(
             while (frame := _read_frame(process.stdout, shape)) is not None:
                 count += 1
                 if count > 0:
+                    if info.alpha:
+                        frame[..., :3] = hide_transparent(frame[..., :3], frame[..., 3])
                     yield frame
             code = process.wait()
         finally:

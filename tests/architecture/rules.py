@@ -292,7 +292,7 @@ OPENS_INPUTS = "stdcli.media.ffmpeg"
 
 
 def check_inputs(source: str, module: str) -> list[str]:
-    """`-i` is said once in the tree, where every input of ffmpeg gets its limits: formats, protocols, pixels."""
+    """`-i` is said once, where every input of ffmpeg gets its limits: formats, protocols, pixels."""
     lines = [
         node.lineno
         for node in ast.walk(ast.parse(source))

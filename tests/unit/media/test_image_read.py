@@ -75,7 +75,7 @@ def test_16_bit_grey_with_a_transparent_value(tmp_path):
     values = np.array([[1000, 65535], [0, 1000]], np.uint16)
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(values), transparency=1000))
     assert picture.alpha.tolist() == [[0, 255], [255, 0]]
-    assert picture.rgb[..., 0].tolist() == [[4, 255], [0, 4]]
+    assert picture.rgb[..., 0].tolist() == [[128, 255], [0, 128]]
 
 
 def test_16_bit_grey_that_holds_8_bits_is_reported(tmp_path):
@@ -105,15 +105,35 @@ def test_grey_and_bilevel(tmp_path):
 def test_grey_with_alpha(tmp_path):
     pair = np.array([[[10, 0], [200, 128]]], np.uint8)
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(pair, "LA")))
-    assert picture.rgb.tolist() == [[[10] * 3, [200] * 3]]
+    assert picture.rgb.tolist() == [[[200] * 3, [200] * 3]]
     assert picture.alpha.tolist() == [[0, 128]]
 
 
-def test_colours_under_transparency_are_kept(tmp_path):
+def test_hidden_colours_give_way_to_the_mean_of_what_is_visible(tmp_path):
     rgba = np.random.default_rng(2).integers(0, 256, (5, 6, 4), dtype=np.uint8)
+    rgba[..., 3] |= 1
     rgba[0, :, 3] = 0
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(rgba)))
-    assert np.array_equal(np.dstack([picture.rgb, picture.alpha]), rgba)
+    assert np.array_equal(picture.rgb[1:], rgba[1:, :, :3]) and np.array_equal(picture.alpha, rgba[..., 3])
+    weights = np.repeat(rgba[1:, :, 3:], 3, axis=2).astype(float)
+    mean = np.average(rgba[1:, :, :3], axis=(0, 1), weights=weights)
+    assert np.abs(picture.rgb[0] - mean).max() <= 0.5
+    unseen = Image.new("RGBA", (4, 3), (255, 0, 255, 0))
+    assert (read_image(save(tmp_path / "b.png", unseen)).rgb == 128).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_what_is_hidden_is_not_read(tmp_path, suffix):
+    pictures = []
+    for hidden in (GREEN, (255, 0, 255)):
+        rgba = np.dstack([smooth(), np.full(smooth().shape[:2], 255, np.uint8)])
+        rgba[:, 20:, 3], rgba[:, 20:, :3] = 0, hidden
+        options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+        pictures.append(
+            read_image(save(tmp_path / f"{hidden[0]}.{suffix}", Image.fromarray(rgba), **options))
+        )
+    assert np.array_equal(pictures[0].rgb, pictures[1].rgb)
+    assert np.array_equal(pictures[0].rgb[:, :20], smooth()[:, :20])
 
 
 @pytest.mark.parametrize("transparency", [1, bytes([255, 0, 99])])
@@ -121,7 +141,10 @@ def test_palette_with_transparency(tmp_path, transparency):
     image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
     image.putpalette([*RED, *GREEN, *BLUE])
     picture = read_image(save(tmp_path / "a.png", image, transparency=transparency))
-    assert picture.rgb.tolist() == [[list(RED), list(GREEN), list(BLUE)]]
+    hidden = (
+        [128, 0, 128] if transparency == 1 else [184, 0, 71]
+    )  # of red 255 and blue 255, or red 255, blue 99
+    assert picture.rgb.tolist() == [[list(RED), hidden, list(BLUE)]]
     assert picture.alpha.tolist() == ([[255, 0, 255]] if transparency == 1 else [[255, 0, 99]])
 
 
@@ -186,10 +209,11 @@ def s15(value):
     return struct.pack(">i", round(value * 65536))
 
 
-def matrix_profile(columns, gamma):
+def matrix_profile(columns, gamma, name="test"):
     """An ICC v2 RGB profile: colour = columns (3x3, to D50 XYZ) x channel ** gamma."""
+    told = name.encode() + b"\0"
     tags = {
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + b"\0" * 78,
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(told)) + told + b"\0" * 78,
         b"wtpt": b"XYZ \0\0\0\0" + s15(0.9642) + s15(1.0) + s15(0.8249),
     }
     for index, name in enumerate("rgb"):
@@ -230,13 +254,67 @@ def test_a_colour_profile_leaves_alpha_alone(tmp_path):
     rgba = np.dstack([smooth(), smooth()[..., :1] // 2])
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(rgba), icc_profile=profile))
     assert np.array_equal(picture.alpha, rgba[..., 3])
-    assert np.abs(picture.rgb - 255 * srgb_encode((rgba[..., :3] / 255) ** 1.8)).max() <= 1.5
+    off = np.abs(picture.rgb - 255 * srgb_encode((rgba[..., :3] / 255) ** 1.8))
+    assert off[picture.alpha > 0].max() <= 1.5
 
 
 def test_an_srgb_profile_changes_nothing(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     path = save(tmp_path / "a.png", Image.fromarray(smooth()), icc_profile=profile)
     assert np.array_equal(read_image(path).rgb, smooth())
+
+
+def test_a_profile_is_judged_by_what_it_does(tmp_path):
+    """Light that is linear, under a name with sRGB in it, and sRGB's own curve under another name."""
+    linear = matrix_profile(SRGB_TO_XYZ_D50, 1.0, "linear sRGB built-in")
+    picture = read_image(save(tmp_path / "a.png", Image.fromarray(smooth()), icc_profile=linear))
+    assert np.abs(picture.rgb - 255 * srgb_encode(smooth() / 255)).max() <= 1.5
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    renamed = own.replace("sRGB".encode("utf-16-be"), "acme".encode("utf-16-be")).replace(b"sRGB", b"acme")
+    assert renamed != own
+    picture = read_image(save(tmp_path / "b.png", Image.fromarray(smooth()), icc_profile=renamed))
+    assert np.array_equal(picture.rgb, smooth()) and picture.info["notes"] == []
+
+
+def ifd(*entries):
+    """EXIF of little-endian entries (tag, type, count, 4 bytes of value), or of values after the table."""
+    table = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + table + struct.pack("<I", 0)
+
+
+TURNED = (0x112, 3, 1, struct.pack("<HH", 6, 0))
+AFTER = struct.pack("<I", 8 + 2 + 24 + 4)
+
+
+@pytest.mark.parametrize(
+    ("exif", "turned"),
+    [
+        (ifd(TURNED, (0x11A, 10, 1, AFTER)) + struct.pack("<ii", -1, 0), True),
+        (ifd(TURNED, (0x11A, 2, 6, AFTER)) + b"72.0\0\0", True),
+        (ifd(TURNED, (0x11A, 5, 1, b"\xff" * 4)), True),
+        (ifd((0x112, 2, 4, b"six\0")), False),
+        (ifd((0x112, 3, 1, struct.pack("<HH", 9, 0))), False),
+        (b"no TIFF header", False),
+        (ifd(TURNED, *((tag, 5, 1, b"\xff" * 4) for tag in (0x11A, 0x11B, 0x829A))), True),
+    ],
+    ids=[
+        "-1/0",
+        "text resolution",
+        "beyond the end",
+        "orientation in words",
+        "orientation 9",
+        "no header",
+        "thrice beyond",
+    ],
+)
+def test_damaged_metadata_is_no_damaged_picture(tmp_path, exif, turned):
+    image = Image.fromarray(smooth())
+    image.save(tmp_path / "plain.jpg", quality=95)
+    image.save(tmp_path / "a.jpg", quality=95, exif=b"Exif\0\0" + exif)
+    check_image(tmp_path / "a.jpg")
+    plain, picture = read_image(tmp_path / "plain.jpg").rgb, read_image(tmp_path / "a.jpg")
+    assert np.array_equal(picture.rgb, np.rot90(plain, -1) if turned else plain)
+    assert len(picture.info["notes"]) <= 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from stdcli.errors import MediaError
 from stdcli.media.ffmpeg import ffmpeg_command
 from stdcli.media.recipe import read_recipe
-from stdcli.media.video import iter_frames, probe
+from stdcli.media.video import VideoInfo, VideoWriter, iter_frames, probe
 
 RATES = ["30000/1001", "24000/1001", "25", "25/2", "60"]
 
@@ -249,3 +249,18 @@ def test_odd_names_are_names(tmp_path, plain):
         path = tmp_path / name
         path.write_bytes(plain.read_bytes())
         assert probe(path).frames == 15
+
+
+def test_colours_hidden_in_a_clip_are_not_read(folder):
+    """Green or magenta where alpha is 0, in a lossless clip: the same frames, the visible half as written."""
+    y, x = np.mgrid[:16, :32]
+    seen = np.stack([x * 7, y * 15, x + y, np.full_like(x, 255)], axis=2).astype(np.uint8)
+    read = []
+    for hidden in ([0, 255, 0, 0], [255, 0, 255, 0]):
+        seen[:, 16:] = hidden
+        path = folder / f"hidden{hidden[0]}.mkv"
+        with VideoWriter(path, VideoInfo(32, 16, Fraction(25), alpha=True)) as writer:
+            writer.write(seen)
+        read += iter_frames(path)
+    assert np.array_equal(read[0], read[1]) and np.array_equal(read[0][:, :16], seen[:, :16])
+    assert np.abs(read[0][:, 16:, :3] - seen[:, :16, :3].mean((0, 1))).max() <= 0.5
