@@ -22,7 +22,10 @@ from safetensors.torch import save_file
 from stdcli.cli.main import main
 from stdcli.distill import train
 from stdcli.distill.run import state_of
+from stdcli.errors import INTERRUPTED_EXIT_CODE
 from stdcli.training.checkpoint import load_checkpoint
+
+STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_ranks(commands: list[list[str]], *, ranks: int, out: Path) -> list[int]:
@@ -69,10 +72,10 @@ def _held(command: list[str], path: Path) -> int:
 
 
 def kill_at_random(command: list[str], *, kills: int, seed: int, out: Path) -> dict[str, object]:
-    """Run a command until `kills` were killed and the last one ended by itself.
+    """Run a command until `kills` were killed, terminated or hung up, and the last one ended by itself.
 
     Returns:
-        `partial`: how often a kill fell into the run; `torn`: checkpoints that cannot be read; `end`.
+        `partial`: how often that fell into the run; `torn`: checkpoints that cannot be read; `end`.
     """
     rng, report = random.Random(seed), {"partial": 0, "torn": []}
     for number in range(kills):
@@ -81,8 +84,10 @@ def kill_at_random(command: list[str], *, kills: int, seed: int, out: Path) -> d
         wanted = _checkpoints(out) + (number % 2)
         _wait_for(lambda wanted=wanted: _checkpoints(out) >= wanted, pid)
         time.sleep(rng.uniform(0, 0.3))
-        os.kill(pid, signal.SIGKILL)
-        killed = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        stop = STOPS[number % len(STOPS)]
+        os.kill(pid, stop)
+        end = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        killed = end == (-stop if stop == signal.SIGKILL else INTERRUPTED_EXIT_CODE)
         report["partial"] += killed and not (out / "student").exists()
         for path in out.glob("checkpoints/step-*.safetensors"):
             try:

@@ -31,8 +31,10 @@ from stdcli.bank.locks import hold_plan, hold_slot
 from stdcli.bank.shard import shard_problem, write_shard
 from stdcli.bank.verify import verify
 from stdcli.cli.main import main
+from stdcli.errors import INTERRUPTED_EXIT_CODE
 from tests.tiny_banks import changed, contents, make_paths
 
+STOPS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)
 WRITER = changed(num_paths=40, shard_size=2)
 
 
@@ -78,8 +80,9 @@ def kill_at_random(build: Callable[[Path], int], root: Path, *, kills: int, seed
     num_shards = len(list((root / "whole").glob("shards/*.json")))
     done, out = 0, root / "killed"
     while done < kills or not _is_finished(out):
-        end = _run(build, out, rng.uniform(0, 1.1 * length_s) if done < kills else None)
-        if end == -signal.SIGKILL:
+        after_s = rng.uniform(0, 1.1 * length_s) if done < kills else None
+        end = _run(build, out, after_s, number=STOPS[done % len(STOPS)])
+        if end < 0 or end == INTERRUPTED_EXIT_CODE:
             done += 1
             report["faults"] += faults_of(out)
             report["partial"] += 0 < len(list(out.glob("shards/*.json"))) < num_shards
@@ -98,8 +101,10 @@ def _is_finished(root: Path) -> bool:
     return files.exists(MANIFEST) and read_manifest(files).state == "complete"
 
 
-def _run(build: Callable[[Path], int], root: Path, kill_after_s: float | None) -> int:
-    """Exit code of a builder; negative for a signal."""
+def _run(
+    build: Callable[[Path], int], root: Path, kill_after_s: float | None, *, number: int = signal.SIGKILL
+) -> int:
+    """Exit code of a builder; negative for a signal that nobody handles."""
     pid = os.fork()
     if not pid:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -111,7 +116,7 @@ def _run(build: Callable[[Path], int], root: Path, kill_after_s: float | None) -
             os._exit(99)
     if kill_after_s is not None:
         time.sleep(kill_after_s)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

@@ -1,9 +1,9 @@
 """The table of contents of the command line, and what becomes of errors.
 
-A deliberate error is rendered on stderr and gives its exit code; wrong usage gives 2, Ctrl-C 130, anything
-else is a bug and gives 70. Tracebacks appear only with --debug or STDCLI_DEBUG=1. With --json, stdout holds
-results only, so that a pipe never reads an error as one, and the last line of stderr is one JSON object,
-`{"error": {"type", "exit_code", "what", ...}}`.
+A deliberate error is rendered on stderr and gives its exit code; wrong usage gives 2, Ctrl-C, SIGTERM and
+SIGHUP 130, anything else is a bug and gives 70. Tracebacks appear only with --debug or STDCLI_DEBUG=1. With
+--json, stdout holds results only, so that a pipe never reads an error as one, and the last line of stderr is
+one JSON object, `{"error": {"type", "exit_code", "what", ...}}`.
 
 Command modules are imported here; they import nothing heavy before they run.
 """
@@ -97,8 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = args[: args.index("--")] if "--" in args else args
     console = Console("json" if "--json" in options else "human")
     debug = "--debug" in options or os.environ.get("STDCLI_DEBUG", "0") not in ("", "0")
+    from stdcli.runtime.interrupt import stopped_by_signals
+
     try:
-        return run(args)
+        with stopped_by_signals():
+            return run(args)
     except Exception as error:
         if debug:
             sys.stderr.write(traceback.format_exc())

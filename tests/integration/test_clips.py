@@ -308,8 +308,9 @@ def test_a_killed_process_is_continued(tmp_path, clip, model, style):
     assert out.read_bytes() == expected
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
-    tmp_path, clip, model, style, monkeypatch, capsys
+    tmp_path, clip, model, style, monkeypatch, capsys, number
 ):
     out = tmp_path / "out.mp4"
     expected = uninterrupted(clip, style, model, out, "--batch", 1)
@@ -319,7 +320,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
     def interrupted(self, frames):
         seen.append(len(frames))
         if len(seen) == 6:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return original(self, frames)
 
     with monkeypatch.context() as patch:

@@ -203,7 +203,7 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def train_step(self: DenoiserTrainer) -> dict[str, float]:
         facts = take(self)
         if self.step == step:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
         return facts
 
     monkeypatch.setattr(DenoiserTrainer, "train_step", train_step)
