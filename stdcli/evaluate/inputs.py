@@ -22,7 +22,7 @@ from stdcli.media.probe import probe
 from stdcli.media.sequence import iter_sequence, probe_sequence
 from stdcli.media.sources import Source, resolve_input
 from stdcli.media.video import iter_frames
-from stdcli.models.weights import hash_file
+from stdcli.models.hashes import hash_file
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stdcli.errors import ModelError
+from stdcli.models.hashes import hash_file
 
 CONTENT_HASH = "modelspec.hash_sha256"
 """Key of a file's metadata for the SHA-256 of all its tensors' bytes."""
@@ -51,23 +51,6 @@ def count_values(paths: Iterable[Path]) -> int:
         ModelError: as for `read_shapes`.
     """
     return sum(math.prod(shape) for path in paths for shape in read_shapes(path).values())
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file; a file that did not change is read once.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    stat = path.stat()
-    return _hash_file(path, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _hash_file(path: Path, size_bytes: int, changed_ns: int) -> str:
-    """Size and time of change are there so that a changed file is read again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_files(paths: Sequence[Path]) -> str:
