@@ -2,14 +2,16 @@
 
 The folder `OUT.job` beside the output holds the segments, `job.json` and what the next segment needs to know
 of the one before. A run that was killed is continued by the same command; whatever decides the pictures must
-be the same, and a segment counts only once it is whole and on disk. Nothing here knows of models or codecs.
+be the same, and a segment counts only while it is, byte by byte, what was made. Nothing here knows of models
+or codecs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,21 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from stdcli.disk.opening import own_path
+from stdcli.disk.opening import open_file, own_path
 from stdcli.disk.reading import read_object
 from stdcli.disk.removing import remove_file, remove_folder
 from stdcli.disk.writing import open_new, sync, sync_file, write_durably
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.output import write_errors
+from stdcli.media.sequence import Numbered
 from stdcli.runtime.locks import hold_file
 
 SEGMENT_FRAMES = 128
 """Frames that a killed run may lose; a multiple of every usual batch."""
-FORMAT = 1
+FORMAT = 2
 RECORD, LOCK, WHOLE = "job.json", "lock", "whole"
-_OWN = re.compile(r"\d{5,}(\.npz)?|whole|lock|\.?job\.json(\.new|\.part)?")
+SUM = "sha256"
+_OWN = re.compile(r"\d{5,}(\.npz)?|whole|lock|segments\.txt|\.?job\.json(\.new|\.part)?")
 """Names of all files that a job has or, killed, leaves."""
 
 
@@ -39,12 +43,13 @@ def job_folder(output: Path) -> Path:
 
 
 def facts_of(output: Path) -> dict[str, Any]:
-    """The facts of an unfinished job beside `output`; empty if there is none."""
+    """The facts of an unfinished job beside `output`; empty if there is none, or a damaged one."""
     try:
         path = own_path(output.parent, f"{job_folder(output).name}/{RECORD}", MediaError)
-        return dict(read_object(path, MediaError, links=False)["facts"])
-    except (MediaError, ValueError, KeyError, TypeError):
+    except MediaError:
         return {}
+    stored = _read_record(path)
+    return {} if stored is None else stored["facts"]
 
 
 class Job:
@@ -57,10 +62,11 @@ class Job:
         output: the result.
         facts: whatever decides the pictures and their coding, JSON-ready, by name.
         discard: whether an unfinished job with other facts may be thrown away.
+        numbered: names of the results where they are numbered pictures; None where segments are files here.
 
     Attributes:
         folder: where everything is.
-        frames: number of frames in each finished segment.
+        notes: what the user should know about damage that was found on entering.
 
     Raises:
         ConfigError: on entering: there is an unfinished job with other facts, and `discard` is off.
@@ -68,11 +74,14 @@ class Job:
             something else than a job.
     """
 
-    def __init__(self, output: Path, facts: Mapping[str, Any], *, discard: bool) -> None:
+    def __init__(
+        self, output: Path, facts: Mapping[str, Any], *, discard: bool, numbered: Numbered | None = None
+    ) -> None:
         self.output, self.folder = output, job_folder(output)
-        self.frames: list[int] = []
+        self.notes: list[str] = []
+        self._segments: list[dict[str, Any]] = []
         self._facts = json.loads(json.dumps(dict(facts)))
-        self._discard = discard
+        self._discard, self._numbered = discard, numbered
         self._lock: FileLock | None = None
 
     def __enter__(self) -> Job:
@@ -89,7 +98,7 @@ class Job:
         except BaseException:
             self._lock.release()
             raise
-        if not self.frames:
+        if not self._segments:
             self._begin()
         return self
 
@@ -110,18 +119,18 @@ class Job:
         path = self.folder / RECORD
         if not path.exists():
             return
-        try:
-            stored = read_object(path, MediaError, links=False)
-        except MediaError:
-            stored = {}
-        if not stored.get("segments", True):
+        stored = _read_record(path)
+        if stored is None:
+            self.notes.append(f"{path} is damaged: the clip is made from its first frame again")
+            self._clear()
             return
-        differences = _differences(stored.get("facts", {}), self._facts)
-        if stored.get("format") != FORMAT:
-            differences = [("format", f"{stored.get('format')} there, {FORMAT} here")]
+        if not stored["segments"]:
+            return
+        differences = _differences(stored["facts"], self._facts)
+        if stored["format"] != FORMAT:
+            differences = [("format", f"{stored['format']} there, {FORMAT} here")]
         if not differences:
-            if all(self._size(k) == segment["bytes"] for k, segment in enumerate(stored["segments"])):
-                self.frames = [segment["frames"] for segment in stored["segments"]]
+            self._take_whole(stored["segments"])
             return
         if not self._discard:
             raise ConfigError(
@@ -132,6 +141,24 @@ class Job:
             )
         self._clear()
 
+    def _take_whole(self, segments: Sequence[dict[str, Any]]) -> None:
+        """Count the segments before the first that is damaged, if what the last one left is whole too."""
+        for segment in segments:
+            self._segments.append(segment)
+            if _hash(self._files(len(self._segments) - 1)) != segment["sha256"]:
+                self._segments.pop()
+                break
+        if self._segments and self._segments[-1]["memory"] not in (None, _hash([self._memory_file()])):
+            self._segments = []
+        if len(self._segments) < len(segments):
+            at = f"frame {self.count} on" if self._segments else "its first frame"
+            self.notes.append(f"{self.folder} is damaged: the clip is made from {at} again")
+
+    @property
+    def frames(self) -> list[int]:
+        """Number of frames in each finished segment."""
+        return [segment["frames"] for segment in self._segments]
+
     @property
     def count(self) -> int:
         """Frames in finished segments."""
@@ -140,7 +167,7 @@ class Job:
     @property
     def segments(self) -> list[Path]:
         """Files of finished segments, in order."""
-        return [self.segment(index) for index in range(len(self.frames))]
+        return [self.segment(index) for index in range(len(self._segments))]
 
     def segment(self, index: int) -> Path:
         """Where segment `index` is written."""
@@ -148,10 +175,9 @@ class Job:
 
     def memory(self) -> dict[str, np.ndarray]:
         """What the last finished segment left for the next."""
-        path = self._memory(len(self.frames) - 1)
-        if not path.exists():
+        if not self._segments or self._segments[-1]["memory"] is None:
             return {}
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(self._memory_file(), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def commit(self, frames: int, memory: Mapping[str, np.ndarray]) -> None:
@@ -164,43 +190,57 @@ class Job:
         Raises:
             ResourceError: the disk is full.
         """
-        index = len(self.frames)
+        before = self._memory_file()
+        self._segments.append({"frames": frames, "sha256": None, "memory": None})
+        try:
+            with write_errors(self.folder):
+                self._fill(self._segments[-1], memory)
+                self._store()
+        except BaseException:
+            self._segments.pop()
+            raise
         with write_errors(self.folder):
-            if self.segment(index).exists():
-                sync_file(self.segment(index))
-            if memory:
-                with open_new(self._memory(index)) as file:
-                    np.savez(file, **memory)
-                    file.flush()
-                    sync(file.fileno())
-            self._store([*self.frames, frames])
-        self.frames.append(frames)
-        with write_errors(self.folder):
-            remove_file(self._memory(index - 1))
+            remove_file(before)
+
+    def _fill(self, segment: dict[str, Any], memory: Mapping[str, np.ndarray]) -> None:
+        files = self._files(len(self._segments) - 1)
+        if self._numbered is None:
+            sync_file(files[0])
+        segment["sha256"] = _hash(files)
+        if memory:
+            kept = self._memory_file()
+            with open_new(kept) as file:
+                np.savez(file, **memory)
+                file.flush()
+                sync(file.fileno())
+            segment["memory"] = _hash([kept])
 
     def _begin(self) -> None:
         try:
-            self._store([])
+            self._store()
         except BaseException:
             self.__exit__()
             raise
 
     def forget(self) -> None:
-        """Let nothing count as done: the result is in its place, or what was done is gone."""
-        self.frames = []
+        """Let nothing count as done: the result is in its place."""
+        self._segments = []
 
-    def _store(self, counts: list[int]) -> None:
-        segments = [{"frames": count, "bytes": self._size(k)} for k, count in enumerate(counts)]
-        data = {"format": FORMAT, "facts": self._facts, "segments": segments}
+    def _store(self) -> None:
+        data = {"format": FORMAT, "facts": self._facts, "segments": self._segments}
         with write_errors(self.folder):
-            write_durably(self.folder / RECORD, json.dumps(data, indent=1).encode())
+            write_durably(self.folder / RECORD, json.dumps(data | {SUM: _sum(data)}, indent=1).encode())
 
-    def _size(self, index: int) -> int | None:
-        path = self.segment(index)
-        return path.stat().st_size if path.exists() else None
+    def _files(self, index: int) -> list[Path]:
+        """What segment `index` consists of."""
+        if self._numbered is None:
+            return [self.segment(index)]
+        first = sum(self.frames[:index])
+        return [self._numbered.file(first + k) for k in range(self.frames[index])]
 
-    def _memory(self, index: int) -> Path:
-        return self.folder / f"{index:05d}.npz"
+    def _memory_file(self) -> Path:
+        """Where it is kept what the last segment left."""
+        return self.folder / f"{len(self._segments) - 1:05d}.npz"
 
     def _clear(self) -> None:
         with write_errors(self.folder):
@@ -209,10 +249,35 @@ class Job:
                     remove_file(path)
 
     def __exit__(self, *_: object) -> None:
-        if not self.frames:
+        if not self._segments:
             with suppress(OSError):
                 remove_folder(self.folder, own=lambda name: _OWN.fullmatch(name) is not None)
         self._lock.release()
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What `job.json` says; None where it is not, byte by byte, what a run wrote."""
+    try:
+        data = read_object(path, MediaError, links=False)
+    except MediaError:
+        return None
+    return data if data.pop(SUM, None) == _sum(data) else None
+
+
+def _sum(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(files: Iterable[Path]) -> str | None:
+    """SHA-256 of the hashes of files; None where one cannot be read."""
+    total = hashlib.sha256()
+    try:
+        for path in files:
+            with open_file(path, MediaError, links=False) as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    except (MediaError, OSError):
+        return None
+    return total.hexdigest()
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:

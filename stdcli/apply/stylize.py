@@ -170,9 +170,10 @@ def _run_clip(
     session = _styled(session, target, samples[0]).for_clip(samples)
     batch_size = session.batch_for((info.height, info.width))
     place = target.path if clip.numbered is None else target.path.parent
-    with Job(place, _job_facts(target, data, batch_size), discard=overwrite) as job:
-        if clip.numbered is not None and not clip.numbered.has_first(job.count):
-            job.forget()
+    facts = _job_facts(target, data, batch_size)
+    with Job(place, facts, discard=overwrite, numbered=clip.numbered) as job:
+        for note in job.notes:
+            console.warning(note)
         done = job.count
         if done:
             console.note(f"continuing {target.path} at frame {done} of {info.frames}")

@@ -48,10 +48,6 @@ class Numbered:
     def __str__(self) -> str:
         return f"{self.pattern.resolve()} from {self.first}"
 
-    def has_first(self, frames: int) -> bool:
-        """Whether so many of the first files are there."""
-        return all(self.file(index).exists() for index in range(frames))
-
     def file(self, index: int) -> Path:
         """The file of frame `index`, counted from 0."""
         found = NUMBER.search(self.pattern.name)

@@ -277,6 +277,25 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert names(tmp_path) == sorted([*before, out.name, f"{out.name}.json"])
 
 
+@pytest.mark.parametrize(
+    "name", ["00001.npz", *(pytest.param(n, marks=pytest.mark.slow) for n in ("00001", "job.json"))]
+)
+def test_damage_to_what_was_done_is_made_good(tmp_path, clip, model, style, name, run_and_die, capsys):
+    out = tmp_path / "out.mkv"
+    options = ["--temporal", "blend" if name.endswith(".npz") else "off"]
+    expected = uninterrupted(clip, style, model, out, *options)
+    run_and_die(clip, "--style", style, "--model", model, "-o", out, *options, after=2)
+    damaged = tmp_path / "out.mkv.job" / name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 4
+    damaged.write_bytes(data)
+    capsys.readouterr()
+    run(clip, "--style", style, "--model", model, "-o", out, *options)
+    assert "is damaged: the clip is made from" in capsys.readouterr().err
+    assert out.read_bytes() == expected
+    assert not (tmp_path / "out.mkv.job").exists()
+
+
 KILLED = """
 import os, signal, sys
 from stdcli.apply import clips

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stdcli.apply.job import Job, job_folder
-from stdcli.errors import ConfigError, MediaError, StdcliError
+from stdcli.apply.job import Job, facts_of, job_folder
+from stdcli.errors import ConfigError, MediaError, ResourceError
+from stdcli.media.sequence import Numbered
 
 FACTS = {"seed": 3, "settings": {"timesteps": [399, 199]}}
+
+
+def digest(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def write_segment(job: Job, frames: int, **memory) -> None:
@@ -26,6 +32,8 @@ def test_finished_segments_are_found_again(tmp_path):
         write_segment(job, 128, result=picture * 0)
         write_segment(job, 128, result=picture)
         job.segment(2).write_bytes(b"half")
+        for name in ("whole", "segments.txt", ".job.json.part"):  # of a run that was killed as it joined them
+            (job.folder / name).write_bytes(b"half")
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         assert (job.frames, job.count) == ([128, 128], 256)
         assert [path.name for path in job.segments] == ["00000", "00001"]
@@ -61,30 +69,111 @@ def test_other_facts_are_named_and_nothing_is_lost(tmp_path):
         assert (job.count, job.segment(0).exists()) == (0, False)
 
 
-def test_a_segment_that_changed_on_disk_counts_for_nothing(tmp_path):
+def flip(path: Path, place: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def keep_three(folder: Path, *, remembering: bool) -> None:
+    """An unfinished job of three segments."""
+    with Job(folder / "out.mp4", FACTS, discard=False) as job:
+        for level in range(3):
+            write_segment(job, 128, **({"result": np.full((4, 5), level)} if remembering else {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "remembering", "left"),
+    [
+        ("00000", False, 0),
+        ("00001", False, 128),
+        ("00002", False, 256),
+        ("00002", True, 0),
+        ("00002.npz", True, 0),
+    ],
+)
+def test_segments_before_a_flipped_bit_count(tmp_path, name, remembering, left):
+    """What the last whole segment leaves for the next is part of it; that of earlier ones is not kept."""
+    keep_three(tmp_path, remembering=remembering)
+    flip(job_folder(tmp_path / "out.mp4") / name)
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == left
+        assert [f"frame {left} on" in note or (not left and "first frame" in note) for note in job.notes] == [
+            True
+        ]
         write_segment(job, 128)
-        write_segment(job, 128)
-        job.segment(0).write_bytes(b"cut short")
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert (job.count, job.notes) == (left + 128, [])
+
+
+@pytest.mark.parametrize("name", ["00001", "00002.npz"])
+def test_what_is_gone_does_not_count(tmp_path, name):
+    keep_three(tmp_path, remembering=True)
+    (job_folder(tmp_path / "out.mp4") / name).unlink()
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         assert job.count == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"format": 2, "facts": {}, "segments": 3}',
+        (b'"frames": 128', b'"frames": 127'),
+        (b'"seed": 3', b'"seed": 2'),
+        (b'"format": 2', b'"format": 3'),
+        (b'"segments"', b'"segmentt"'),
+        (b'"sha256"', b'"sha255"'),
+    ],
+)
+def test_a_damaged_state_counts_for_nothing_and_binds_nobody(tmp_path, damage):
+    keep_three(tmp_path, remembering=False)
+    state = job_folder(tmp_path / "out.mp4") / "job.json"
+    state.write_bytes(damage if isinstance(damage, bytes) else state.read_bytes().replace(*damage))
+    assert facts_of(tmp_path / "out.mp4") == {}
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert (job.count, len(job.notes)) == (0, 1)
+        write_segment(job, 128)
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert (job.count, job.notes) == (128, [])
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_numbered_results_that_changed_are_made_again(tmp_path, damage):
+    files = Numbered(tmp_path / "%02d.png", first=5)
+    with Job(tmp_path, FACTS, discard=False, numbered=files) as job:
+        for _ in range(2):
+            for k in range(3):
+                files.file(job.count + k).write_bytes(bytes([job.count, k]))
+            job.commit(3, {})
+    with Job(tmp_path, FACTS, discard=False, numbered=files) as job:
+        assert job.count == 6
+    damage(tmp_path / "08.png")
+    with Job(tmp_path, FACTS, discard=False, numbered=files) as job:
+        assert job.count == 3
 
 
 def test_a_run_killed_before_its_first_segment_binds_nobody(tmp_path):
     folder = job_folder(tmp_path / "out.mp4")
     folder.mkdir()
-    (folder / "job.json").write_text(json.dumps({"format": 1, "facts": {"seed": 4}, "segments": []}))
+    body = {"format": 2, "facts": {"seed": 4}, "segments": []}
+    (folder / "job.json").write_text(json.dumps(body | {"sha256": digest(body)}))
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         assert job.count == 0
         assert json.loads((folder / "job.json").read_text())["facts"] == FACTS
 
 
 def test_a_job_that_cannot_begin_leaves_nothing(tmp_path, monkeypatch):
-    def full(handle):
+    def refuse(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StdcliError), Job(tmp_path / "out.mp4", FACTS, discard=False):
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(ResourceError), Job(tmp_path / "out.mp4", FACTS, discard=False):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -105,11 +194,15 @@ def test_the_file_on_disk_does_not_change_its_form(tmp_path):
         write_segment(job, 128)
     path = job_folder(tmp_path / "out.mp4") / "job.json"
     data = json.loads(path.read_text())
-    assert data == {"format": 1, "facts": FACTS, "segments": [{"frames": 128, "bytes": 128}]}
-    path.write_text(json.dumps(data | {"format": 2}))
+    inner = hashlib.sha256(bytes(128)).digest()
+    segment = {"frames": 128, "sha256": hashlib.sha256(inner).hexdigest(), "memory": None}
+    body = {"format": 2, "facts": FACTS, "segments": [segment]}
+    assert data == body | {"sha256": digest(body)}
+    other = body | {"format": 3}
+    path.write_text(json.dumps(other | {"sha256": digest(other)}))
     with pytest.raises(ConfigError) as caught, Job(tmp_path / "out.mp4", FACTS, discard=False):
         pass
-    assert caught.value.problems == [("format", "2 there, 1 here")]
+    assert caught.value.problems == [("format", "3 there, 2 here")]
 
 
 def test_a_folder_that_is_no_job_is_refused_and_kept(tmp_path):
