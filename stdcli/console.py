@@ -2,8 +2,9 @@
 
 Modes: `human` prints sentences; `json` prints each result as one JSON object on one line; `quiet` prints only
 the path (or first value) of each result. In json mode stderr stays text, except that an error is one JSON
-object `{"error": {...}}` on the last line. Knows nothing of commands; rich is imported only when a bar is
-drawn.
+object `{"error": {...}}` on the last line. What names and metadata hold cannot act on a terminal: control
+characters are shown as escapes, and only the raw value that quiet mode gives to a pipe is as it is. Knows
+nothing of commands; rich is imported only when a bar is drawn.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fractions import Fraction
 from typing import Any, Literal, Protocol, TextIO
 
 from stdcli.errors import StdcliError
+from stdcli.visible import visible
 
 Mode = Literal["human", "json", "quiet"]
 PLAIN_INTERVAL_S = 30.0
@@ -119,14 +121,14 @@ class Console:
         self.verbose = verbose
         self.debug = debug
 
-    def result(self, message: str, **data: Any) -> None:
+    def result(self, *lines: str, **data: Any) -> None:
         """What the command was run for; `data` is the same for machines."""
         if self.mode == "json":
-            self._json(data or {"message": message})
+            self._json(data or {"message": "\n".join(lines)})
         elif self.mode == "human":
-            _write(sys.stdout, message)
+            _write(sys.stdout, *lines)
         elif data:
-            _write(sys.stdout, str(data.get("path", next(iter(data.values())))))
+            _write_raw(str(data.get("path", next(iter(data.values())))))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], **data: Any) -> None:
         """Rows under column names; json: `{..., "rows": [{column: value}]}`; quiet: the first column."""
@@ -134,30 +136,37 @@ class Console:
             self._json({**data, "rows": [dict(zip(columns, row, strict=True)) for row in rows]})
         elif self.mode == "quiet":
             for row in rows:
-                _write(sys.stdout, str(row[0]))
+                _write_raw(str(row[0]))
         else:
-            _write(sys.stdout, "\n".join(_aligned([list(columns), *rows])))
+            _write(sys.stdout, *_aligned([list(columns), *rows]))
 
-    def note(self, message: str) -> None:
+    def note(self, *lines: str) -> None:
         """What is going on; muted in quiet mode."""
         if self.mode != "quiet":
-            _write(sys.stderr, message)
+            _write(sys.stderr, *lines)
 
-    def detail(self, message: str) -> None:
+    def detail(self, *lines: str) -> None:
         """More of the same, for --verbose."""
-        if self.verbose and self.mode != "quiet":
-            _write(sys.stderr, message)
+        if self.verbose:
+            self.note(*lines)
 
-    def warning(self, message: str) -> None:
-        """Something the user should know; shown in every mode."""
-        _write(sys.stderr, f"warning: {message}")
+    def warning(self, message: str | StdcliError) -> None:
+        """Something the user should know, or an error that ends nothing; shown in every mode."""
+        if isinstance(message, StdcliError):
+            _write(sys.stderr, f"warning: {message.what}", *message.rest())
+        else:
+            _write(sys.stderr, f"warning: {message}")
 
     def error(self, error: StdcliError) -> None:
         """Why the command failed."""
         if self.mode == "json":
-            _write(sys.stderr, json.dumps({"error": error.to_dict()}))
+            _write(sys.stderr, _dump({"error": error.to_dict()}))
         else:
-            _write(sys.stderr, error.render())
+            _write(sys.stderr, f"error: {error.what}", *error.rest())
+
+    def trace(self, text: str) -> None:
+        """A traceback, for --debug."""
+        _write(sys.stderr, *text.split("\n"))
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int | None = None) -> Iterator[Progress]:
@@ -176,7 +185,7 @@ class Console:
                 plain.finish(completed=completed)
 
     def _json(self, data: dict[str, Any]) -> None:
-        _write(sys.stdout, json.dumps(to_plain(data)))
+        _write(sys.stdout, _dump(to_plain(data)))
 
 
 def to_plain(value: Any) -> Any:
@@ -201,7 +210,7 @@ def to_plain(value: Any) -> Any:
 
 
 def _aligned(rows: Sequence[Sequence[Any]]) -> list[str]:
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    cells = [["" if cell is None else visible(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     padded = (zip(row, widths, strict=True) for row in cells)
     return ["  ".join(cell.ljust(width) for cell, width in row).rstrip() for row in padded]
@@ -212,17 +221,37 @@ def _bar(label: str, total: int | None) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     stdout_is_screen = sys.stdout.isatty()  # piped results must not be pulled over to stderr by the live bar
-    with RichProgress(*columns, console=RichConsole(stderr=True), redirect_stdout=stdout_is_screen) as bar:
-        yield BarProgress(bar, bar.add_task(label, total=total), total)
+    console = RichConsole(stderr=True, markup=False, emoji=False, highlight=False)
+    with RichProgress(*columns, console=console, redirect_stdout=stdout_is_screen) as bar:
+        yield BarProgress(bar, bar.add_task(visible(label), total=total), total)
 
 
-def _write(stream: TextIO, text: str) -> None:
-    """One line, flushed; characters the stream cannot show are escaped rather than fatal."""
+def _dump(data: dict[str, Any]) -> str:
+    """JSON in ASCII; the one control character that JSON leaves as it is is escaped too."""
+    return json.dumps(data).replace("\x7f", "\\u007f")
+
+
+def _write(stream: TextIO, *lines: str) -> None:
+    """Lines, flushed; characters that act, or that the stream cannot show, are escaped."""
+    text = "\n".join(map(visible, lines)) + "\n"
     try:
-        stream.write(text + "\n")
+        stream.write(text)
     except UnicodeEncodeError:
         encoding = stream.encoding or "ascii"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def _write_raw(text: str) -> None:
+    """One value for another program, byte by byte, also a name that is not UTF-8; escaped on a terminal."""
+    stream = sys.stdout
+    data = getattr(stream, "buffer", None)
+    if data is None or stream.isatty():
+        _write(stream, text)
+        return
+    stream.flush()
+    data.write(f"{text}\n".encode(sys.getfilesystemencoding(), "surrogateescape"))
+    data.flush()

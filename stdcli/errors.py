@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from stdcli.visible import visible
+
 BUG_EXIT_CODE = 70
 INTERRUPTED_EXIT_CODE = 130
 
@@ -49,19 +51,20 @@ class StdcliError(Exception):
 
     def details(self) -> list[str]:
         """Lines between the first one and the hint, each indented by two spaces."""
-        lines = [] if self.where is None else [f"  at: {self.where}"]
-        got = None if self.got is None else f"got {self.got}"
-        expected = None if self.expected is None else f"expected {self.expected}"
+        lines = [] if self.where is None else [f"  at: {visible(self.where)}"]
+        got = None if self.got is None else f"got {visible(self.got)}"
+        expected = None if self.expected is None else f"expected {visible(self.expected)}"
         if got or expected:
             lines.append("  " + ", ".join(part for part in (got, expected) if part))
         return lines
 
     def render(self) -> str:
         """The message as the user sees it: several lines, no newline at the end."""
-        lines = [f"error: {self.what}", *self.details()]
-        if self.hint is not None:
-            lines.append(f"  hint: {self.hint}")
-        return "\n".join(lines)
+        return "\n".join([f"error: {visible(self.what)}", *self.rest()])
+
+    def rest(self) -> list[str]:
+        """Its lines after the first; whatever came from outside is escaped, for each is one line."""
+        return [*self.details(), *([] if self.hint is None else [f"  hint: {visible(self.hint)}"])]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain data, for `--json`; parts that were not given are left out."""
@@ -94,7 +97,7 @@ class ConfigError(StdcliError):
         self.problems = [(path, message) for path, message in problems]
 
     def details(self) -> list[str]:
-        return super().details() + [f"  {path}: {message}" for path, message in self.problems]
+        return super().details() + [f"  {visible(f'{path}: {message}')}" for path, message in self.problems]
 
     def to_dict(self) -> dict[str, Any]:
         problems = [{"path": path, "message": message} for path, message in self.problems]

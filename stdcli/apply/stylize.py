@@ -103,7 +103,7 @@ def _check_fit(bundle: Bundle, settings: Settings, *, strict: bool, console: Con
 
 
 def _pass_over(path: Path, error: MediaError, console: Console) -> Path:
-    console.warning(error.render().removeprefix("error: "))
+    console.warning(error)
     return path
 
 

@@ -64,6 +64,8 @@ def demo(
         shared += [f"--{name}", str(value)] if value is not None else []
     switches = {"offline": offline, "json": as_json, "quiet": quiet, "verbose": verbose, "debug": debug}
     shared += [f"--{name}" for name, on in switches.items() if on]
+    from stdcli.cli.main import run
+
     runs = [
         [str(photos[1]), "--style", str(output / "styles/night.png"), "-o", str(output / "cat-night.png")],
         [str(photos[0]), "--style", str(output / "styles/ink.png"), "-o", str(output / "astronaut-ink.png")],
@@ -71,19 +73,6 @@ def demo(
     ]
     for arguments in runs:
         command = ["stylize", *arguments, "--steps", "4", *shared]
-        console.note(f"\n$ stdcli {shlex.join(command)}")
-        _run(command)
-    console.note(f"\nlook at {output}/ ; then try your own: stdcli stylize PHOTO --style PICTURE")
-
-
-def _run(command: list[str]) -> None:
-    """Run a command line of stdcli in this process.
-
-    Raises:
-        StdcliError: the command failed.
-    """
-    from stdcli.cli.main import run
-
-    code = run(command)
-    if code != 0:  # whoever read our output has gone away
-        raise typer.Exit(code)
+        console.note("", f"$ stdcli {shlex.join(command)}")
+        run(command)
+    console.note("", f"look at {output}/ ; then try your own: stdcli stylize PHOTO --style PICTURE")

@@ -32,6 +32,7 @@ from stdcli.cli import (
     stylize,
     teacher,
 )
+from stdcli.cli.streams import lasting_streams
 from stdcli.cli.usage import UsageError, as_config_error, make_group
 from stdcli.console import Console
 from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, Interrupted, StdcliError
@@ -97,14 +98,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = args[: args.index("--")] if "--" in args else args
     console = Console("json" if "--json" in options else "human")
     debug = "--debug" in options or os.environ.get("STDCLI_DEBUG", "0") not in ("", "0")
+    with lasting_streams() as check_output:
+        return _code_of(args, console, check_output, debug=debug)
+
+
+def _code_of(args: list[str], console: Console, check_output: Callable[[], None], *, debug: bool) -> int:
+    """Exit code of a command line whose error, if any, is told."""
     from stdcli.runtime.interrupt import stopped_by_signals
 
     try:
         with stopped_by_signals():
-            return run(args)
+            code = run(args)
+        check_output()
+        return code
     except Exception as error:
         if debug:
-            sys.stderr.write(traceback.format_exc())
+            console.trace(traceback.format_exc().rstrip("\n"))
         told = error if isinstance(error, StdcliError) else _as_bug(error, debug=debug)
         console.error(told)
         return told.exit_code
@@ -126,7 +135,7 @@ def run(args: list[str]) -> int:
         raise as_config_error(error) from error
     except (KeyboardInterrupt, typer.Abort) as error:
         raise Interrupted("interrupted") from error
-    except SystemExit as stop:  # shell completion, and a reader of our output that went away
+    except SystemExit as stop:  # shell completion
         code = stop.code
     if code == INTERRUPTED_EXIT_CODE:
         raise Interrupted("interrupted")

@@ -64,7 +64,9 @@ def show(
     if not resolved:
         if sets:
             raise ConfigError("--set needs --resolved", hint=f"stdcli presets show {name} --resolved")
-        console.result(preset.text.rstrip("\n"), path=preset.path, name=preset.name, text=preset.text)
+        console.result(
+            *preset.text.rstrip("\n").split("\n"), path=preset.path, name=preset.name, text=preset.text
+        )
         return
     task, _ = read_task_file(preset.path)
     rows = resolve(task, preset=preset.name, sets=sets or ()).rows()

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 LAYERS = {
     "errors": 0,
     "disk": 0,
+    "visible": 0,
     "config": 1,
     "console": 1,
     "diffusion": 2,

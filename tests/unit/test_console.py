@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from enum import StrEnum
 from fractions import Fraction
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stdcli.console import Console, NoProgress, PlainProgress, to_plain
-from stdcli.errors import ModelError
+from stdcli.errors import ConfigError, ModelError
 
 
 class Color(StrEnum):
@@ -105,6 +106,54 @@ def test_characters_the_terminal_lacks_are_escaped(monkeypatch: pytest.MonkeyPat
     assert raw.getvalue() == b"Caf\\xe9 \\udcff\n"
 
 
+EVIL = "a\x1b]0;x\x07\x9b2J\r\n\t\x7f\u202e\u2028[bold red]b[/]"
+SHOWN = r"a\x1b]0;x\x07\x9b2J\r\n\t\x7f\u202e\u2028[bold red]b[/]"
+
+
+@pytest.mark.parametrize("mode", ["human", "json"])
+def test_what_names_hold_cannot_act(mode: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(mode, verbose=True)
+    error = ConfigError(EVIL, [(EVIL, EVIL)], where=EVIL, got=EVIL, expected=EVIL, hint=EVIL)
+    console.result(EVIL, path=EVIL)
+    console.table((EVIL, "n"), [(EVIL, 1)])
+    console.note(EVIL, "two")
+    console.detail(EVIL)
+    console.warning(EVIL)
+    console.warning(error)
+    console.error(error)
+    console.trace(f"a\nb {EVIL[:3]}")
+    with console.progress(EVIL):
+        pass
+    out, err = capsys.readouterr()
+    assert (out + err).replace("\n", "").isprintable()
+    shown = [f"  at: {SHOWN}", f"  got {SHOWN}, expected {SHOWN}", f"  {SHOWN}: {SHOWN}", f"  hint: {SHOWN}"]
+    lines = err.splitlines()
+    told = [SHOWN, "two", SHOWN, f"warning: {SHOWN}", f"warning: {SHOWN}", *shown]
+    assert lines[: len(told)] == told
+    assert lines[-1].startswith(f"{SHOWN}: 0 in 0.")
+    if mode == "human":
+        assert out.splitlines() == [SHOWN, f"{SHOWN}  n", f"{SHOWN}  1"]
+        assert error.render().splitlines() == [f"error: {SHOWN}", *shown]
+    else:
+        assert json.loads(out.splitlines()[0]) == {"path": EVIL}
+        assert json.loads(err.splitlines()[-4])["error"]["where"] == EVIL
+
+
+def test_quiet_gives_a_pipe_the_bytes_of_a_name_and_a_terminal_none_that_act(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = os.fsdecode(b"caf\xe9\x1b.png")
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="utf-8"))
+    Console("quiet").result("", path=Path(name))
+    Console("quiet").table(("name",), [(name,)])
+    assert raw.getvalue() == b"caf\xe9\x1b.png\n" * 2
+    screen = FakeTerminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    Console("quiet").result("", path=Path(name))
+    assert screen.getvalue() == "caf\\udce9\\x1b.png\n"
+
+
 class FakeClock:
     now_s = 0.0
 
@@ -158,12 +207,12 @@ def test_a_terminal_gets_a_bar_on_stderr_only(
 ) -> None:
     screen = FakeTerminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with Console().progress("frames") as progress:
+    with Console().progress("[bold]frames\x07") as progress:
         assert progress.total is None
         progress.total = 4
         progress.advance(4)
         Console().result("result", n=1)
-    assert "frames" in screen.getvalue()
+    assert r"[bold]frames\x07" in screen.getvalue()
     assert "4/4" in screen.getvalue()
     assert progress.total == 4
     assert capsys.readouterr().out == "result\n"
