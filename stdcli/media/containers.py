@@ -108,29 +108,34 @@ def stream_plan(
         (output options, notes).
 
     Raises:
-        MediaError: `source` cannot be read, or a sound stream can neither be copied nor re-encoded.
+        MediaError: `source` cannot be read, or none of its sound can be copied or re-encoded.
     """
     options: list[str] = []
     notes: list[str] = []
     for kind, letter, encoder in (("Audio", "a", container.audio), ("Subtitle", "s", container.subtitle)):
         if kind == "Audio" and not audio:
             continue
-        kept = 0
+        kept, lost = 0, None
         for index, codec in enumerate(list_streams(source, kind)):
             name, place = f"{kind.lower()} stream {index + 1} ({codec})", f"{letter}:{index}"
             choice = "copy"
             if _refusal(source, place, "copy", container, stored_as=(kind, codec)):
                 choice = encoder
                 refusal = _refusal(source, place, encoder, container)
-                if refusal and kind == "Audio":
-                    hint = f"write {path.stem}.mkv, or add --no-audio"
-                    raise MediaError(f"{name} cannot be kept", where=path, got=refusal, hint=hint)
                 fate = "was left out" if refusal else f"was re-encoded with {encoder}"
                 notes.append(f"{name} {fate}: {path.suffix} cannot hold it as it is")
                 if refusal:
+                    lost = lost or (name, refusal)
                     continue
             options += ["-map", f"1:{place}", f"-c:{letter}:{kept}", choice]
             kept += 1
+        if kind == "Audio" and lost and not kept:
+            hint = (
+                "add --no-audio"
+                if path.suffix.lower() == ".mkv"
+                else f"write {path.stem}.mkv, or add --no-audio"
+            )
+            raise MediaError(f"{lost[0]} cannot be kept", where=path, got=lost[1], hint=hint)
     return options, notes
 
 

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from stdcli.errors import MediaError
+from stdcli.media.appearance import Appearance
 from stdcli.media.codecs import has_alpha
 from stdcli.media.ffmpeg import Finished, input_file, last_lines, run_ffmpeg
 from stdcli.media.rates import constant_rate
 
 VIDEO_STREAM = "0:V:0"  # V leaves cover pictures out
 PACKETS_ARE_FRAMES = {"mov", "matroska"}, {"h264", "hevc", "vp9", "av1", "prores", "mjpeg"}
+AS_TABLE = ("-f", "framecrc", "-")
 AS_PACKETS = ("-c", "copy", "-copyinkf")
 KEY_FLAG, DISCARD_FLAG = 0x1, 0x4
-HD_WIDTH, SD_HEIGHT = 1280, 576  # an untagged clip is BT.709 from HD on, BT.601 below: what players assume
-COLOUR_MATRICES = {"gbr", "bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "ycgco", "bt2020nc", "bt2020c"}
-HDR_TRANSFERS = ("smpte2084", "arib-std-b67")
 
 SIZE = re.compile(r"^#dimensions 0: (\d+)x(\d+)$", re.MULTILINE)
 PIXEL_ASPECT = re.compile(r"^#sar 0: (\d+)/(\d+)$", re.MULTILINE)
@@ -35,6 +34,7 @@ RATE = re.compile(r"([\d.]+)(k?) (?:fps|tbr)")
 ROTATION = re.compile(r"display ?matrix: rotation of (-?[\d.]+) degrees", re.IGNORECASE)
 START = re.compile(r"^  Duration: .*, start: (-?[\d.]+)", re.MULTILINE)
 TRUNCATED = re.compile(r"partial file|File ended prematurely")
+STILL_STREAM = re.compile(r"\((?:attached pic|timed thumbnails|still image)\)")
 FLAGS = re.compile(r", F=0x([0-9A-Fa-f]+)")
 
 
@@ -53,6 +53,8 @@ class VideoInfo:
         start_s: how much later than the rest (sound) the pictures start.
         pixel_aspect: width of a pixel over its height.
         rotation: counter-clockwise in degrees, already applied.
+        filters: ffmpeg's, which each frame passes first, such as a deinterlacer.
+        mapping: filters that bring its colours to BT.709; none where they are.
         assumed_matrix: YUV matrix to read with where the file names none; None where it does.
         audio, subtitles: codec of each stream.
         resample: whether `fps` was asked for and differs from the clip's own.
@@ -73,6 +75,8 @@ class VideoInfo:
     start_s: Fraction = Fraction(0)
     pixel_aspect: Fraction = Fraction(1)
     rotation: float = 0.0
+    filters: tuple[str, ...] = ()
+    mapping: tuple[str, ...] = ()
     assumed_matrix: Literal["bt601", "bt709"] | None = None
     audio: tuple[str, ...] = ()
     subtitles: tuple[str, ...] = ()
@@ -138,6 +142,8 @@ def probe(path: Path, *, fps: Fraction | None = None) -> VideoInfo:
         raise _variable_rate(path, times, stated)
     count = len(times.ticks) if rate == own_rate else _count_resampled(path, rate)
     width, height = int(size[1]), int(size[2])
+    look = Appearance.described(video.description, first.log)
+    assumed = look.assumed_matrix(width, height)
     start = START.search(first.log)
     rotation = ROTATION.search(video.description)
     return VideoInfo(
@@ -149,15 +155,17 @@ def probe(path: Path, *, fps: Fraction | None = None) -> VideoInfo:
         start_s=max(Fraction(0), times.ticks[0] * times.tick_s - Fraction(start[1] if start else 0)),
         pixel_aspect=Fraction(int(aspect[1]), int(aspect[2])) if aspect and int(aspect[1]) else Fraction(1),
         rotation=float(rotation[1]) if rotation else 0.0,
-        assumed_matrix=None if _names_matrix(video) else _usual_matrix(width, height),
+        filters=look.deinterlacer(),
+        mapping=look.mapping(assumed, alpha=_has_alpha(video)),
+        assumed_matrix=assumed,
         audio=tuple(stream.codec for stream in streams if stream.kind == "Audio"),
         subtitles=tuple(stream.codec for stream in streams if stream.kind == "Subtitle"),
         resample=rate != own_rate,
         alpha=_has_alpha(video),
-        seekable=_is_indexed(first.log, video),
+        seekable=_is_indexed(first.log, video) and look.parity is None,
         decoder=_decoder(video),
         path=path,
-        notes=_hdr_note(path, video),
+        notes=(*look.notes(path), *_stream_note(path, streams)),
     )
 
 
@@ -212,7 +220,7 @@ def _first_frame(path: Path) -> Finished:
         raise MediaError("no such video", where=path)
     if path.is_dir():
         raise MediaError("a folder, not a video", where=path)
-    done = run_ffmpeg(*input_file(path), "-map", VIDEO_STREAM, "-frames:v", "1", "-f", "framecrc", "-")
+    done = run_ffmpeg(*input_file(path), "-map", VIDEO_STREAM, "-vf", "showinfo", "-frames:v", "1", *AS_TABLE)
     if done.code == 0:
         return done
     if "Format not on whitelist" in done.log:
@@ -248,6 +256,13 @@ def _timing(
             return times, rate
     times = _decoded_times(path)
     return times, constant_rate(times.ticks, times.tick_s, stated)
+
+
+def _stream_note(path: Path, streams: list[Stream]) -> tuple[str, ...]:
+    count = sum(s.kind == "Video" and not STILL_STREAM.search(s.description) for s in streams)
+    if count < 2:
+        return ()
+    return (f"{path.name} has {count} video streams: the first is restyled, the others are left out",)
 
 
 def _is_indexed(log: str, video: Stream) -> bool:
@@ -290,7 +305,7 @@ def _decoded_times(path: Path) -> Timestamps:
 
 def _listing(path: Path, *options: str) -> tuple[str, list[str]]:
     """ffmpeg's table of packets or frames, whole and without its header."""
-    arguments = ["-map", VIDEO_STREAM, *options, "-copyts", "-f", "framecrc", "-"]
+    arguments = ["-map", VIDEO_STREAM, *options, "-copyts", *AS_TABLE]
     done = run_ffmpeg("-loglevel", "error", *input_file(path), *arguments)
     lines = [line for line in done.output.splitlines() if not line.startswith("#")]
     if done.code != 0 or not lines or TRUNCATED.search(done.log):
@@ -316,20 +331,3 @@ def _variable_rate(path: Path, times: Timestamps, stated: list[Fraction]) -> Med
         got=got,
         hint=f"add --fps {rate} to resample to a constant rate; the length stays",
     )
-
-
-def _names_matrix(video: Stream) -> bool:
-    """Whether ffmpeg's description, as in `yuv420p(tv, bt709/unknown/unknown)`, tells the YUV matrix."""
-    notes = re.search(r", \w+\(([^)]*)\), \d+x\d+", video.description)
-    return bool(notes) and any(part.split("/")[0] in COLOUR_MATRICES for part in notes[1].split(", "))
-
-
-def _usual_matrix(width: int, height: int) -> Literal["bt601", "bt709"]:
-    longer, shorter = max(width, height), min(width, height)
-    return "bt709" if longer >= HD_WIDTH or shorter > SD_HEIGHT else "bt601"
-
-
-def _hdr_note(path: Path, video: Stream) -> tuple[str, ...]:
-    if any(transfer in video.description for transfer in HDR_TRANSFERS):
-        return (f"{path.name} is HDR: brightness is not mapped to the standard range; colours look flat",)
-    return ()

@@ -83,8 +83,8 @@ def _seek(info: VideoInfo, frame: int) -> list[str]:
 
 
 def _decoding(info: VideoInfo) -> list[str]:
-    matrix = f"in_color_matrix={info.assumed_matrix}:" if info.assumed_matrix else ""
-    filters = [f"fps={info.fps}"] if info.resample else []
+    matrix = f"in_color_matrix={info.assumed_matrix}:" if info.assumed_matrix and not info.mapping else ""
+    filters = [*info.filters, *([f"fps={info.fps}"] if info.resample else []), *info.mapping]
     filters += [f"scale={matrix}{EXACT_SCALING}", f"format={'rgba' if info.alpha else 'rgb24'}"]
     return ["-map", VIDEO_STREAM, "-vf", ",".join(filters), "-fps_mode", "passthrough"]
 
