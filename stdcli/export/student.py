@@ -20,7 +20,6 @@ from stdcli.export import metadata
 from stdcli.export.outputs import check_out, is_file_name, new_output
 from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
 from stdcli.models.folder import component_files, read_folder, read_json, read_recipe
-from stdcli.models.load import family_of
 from stdcli.models.locate import is_public, locate_model
 from stdcli.models.lora_layers import (
     LoraLayer,
@@ -39,6 +38,7 @@ from stdcli.models.merge import (
     single_file_tensors,
     write_folder,
 )
+from stdcli.models.opening import family_of
 from stdcli.models.student_files import RUN_FILE, StudentFiles, find_student
 from stdcli.models.weights import hash_files, read_metadata, save_weights
 

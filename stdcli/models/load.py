@@ -8,68 +8,27 @@ sampling.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.errors import ModelError, ResourceError
+from stdcli.errors import ModelError
 from stdcli.models.bundle import Bundle, Network
 from stdcli.models.codec import Codec, codec_dtype
 from stdcli.models.denoiser import Denoiser
-from stdcli.models.families import embedded, sd15, sdxl
-from stdcli.models.families.family import Family
-from stdcli.models.folder import (
-    WITH_WEIGHTS,
-    ModelFolder,
-    check_folder,
-    read_folder,
-    read_recipe,
-    stored_recipe,
-    weight_files,
-)
+from stdcli.models.families import embedded
+from stdcli.models.folder import read_recipe
 from stdcli.models.inpainting import check_masked, sees_mask
-from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
-from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.single_file import base_needed, family_name, open_checkpoint
+from stdcli.models.opening import Found, Opened, find_model, move, open_model
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
-from stdcli.models.style import AdapterFiles, StyleAdapter, find_adapter, own_adapter
-from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
-from stdcli.models.weights import count_values
-from stdcli.runtime.devices import DeviceChoice, choose
+from stdcli.models.style import StyleAdapter
+from stdcli.runtime.devices import DeviceChoice
 
 DENOISER = frozenset({"unet", "scheduler"})
 """Parts of a pipeline that say what a denoiser's output is."""
 CODEC = frozenset({"vae"})
-FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A model whose weights are not read yet."""
-
-    source: Source
-    folder: ModelFolder
-    family: Family
-    choice: DeviceChoice
-    half: bool
-    adapter: AdapterFiles | None
-    notes: list[str]
-
-
-@dataclass
-class _Opened:
-    """A pipeline and where its parts came from."""
-
-    pipe: Any
-    family: Family
-    weight_files: dict[str, list[Path]]
-    recipe: Recipe
 
 
 def load_model(
@@ -109,11 +68,11 @@ def load_model(
     for text in loras:
         check_lora(text, offline=offline)
     distilled = None if student is None else find_student(student, offline=offline)
-    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
-    opened = _open(found)
+    found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
+    opened = open_model(found)
     pipe, family = opened.pipe, opened.family
     check_masked(pipe.unet.config, name, masked=masked)
-    _move(pipe, found.choice.device)
+    move(pipe, found.choice.device)
     if distilled is not None:
         apply_student(pipe, distilled, family=family.name)
     applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
@@ -148,11 +107,11 @@ def load_denoiser(
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
     """
-    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, half=half)
-    opened = _open(found, only=DENOISER)
+    found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, half=half)
+    opened = open_model(found, only=DENOISER)
     pipe, family = opened.pipe, opened.family
     check_masked(pipe.unet.config, name, masked=False)
-    _move(pipe, found.choice.device)
+    move(pipe, found.choice.device)
     encoder = found.folder.path / "image_encoder" if "image_encoder" in opened.weight_files else None
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
     style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline, own_encoder=encoder)
@@ -166,9 +125,9 @@ def load_codec(
     name: str, *, base: str | None = None, device: str = "auto", dtype: str = "auto", offline: bool = False
 ) -> Codec:
     """Load a model's codec and nothing else of it; arguments and errors as `load_model`."""
-    found = _find(name, base=base, device=device, dtype=dtype, offline=offline, styles=False)
-    pipe = _open(found, only=CODEC).pipe
-    _move(pipe, found.choice.device)
+    found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=False)
+    pipe = open_model(found, only=CODEC).pipe
+    move(pipe, found.choice.device)
     return _codec(pipe, found.choice, found.notes)
 
 
@@ -176,148 +135,6 @@ def _codec(pipe: Any, choice: DeviceChoice, notes: list[str]) -> Codec:
     num_parameters = sum(p.numel() for p in pipe.vae.parameters())
     pipe.vae.to(codec_dtype(choice.dtype, num_parameters=num_parameters))
     return Codec(pipe.vae, factor=pipe.vae_scale_factor, notes=notes)
-
-
-def _find(
-    name: str,
-    *,
-    base: str | None,
-    device: str,
-    dtype: str,
-    offline: bool,
-    styles: bool,
-    half: bool | None = None,
-) -> _Found:
-    """All that is known of a model before its weights are read; `half` of None goes by the dtype."""
-    choice = choose(device, dtype)
-    is_half = choice.dtype != torch.float32 if half is None else half
-    source = locate_model(name, offline=offline, half=is_half)
-    if name == EMBEDDED and not source.path.is_dir():
-        hint = "pip install --force-reinstall stdcli"
-        raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
-    notes: list[str] = []
-    if source.path.is_file():
-        folder, family = _base_of(source, base, offline=offline)
-    else:
-        folder = read_folder(source.path)
-        family = family_of(folder)
-        choice = choose(device, dtype, float16_ok=family.float16_ok)
-        is_half = choice.dtype != torch.float32 if half is None else half
-        if base is not None:
-            notes.append(f"--base {base} is not used: {name} has configs of its own")
-    adapter = own_adapter(folder) or family.adapter
-    if styles:
-        adapter = find_adapter(adapter, offline=offline)
-    return _Found(source, folder, family, choice, is_half, adapter, notes)
-
-
-def _open(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
-    if not found.source.path.is_file():
-        return _open_folder(found, only=only)
-    opened = _open_file(found.source, found.folder, found.family, found.choice)
-    if only is not None:
-        opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - only))
-    return opened
-
-
-def family_of(folder: ModelFolder) -> Family:
-    """The family of a diffusers folder that can be loaded; raises ModelError for any other."""
-    textless = not {"text_encoder", "text_encoder_2"} & folder.components.keys()
-    for family in FAMILIES.values():
-        if folder.class_name in family.class_names and textless == (family is embedded.FAMILY):
-            check_folder(folder, needed=family.components)
-            return family
-    known = ", ".join(sorted(set().union(*(f.class_names for f in FAMILIES.values()))))
-    got, expected = folder.class_name, f"one of {known}"
-    raise ModelError("unknown kind of model", where=folder.path, got=got, expected=expected)
-
-
-def _open_folder(found: _Found, *, only: frozenset[str] | None = None) -> _Opened:
-    folder, family, choice, half = found.folder, found.family, found.choice, found.half
-    files = {
-        part: weight_files(folder, part, half=half)
-        for part in WITH_WEIGHTS
-        if part in folder.components and (folder.path / part).is_dir()
-    }
-    fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
-    variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
-    skipped = {"feature_extractor": None}  # the style adapter brings one that does not depend on torchvision
-    if family is sd15.FAMILY:
-        skipped |= {"safety_checker": None, "requires_safety_checker": False}
-    left_out = {} if only is None else dict.fromkeys(folder.components.keys() - only)
-    try:
-        apart = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
-        pipe = family.pipeline.from_pretrained(
-            str(folder.path),
-            dtype={"default": choice.dtype, "vae": torch.float32},
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            **skipped | left_out | apart,
-        )
-    except FAULTS as e:
-        raise ModelError(
-            "this model's files do not fit together", where=folder.path, got=first_line(e)
-        ) from e
-    _check_complete(pipe, files)
-    return _Opened(pipe, family, files, read_recipe(folder.path) or family.recipe)
-
-
-def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
-    """A part with fp16 files only, in float32: upstream would take such files for all other parts too."""
-    name = folder.components[part]
-    kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
-    return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
-
-
-def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelFolder, Family]:
-    """The base folder of a single-file checkpoint, and the family of both."""
-    family = FAMILIES[family_name(source.path)]
-    if base is None:
-        raise base_needed(source.path, family.name)
-    folder = read_folder(locate_model(base, offline=offline, weights=False).path)
-    if family_of(folder) is not family:
-        raise ModelError(
-            "checkpoint and base folder are of different families",
-            where=source.path,
-            got=f"{family.name} with a base of class {folder.class_name}",
-            expected=f"--base with an {family.name} folder",
-        )
-    return folder, family
-
-
-def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> _Opened:
-    pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
-    return _Opened(pipe, family, files, stored_recipe(source.path) or family.recipe)
-
-
-def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:
-    """Upstream only logs when a file lacks tensors, and leaves random numbers in their place."""
-    for part, paths in files.items():
-        if getattr(pipe, part, None) is None:
-            continue
-        parameters = dict(getattr(pipe, part).named_parameters())
-        needs, has = sum(p.numel() for p in parameters.values()), count_values(paths)
-        empty = [name for name, p in parameters.items() if p.is_meta]
-        if empty:
-            raise ModelError("this weights file lacks tensors", where=paths[0], expected=", ".join(empty[:3]))
-        if has < needs:
-            raise ModelError(
-                "this weights file lacks tensors", where=paths[0], got=f"{has} values", expected=needs
-            )
-
-
-def _move(pipe: Any, device: torch.device) -> None:
-    try:
-        pipe.to(device)
-    except torch.OutOfMemoryError as e:
-        raise ResourceError(
-            "not enough memory for this model", where=device, hint="--dtype float16, or --device cpu"
-        ) from e
-    for part in WITH_WEIGHTS:
-        module = getattr(pipe, part, None)
-        if module is not None:
-            module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster convolutions
 
 
 def multiple_of(unet: Any, *, factor: int) -> int:
@@ -330,7 +147,7 @@ def multiple_of(unet: Any, *, factor: int) -> int:
     return factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def _facts(found: _Found, opened: _Opened) -> dict[str, Any]:
+def _facts(found: Found, opened: Opened) -> dict[str, Any]:
     """The fields of `Network`."""
     pipe, choice = opened.pipe, found.choice
     scheduler = dict(pipe.scheduler.config)
@@ -357,8 +174,8 @@ def _facts(found: _Found, opened: _Opened) -> dict[str, Any]:
 
 
 def _bundle(
-    found: _Found,
-    opened: _Opened,
+    found: Found,
+    opened: Opened,
     *,
     style: StyleAdapter,
     applied: Sequence[AppliedLora],

@@ -7,6 +7,7 @@ file's behalf.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from stdcli.models.upstream import (
 )
 from stdcli.models.weights import read_metadata, read_shapes
 
+UNET = "model.diffusion_model."
 UNET_MARK = "model.diffusion_model.input_blocks.0.0.weight"
 OUT_MARK = "model.diffusion_model.out.2.weight"
 SDXL_MARK = "model.diffusion_model.label_emb.0.0.weight"
@@ -133,6 +135,21 @@ def open_checkpoint(
         pipe.scheduler.register_to_config(**overrides)
     present = [part for part in ("unet", *PARTS) if getattr(pipe, part, None) is not None]
     return pipe, {part: files.get(part, [path]) for part in present}
+
+
+def parts_of(path: Path) -> dict[str, int]:
+    """Number of values of each part that a checkpoint holds.
+
+    Raises:
+        ModelError: damaged.
+    """
+    prefixes = {"unet": (UNET,), **PARTS}
+    shapes = read_shapes(path).items()
+    counts = {
+        part: sum(math.prod(shape) for key, shape in shapes if key.startswith(starts))
+        for part, starts in prefixes.items()
+    }
+    return {part: count for part, count in counts.items() if count}
 
 
 def _has(shapes: Mapping[str, Sequence[int]], part: str) -> bool:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stdcli.errors import ModelError
-from stdcli.models import load, locate
+from stdcli.models import locate, opening
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 
@@ -202,7 +202,7 @@ def test_damaged_configs_of_the_embedded_kind(tmp_path: Path, file: str, content
 def test_damaged_loras_are_refused_before_the_model_is_opened(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "_open_folder", lambda *_: pytest.fail("the model was opened"))
+    monkeypatch.setattr(opening, "_open_folder", lambda *_: pytest.fail("the model was opened"))
     save_file(
         {"unet.x.lora_A.weight": torch.ones(2), "unet.x.lora_B.weight": torch.ones(2, 2)}, tmp_path / "a"
     )
@@ -228,7 +228,7 @@ def test_out_of_memory_is_a_resource_error(model: Path, monkeypatch: pytest.Monk
     def fail(self: object, device: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(load.sdxl.FAMILY.pipeline, "to", fail)
-    with pytest.raises(load.ResourceError, match="not enough memory") as caught:
+    monkeypatch.setattr(opening.sdxl.FAMILY.pipeline, "to", fail)
+    with pytest.raises(opening.ResourceError, match="not enough memory") as caught:
         load_model(str(model), device="cpu", dtype="float32")
     assert caught.value.exit_code == 7

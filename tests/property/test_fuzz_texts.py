@@ -13,7 +13,7 @@ from safetensors.torch import save
 from stdcli.config.files import read_mapping
 from stdcli.config.load import resolve
 from stdcli.errors import ConfigError, ModelError
-from stdcli.models.load import read_recipe
+from stdcli.models.folder import read_recipe
 from stdcli.models.lora import check_lora
 from stdcli.models.single_file import UNET_MARK, family_name
 from stdcli.models.weights import count_values, read_metadata

@@ -1,0 +1,256 @@
+"""From a model's name to diffusers' pipeline: find the files, check them, pick device and dtype, build it.
+
+What can be told of the files is told before any weights are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stdcli.config.recipe import Recipe
+from stdcli.errors import ModelError, ResourceError
+from stdcli.models.families import embedded, sd15, sdxl
+from stdcli.models.families.family import Family
+from stdcli.models.folder import (
+    WITH_WEIGHTS,
+    ModelFolder,
+    check_folder,
+    read_folder,
+    read_recipe,
+    stored_recipe,
+    weight_files,
+)
+from stdcli.models.locate import EMBEDDED, Source, locate_model
+from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.models.room import Need, bytes_of
+from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
+from stdcli.models.style import AdapterFiles, find_adapter, own_adapter
+from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
+from stdcli.models.weights import count_values
+from stdcli.runtime.devices import DeviceChoice, choose
+from stdcli.runtime.room import measure_room
+
+FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model whose weights are not read yet.
+
+    Attributes:
+        source: where it is.
+        folder: its table of contents; of a single file, that of its base.
+        family: what it is.
+        choice: device and dtype.
+        half: whether half-precision files are taken where there are both.
+        adapter: its style adapter, if it has one.
+        notes: what the user should know.
+    """
+
+    source: Source
+    folder: ModelFolder
+    family: Family
+    choice: DeviceChoice
+    half: bool
+    adapter: AdapterFiles | None
+    notes: list[str]
+
+
+@dataclass
+class Opened:
+    """A pipeline and where its parts came from.
+
+    Attributes:
+        pipe: diffusers' pipeline.
+        family: what it is.
+        weight_files: of each component, loaded or not.
+        recipe: the model's own, else its family's.
+    """
+
+    pipe: Any
+    family: Family
+    weight_files: dict[str, list[Path]]
+    recipe: Recipe
+
+
+def find_model(
+    name: str,
+    *,
+    base: str | None,
+    device: str,
+    dtype: str,
+    offline: bool,
+    styles: bool,
+    half: bool | None = None,
+) -> Found:
+    """All that is known of a model before its weights are read; arguments and errors as `load_denoiser`."""
+    choice = choose(device, dtype)
+    is_half = choice.dtype != torch.float32 if half is None else half
+    source = locate_model(name, offline=offline, half=is_half)
+    if name == EMBEDDED and not source.path.is_dir():
+        hint = "pip install --force-reinstall stdcli"
+        raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
+    notes: list[str] = []
+    if source.path.is_file():
+        folder, family = _base_of(source, base, offline=offline)
+    else:
+        folder = read_folder(source.path)
+        family = family_of(folder)
+        choice = choose(device, dtype, float16_ok=family.float16_ok)
+        is_half = choice.dtype != torch.float32 if half is None else half
+        if base is not None:
+            notes.append(f"--base {base} is not used: {name} has configs of its own")
+    adapter = own_adapter(folder) or family.adapter
+    if styles:
+        adapter = find_adapter(adapter, offline=offline)
+    return Found(source, folder, family, choice, is_half, adapter, notes)
+
+
+def open_model(found: Found, *, only: frozenset[str] | None = None) -> Opened:
+    """Build the pipeline of a model, or some parts of it.
+
+    Args:
+        found: of `find_model`.
+        only: the parts to load; None is all.
+
+    Raises:
+        ModelError: damaged, incomplete, or files that do not fit together.
+        ResourceError: it surely does not fit into main memory.
+    """
+    if not found.source.path.is_file():
+        return _open_folder(found, only=only)
+    check_room(found, _file_bytes(found, only=only))
+    opened = _open_file(found.source, found.folder, found.family, found.choice)
+    if only is not None:
+        opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - only))
+    return opened
+
+
+def check_room(found: Found, parts: Mapping[str, int]) -> None:
+    """Refuse or warn before weights of so many bytes are read; see `Need.check`."""
+    device = found.choice.device
+    gpu_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    warning = Need(found.source.name, parts, found.choice).check(measure_room(), gpu_bytes=gpu_bytes)
+    if warning is not None:
+        found.notes.append(warning)
+
+
+def _file_bytes(found: Found, *, only: frozenset[str] | None) -> dict[str, int]:
+    """Of a checkpoint's parts, and of those that its base folder gives."""
+    counts = parts_of(found.source.path)
+    for part in WITH_WEIGHTS:
+        if part not in counts and part in found.family.components:
+            counts[part] = count_values(weight_files(found.folder, part, half=found.half))
+    return {
+        part: bytes_of(part, count, found.choice)
+        for part, count in counts.items()
+        if only is None or part in only
+    }
+
+
+def family_of(folder: ModelFolder) -> Family:
+    """The family of a diffusers folder that can be loaded; raises ModelError for any other."""
+    textless = not {"text_encoder", "text_encoder_2"} & folder.components.keys()
+    for family in FAMILIES.values():
+        if folder.class_name in family.class_names and textless == (family is embedded.FAMILY):
+            check_folder(folder, needed=family.components)
+            return family
+    known = ", ".join(sorted(set().union(*(f.class_names for f in FAMILIES.values()))))
+    got, expected = folder.class_name, f"one of {known}"
+    raise ModelError("unknown kind of model", where=folder.path, got=got, expected=expected)
+
+
+def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
+    folder, family, choice, half = found.folder, found.family, found.choice, found.half
+    files = {
+        part: weight_files(folder, part, half=half)
+        for part in WITH_WEIGHTS
+        if part in folder.components and (folder.path / part).is_dir()
+    }
+    read = {part: paths for part, paths in files.items() if only is None or part in only}
+    check_room(found, {part: bytes_of(part, count_values(paths), choice) for part, paths in read.items()})
+    fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
+    variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
+    skipped = {"feature_extractor": None}  # the style adapter brings one that does not depend on torchvision
+    if family is sd15.FAMILY:
+        skipped |= {"safety_checker": None, "requires_safety_checker": False}
+    left_out = {} if only is None else dict.fromkeys(folder.components.keys() - only)
+    try:
+        apart = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
+        pipe = family.pipeline.from_pretrained(
+            str(folder.path),
+            dtype={"default": choice.dtype, "vae": torch.float32},
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **skipped | left_out | apart,
+        )
+    except FAULTS as e:
+        raise ModelError(
+            "this model's files do not fit together", where=folder.path, got=first_line(e)
+        ) from e
+    _check_complete(pipe, files)
+    return Opened(pipe, family, files, read_recipe(folder.path) or family.recipe)
+
+
+def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
+    """A part with fp16 files only, in float32: upstream would take such files for all other parts too."""
+    name = folder.components[part]
+    kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
+    return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
+
+
+def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelFolder, Family]:
+    """The base folder of a single-file checkpoint, and the family of both."""
+    family = FAMILIES[family_name(source.path)]
+    if base is None:
+        raise base_needed(source.path, family.name)
+    folder = read_folder(locate_model(base, offline=offline, weights=False).path)
+    if family_of(folder) is not family:
+        raise ModelError(
+            "checkpoint and base folder are of different families",
+            where=source.path,
+            got=f"{family.name} with a base of class {folder.class_name}",
+            expected=f"--base with an {family.name} folder",
+        )
+    return folder, family
+
+
+def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> Opened:
+    pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
+    return Opened(pipe, family, files, stored_recipe(source.path) or family.recipe)
+
+
+def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:
+    """Upstream only logs when a file lacks tensors, and leaves random numbers in their place."""
+    for part, paths in files.items():
+        if getattr(pipe, part, None) is None:
+            continue
+        parameters = dict(getattr(pipe, part).named_parameters())
+        needs, has = sum(p.numel() for p in parameters.values()), count_values(paths)
+        empty = [name for name, p in parameters.items() if p.is_meta]
+        if empty:
+            raise ModelError("this weights file lacks tensors", where=paths[0], expected=", ".join(empty[:3]))
+        if has < needs:
+            raise ModelError(
+                "this weights file lacks tensors", where=paths[0], got=f"{has} values", expected=needs
+            )
+
+
+def move(pipe: Any, device: torch.device) -> None:
+    """Put a pipeline on its device, ready to infer. Raises ResourceError: not enough memory there."""
+    try:
+        pipe.to(device)
+    except torch.OutOfMemoryError as e:
+        raise ResourceError(
+            "not enough memory for this model", where=device, hint="--dtype float16, or --device cpu"
+        ) from e
+    for part in WITH_WEIGHTS:
+        module = getattr(pipe, part, None)
+        if module is not None:
+            module.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster convolutions
