@@ -6,6 +6,7 @@ What can be told of the files is told before any weights are read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from stdcli.models.folder import (
     WITH_WEIGHTS,
     ModelFolder,
     check_folder,
+    component_files,
     read_folder,
     read_recipe,
     stored_recipe,
@@ -27,7 +29,7 @@ from stdcli.models.folder import (
 )
 from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.room import Need, bytes_of
+from stdcli.models.room import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
 from stdcli.models.style import AdapterFiles, find_adapter, own_adapter
 from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
@@ -49,6 +51,7 @@ class Found:
         choice: device and dtype.
         half: whether half-precision files are taken where there are both.
         adapter: its style adapter, if it has one.
+        styled: whether that is going to be installed.
         notes: what the user should know.
     """
 
@@ -58,6 +61,7 @@ class Found:
     choice: DeviceChoice
     half: bool
     adapter: AdapterFiles | None
+    styled: bool
     notes: list[str]
 
 
@@ -108,7 +112,8 @@ def find_model(
     adapter = own_adapter(folder) or family.adapter
     if styles:
         adapter = find_adapter(adapter, offline=offline)
-    return Found(source, folder, family, choice, is_half, adapter, notes)
+    styled = adapter is not None and (styles or family is embedded.FAMILY)
+    return Found(source, folder, family, choice, is_half, adapter, styled, notes)
 
 
 def open_model(found: Found, *, only: frozenset[str] | None = None) -> Opened:
@@ -124,33 +129,11 @@ def open_model(found: Found, *, only: frozenset[str] | None = None) -> Opened:
     """
     if not found.source.path.is_file():
         return _open_folder(found, only=only)
-    check_room(found, _file_bytes(found, only=only))
+    _check_room(found, _file_values(found), only=only)
     opened = _open_file(found.source, found.folder, found.family, found.choice)
     if only is not None:
         opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - only))
     return opened
-
-
-def check_room(found: Found, parts: Mapping[str, int]) -> None:
-    """Refuse or warn before weights of so many bytes are read; see `Need.check`."""
-    device = found.choice.device
-    gpu_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    warning = Need(found.source.name, parts, found.choice).check(measure_room(), gpu_bytes=gpu_bytes)
-    if warning is not None:
-        found.notes.append(warning)
-
-
-def _file_bytes(found: Found, *, only: frozenset[str] | None) -> dict[str, int]:
-    """Of a checkpoint's parts, and of those that its base folder gives."""
-    counts = parts_of(found.source.path)
-    for part in WITH_WEIGHTS:
-        if part not in counts and part in found.family.components:
-            counts[part] = count_values(weight_files(found.folder, part, half=found.half))
-    return {
-        part: bytes_of(part, count, found.choice)
-        for part, count in counts.items()
-        if only is None or part in only
-    }
 
 
 def family_of(folder: ModelFolder) -> Family:
@@ -172,8 +155,7 @@ def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
         for part in WITH_WEIGHTS
         if part in folder.components and (folder.path / part).is_dir()
     }
-    read = {part: paths for part, paths in files.items() if only is None or part in only}
-    check_room(found, {part: bytes_of(part, count_values(paths), choice) for part, paths in read.items()})
+    _check_room(found, {part: count_values(paths) for part, paths in files.items()}, only=only)
     fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
     variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
     skipped = {"feature_extractor": None}  # the style adapter brings one that does not depend on torchvision
@@ -196,6 +178,31 @@ def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
         ) from e
     _check_complete(pipe, files)
     return Opened(pipe, family, files, read_recipe(folder.path) or family.recipe)
+
+
+def _check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] | None) -> None:
+    """Refuse or warn before parts of so many values are read; see `Need.check`."""
+    read = {part: count for part, count in parts.items() if only is None or part in only}
+    if found.styled and only is None and found.adapter.repo is None:
+        places = [found.adapter.encoder and Path(found.adapter.encoder)]
+        encoder = [path for place in places if place for path in component_files(place, half=found.half)]
+        read["style"] = count_values([Path(found.adapter.weights), *encoder])
+    need = Need(found.source.name, read, found.choice)
+    device = found.choice.device
+    gpu_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    warning = need.check(measure_room(), gpu_bytes=gpu_bytes)
+    if warning is not None:
+        found.notes.append(warning)
+
+
+def _file_values(found: Found) -> dict[str, int]:
+    """Values of a checkpoint's parts, and of those that its base folder gives."""
+    counts = parts_of(found.source.path)
+    lacking = [part for part in WITH_WEIGHTS if part in found.family.components and part not in counts]
+    for part in lacking:
+        with suppress(ModelError):  # said better by who opens it
+            counts[part] = count_values(weight_files(found.folder, part, half=found.half))
+    return counts
 
 
 def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:

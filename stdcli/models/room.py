@@ -1,4 +1,4 @@
-"""Whether a model fits into memory, told before it is loaded: a system without memory kills without a word."""
+"""Whether a model fits into memory, told before it is loaded: systems that lack it kill without a word."""
 
 from __future__ import annotations
 
@@ -15,18 +15,13 @@ WORK = 0.25
 """What a run takes beyond the weights, as a share of them, at the size that a model was made for."""
 
 
-def bytes_of(part: str, count: int, choice: DeviceChoice) -> int:
-    """Bytes of a part's `count` values in memory; autoencoders are loaded in float32 always."""
-    return count * (torch.float32 if part == "vae" else choice.dtype).itemsize
-
-
 @dataclass(frozen=True)
 class Need:
     """What a model takes.
 
     Attributes:
         name: of the model.
-        parts: part -> bytes of its weights in memory.
+        parts: part -> number of its values.
         choice: device and dtype that they will have.
     """
 
@@ -36,8 +31,9 @@ class Need:
 
     @property
     def weight_bytes(self) -> int:
-        """Of all weights."""
-        return sum(self.parts.values())
+        """Of all weights; autoencoders are loaded in float32 always."""
+        sizes = {"vae": torch.float32.itemsize}
+        return sum(n * sizes.get(part, self.choice.dtype.itemsize) for part, n in self.parts.items())
 
     def check(self, room: Room, *, gpu_bytes: int | None = None) -> str | None:
         """Refuse what surely does not fit; returns a warning where it may not, else None.
@@ -68,8 +64,8 @@ class Need:
                 hint=self._hint(room.free_bytes, otherwise=_elsewhere(room)),
             )
         if gpu_bytes is None and weights * (1 + WORK) > room.free_bytes:
-            remedy = self._hint(room.free_bytes, otherwise=_elsewhere(room))
-            return f"main memory is short for {self.name}: {takes} and about {_gib(WORK * weights)} to work with; {room}: {remedy}"
+            work, remedy = _gib(WORK * weights), self._hint(room.free_bytes, otherwise=_elsewhere(room))
+            return f"little main memory for {self.name}: {takes}, about {work} to work with; {room}: {remedy}"
         return None
 
     def _hint(self, free_bytes: int, *, otherwise: str) -> str:
@@ -82,9 +78,7 @@ class Need:
 
 
 def _elsewhere(room: Room) -> str:
-    return (
-        "a larger limit for the container" if room.limited else "close other programs, or a smaller --model"
-    )
+    return f"{'raise the limit' if room.limited else 'close other programs'}, or take a smaller --model"
 
 
 def _gib(count: float) -> str:

@@ -11,10 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stdcli.errors import ModelError
+from stdcli.errors import ModelError, ResourceError
 from stdcli.models import locate, opening
-from stdcli.models.load import load_model
-from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
+from stdcli.models.load import load_denoiser, load_model
+from stdcli.models.weights import count_values
+from stdcli.runtime.room import Room
+from tests.tiny_models import (
+    add_style_adapter,
+    save_tiny_checkpoint,
+    save_tiny_embedded,
+    save_tiny_sd15,
+    save_tiny_sdxl,
+)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +237,45 @@ def test_out_of_memory_is_a_resource_error(model: Path, monkeypatch: pytest.Monk
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(opening.sdxl.FAMILY.pipeline, "to", fail)
-    with pytest.raises(opening.ResourceError, match="not enough memory") as caught:
+    with pytest.raises(ResourceError, match="not enough memory") as caught:
         load_model(str(model), device="cpu", dtype="float32")
     assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_model_without_room_is_told_before_its_weights_are_read(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """By what its files hold: every value of them in four bytes; the denoiser alone takes less."""
+    file = save_tiny_checkpoint(tmp_path / "x.safetensors", model)
+    name, base = (str(model), None) if kind == "folder" else (str(file), str(model))
+    counts = {path.parent.name: count_values([path]) for path in model.rglob("*.safetensors")}
+    needed = 4 * sum(counts.values())
+    monkeypatch.setattr(opening, "measure_room", lambda: Room(needed - 1, needed, 0, limited=False))
+    with monkeypatch.context() as patch:
+        for opener in ("load_part", "open_checkpoint", "_check_complete"):
+            patch.setattr(opening, opener, lambda *_, **__: pytest.fail("weights were read"))
+        with pytest.raises(ResourceError, match="not enough main memory") as caught:
+            load_model(name, base=base, device="cpu", dtype="float32")
+    assert caught.value.exit_code == 7
+    load_denoiser(name, base=base, device="cpu", dtype="float32")
+    room = Room(needed, needed, 0, limited=False)
+    monkeypatch.setattr(opening, "measure_room", lambda: room)
+    (note,) = load_model(name, base=base, device="cpu", dtype="float32").notes
+    assert "little main memory" in note
+
+
+def test_the_style_adapter_counts_where_it_is_going_to_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = add_style_adapter(save_tiny_sdxl(tmp_path / "sdxl"))
+    adapter = list((folder / "ip_adapter").rglob("*.safetensors"))
+    without = count_values(set(folder.rglob("*.safetensors")) - set(adapter))
+    rooms = {True: 4 * (without + count_values(adapter)), False: 4 * without}
+    for styles, needed in rooms.items():
+        room = Room(needed - 1, needed, 0, limited=False)
+        monkeypatch.setattr(opening, "measure_room", lambda room=room: room)
+        with pytest.raises(ResourceError, match="not enough main memory"):
+            load_model(str(folder), device="cpu", dtype="float32", styles=styles)
+    monkeypatch.setattr(opening, "measure_room", lambda: Room(rooms[False], 0, 0, limited=False))
+    load_model(str(folder), device="cpu", dtype="float32")
