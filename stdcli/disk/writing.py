@@ -94,12 +94,29 @@ def replace_durably(temporary: Path, path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make a file's content durable, where the system can. Raises OSError: a link, or the disk refuses."""
+    """Make a file's content durable, where the system can, and its mode what the umask leaves.
+
+    Libraries write weights under temporary names of their own, which nobody else may read (0600).
+
+    Raises:
+        OSError: a link, or the disk refuses.
+    """
     handle = os.open(path, os.O_RDWR | NO_LINK | getattr(os, "O_BINARY", 0))
     try:
+        mode, usual = stat.S_IMODE(os.fstat(handle).st_mode), _usual_mode()
+        if mode != usual:
+            with suppress(OSError):  # shares that have modes of their own
+                path.chmod(usual)
         sync(handle)
     finally:
         os.close(handle)
+
+
+def _usual_mode() -> int:
+    """Mode of a new file."""
+    mask = os.umask(0o077)  # there is no other way to ask; a file made meanwhile is too private, not too open
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def sync(handle: int) -> None:

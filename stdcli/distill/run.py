@@ -17,7 +17,6 @@ from stdcli.config.distill import DistillConfig
 from stdcli.distill.setup import Training
 from stdcli.errors import ConfigError, StdcliError
 from stdcli.training import resume
-from stdcli.training.checkpoint import load_checkpoint
 from stdcli.training.resume import RunKind
 from stdcli.training.run_folder import RunFolder
 
@@ -107,16 +106,24 @@ def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Ten
     return state
 
 
-def restore(training: Training, path: Path, *, rank: int) -> int:
+def restore(
+    training: Training, state: Mapping[str, Tensor], facts: Mapping[str, str], *, path: Path, rank: int
+) -> int:
     """Go on where a checkpoint was taken.
+
+    Args:
+        training: built as the run was.
+        state: of `state_of`.
+        facts: of `facts_of`, and the step.
+        path: where they are from, for messages.
+        rank: of this process.
 
     Returns:
         Steps that were taken.
 
     Raises:
-        StdcliError: it is damaged, or of another version of this program.
+        StdcliError: it is of another run, or of another version of this program.
     """
-    state, facts = load_checkpoint(path)
     try:
         for learner in training.learners:
             learner.restore(_below(state, "learner."))
@@ -125,11 +132,11 @@ def restore(training: Training, path: Path, *, rank: int) -> int:
                 average.average[name].copy_(value)
             average.updates = int(facts[f"average.{kind}.updates"])
         training.task.source.restore(_below(state, f"source.{rank}."))
+        return int(facts["step"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise StdcliError(
             "this checkpoint is not of such a run", where=path, got=error, hint="--overwrite begins anew"
         ) from error
-    return int(facts["step"])
 
 
 def facts_of(training: Training) -> dict[str, str]:

@@ -227,14 +227,18 @@ def _make_sheet(run: _Run) -> SampleSheet | None:
 
 def _resume(run: _Run) -> None:
     """Take up the last checkpoint, or write that of step 0."""
-    for _, path in run.folder.checkpoints()[-1:]:
-        run.step = files.restore(run.training, path, rank=run.accelerator.process_index)
-        if run.accelerator.is_main_process:
-            run.console.note(f"going on from step {run.step}")
-            run.folder.rewind_reports(run.step)
+    is_main = run.accelerator.is_main_process
+    newest = run.folder.newest(warn=run.console.warning if is_main else lambda message: None)
     run.accelerator.wait_for_everyone()
-    if not run.folder.checkpoints():
+    if newest is None:
         _save(run)
+        return
+    path, state, facts = newest
+    run.step = files.restore(run.training, state, facts, path=path, rank=run.accelerator.process_index)
+    if is_main:
+        run.console.note(f"going on from step {run.step}")
+        run.folder.forget_after(run.step)
+        run.folder.rewind_reports(run.step)
 
 
 def _take_steps(run: _Run) -> None:
@@ -270,8 +274,9 @@ def _step(run: _Run) -> dict[str, float]:
     except NumericsError as error:
         dtype = str(run.training.network.dtype).removeprefix("torch.")
         error.where = f"step {run.step}, {dtype}, {error.where}"
-        kept = [path for _, path in run.folder.checkpoints()]
-        error.hint = f"last good checkpoint: {kept[-1]}; a lower --learning-rate or --dtype float32"
+        error.hint = (
+            f"last good checkpoint: {run.folder.last_good()}; a lower --learning-rate or --dtype float32"
+        )
         raise
     run.training.after_step()
     run.step += 1

@@ -28,7 +28,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import jump, start_state
-from stdcli.errors import NumericsError
+from stdcli.errors import NumericsError, StdcliError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
@@ -236,10 +236,18 @@ class DenoiserTrainer:
 
     @torch.no_grad()
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from `state()` of an earlier run with the same networks."""
-        for name, tensor in self._named_tensors().items():
-            tensor.copy_(state[f"live.{name}"])
-        for name, tensor in self.ema.average.items():
-            tensor.copy_(state[f"ema.{name}"])
-        restore_adam(self.optimiser, state)
-        self.step, self.ema.updates = state["counters"].tolist()
+        """Continue from `state()` of an earlier run with the same networks.
+
+        Raises:
+            StdcliError: it is of another run, or of another version of this program.
+        """
+        try:
+            for name, tensor in self._named_tensors().items():
+                tensor.copy_(state[f"live.{name}"])
+            for name, tensor in self.ema.average.items():
+                tensor.copy_(state[f"ema.{name}"])
+            restore_adam(self.optimiser, state)
+            self.step, self.ema.updates = state["counters"].tolist()
+        except (KeyError, ValueError, RuntimeError) as error:
+            hint = "--overwrite begins anew"
+            raise StdcliError("this checkpoint is not of such a run", got=error, hint=hint) from error

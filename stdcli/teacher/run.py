@@ -38,7 +38,7 @@ FREE = {
     "train.checkpoint_every",
 }
 LENGTH = {"train.steps", "train.cooldown"}
-OWN = (CODEC, MODEL, f".{MODEL}.tmp")
+OWN = (CODEC, MODEL)
 
 
 def open_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> dict[str, Any]:

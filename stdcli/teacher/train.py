@@ -11,6 +11,7 @@ things and their files; the stages' own modules know the rest.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import PictureSet
 from stdcli.teacher.run import CODEC, MODEL, check_pictures, check_run, open_run
 from stdcli.teacher.samples import SampleSheet, plan_samples
-from stdcli.training.checkpoint import load_checkpoint, save_checkpoint
+from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
 MEASURED_CROPS = 64
@@ -149,9 +150,12 @@ def _codec_stage(
 ) -> None:
     """Load the codec or fit it; one that came with `config.init` is kept: the network knows its latents."""
     section, path = config.codec, run.root / CODEC
-    if path.exists():
-        codec.load_state_dict(load_checkpoint(path)[0])
-        return
+    if os.path.lexists(path):
+        try:
+            codec.load_state_dict(load_checkpoint(path)[0])
+            return
+        except DamagedError as error:
+            console.warning(f"{path} is damaged ({error.got}); it is made again")
     if config.init is None:
         sets = (data.content, data.art)
         fitted = crops(
@@ -224,9 +228,11 @@ def _denoiser_stage(
             device=choice.device,
             autocast=None if choice.dtype == torch.float32 else choice.dtype,
         )
-        for _, path in run.checkpoints()[-1:]:
-            trainer.restore(load_checkpoint(path)[0])
+        newest = run.newest(warn=console.warning)
+        if newest is not None:
+            trainer.restore(newest[1])
             console.note(f"going on from step {trainer.step}")
+            run.forget_after(trainer.step)
         run.rewind_reports(trainer.step)
         _run_steps(trainer, config, sheet=sheet, run=run, console=console)
     return trainer

@@ -1,11 +1,14 @@
 """Training state on disk as one safetensors file: weights, averages, optimiser moments, step.
 
 Written under a temporary name, flushed to disk and renamed, so that a reader sees the old file or the new
-one.
+one; with a hash of all that it says, so that a reader notices what the disk did to it since.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +21,13 @@ from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new, replace_durably, temporary_of
 from stdcli.errors import ResourceError, StdcliError
 
+HASH = "sha256"
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class DamagedError(StdcliError):
+    """A checkpoint that is not as it was written."""
+
 
 def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, facts: dict[str, str]) -> None:
     """Write a checkpoint atomically.
@@ -25,7 +35,7 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, facts: dict
     Args:
         path: final file name; its folder is created.
         tensors: name -> tensor; stored on the CPU, bit for bit.
-        facts: strings kept in the file's metadata, such as the step.
+        facts: strings kept in the file's metadata, such as the step; none is called `sha256`.
 
     Raises:
         ResourceError: the disk is full or refuses; an earlier file of that name is as it was.
@@ -35,7 +45,7 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, facts: dict
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         open_new(temporary).close()
-        save_file(stored, temporary, metadata=facts)
+        save_file(stored, temporary, metadata=facts | {HASH: digest_of(stored, facts)})
         replace_durably(temporary, path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
@@ -53,19 +63,37 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]
         Tensors and facts.
 
     Raises:
-        StdcliError: the file is damaged, or a link.
+        DamagedError: it is not as it was written.
+        StdcliError: no such file, or a link or another thing that is no plain file.
     """
     check_file(path, StdcliError, links=False)
     try:
         with safe_open(path, framework="pt") as handle:
-            return {k: handle.get_tensor(k) for k in handle.keys()}, dict(handle.metadata() or {})
-    except SafetensorError as error:
-        raise StdcliError(
-            "damaged checkpoint",
-            where=str(path),
-            got=str(error),
-            hint=f"delete {path} and run the command again",
-        ) from error
+            tensors = {k: handle.get_tensor(k) for k in handle.keys()}
+            facts = dict(handle.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+    written = facts.pop(HASH, None)
+    if written is None and not any(_DIGEST.fullmatch(value) for value in facts.values()):
+        return tensors, facts  # of a version that wrote no hash; one whose name is damaged is still a hash
+    if written != digest_of(tensors, facts):
+        raise _damaged(path, "another SHA-256 than was written")
+    return tensors, facts
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
+    """SHA-256 of names, shapes, types and bytes of tensors [any shape, CPU, contiguous], and of facts."""
+    digest = hashlib.sha256(repr(sorted(facts.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, got: object) -> DamagedError:
+    hint = f"delete {path} and run the command again"
+    return DamagedError("damaged checkpoint", where=str(path), got=str(got), hint=hint)
 
 
 def adam_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from stdcli.disk.reading import decode, iter_lines, parse_object, read_object
 from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_append, write_durably
 from stdcli.errors import ResourceError, StdcliError
-from stdcli.training.checkpoint import save_checkpoint
+from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "numpy", "pillow")
 KEPT_CHECKPOINTS = 2
@@ -108,6 +108,52 @@ class RunFolder:
             with _writing(old):
                 remove_file(old)
         return path
+
+    def newest(
+        self, *, warn: Callable[[str], None]
+    ) -> tuple[Path, dict[str, torch.Tensor], dict[str, str]] | None:
+        """File, tensors and facts of the last checkpoint that is whole; None where there never was one.
+
+        Args:
+            warn: told of those that are damaged.
+
+        Raises:
+            DamagedError: none is whole.
+            StdcliError: one is a link, or another thing that is no plain file.
+        """
+        damaged = None
+        for _, path in reversed(self.checkpoints()):
+            try:
+                tensors, facts = load_checkpoint(path)
+            except DamagedError as error:
+                damaged = damaged or error
+                warn(f"{path} is damaged ({error.got}); the one before it is taken")
+                continue
+            return path, tensors, facts
+        if damaged is not None:
+            damaged.hint = "no whole checkpoint is left to go on from; --overwrite begins anew"
+            raise damaged
+        return None
+
+    def last_good(self) -> Path | None:
+        """The last checkpoint that is whole and holds neither NaN nor infinity; None where there is none."""
+        for _, path in reversed(self.checkpoints()):
+            with suppress(StdcliError):
+                values = load_checkpoint(path)[0].values()
+                if all(bool(value.isfinite().all()) for value in values):
+                    return path
+        return None
+
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, which are damaged and taken again.
+
+        Raises:
+            ResourceError: the disk refuses.
+        """
+        for later, path in self.checkpoints():
+            if later > step:
+                with _writing(path):
+                    remove_file(path)
 
     def _own(self, name: str) -> Path:
         return own_path(self.root, name, StdcliError)

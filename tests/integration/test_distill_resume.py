@@ -78,6 +78,14 @@ def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
     assert_same(straight, out)
 
 
+def test_every_file_of_a_run_has_the_mode_of_a_new_file(straight: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    usual = (tmp_path / "new").stat().st_mode
+    files = [path for path in straight.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    assert {path.name: path.stat().st_mode for path in files if path.stat().st_mode != usual} == {}
+
+
 def test_a_run_stopped_before_its_student_was_saved_saves_it(
     straight: Path, bench: Bench, tmp_path: Path
 ) -> None:
@@ -188,7 +196,28 @@ def test_without_checkpoints_a_run_is_not_begun_anew_unasked(
     assert_same(straight, out)
 
 
-def test_a_truncated_checkpoint_is_told(
+def damage(path: Path) -> Path:
+    """One bit of it, as a disk may."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return path
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
+    straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    shutil.rmtree(out / "student")
+    path = damage(out / "checkpoints" / "step-000006.safetensors")
+    assert distill(out, "--bank", bench.bank(), **TARGET) == 0
+    err = capsys.readouterr().err
+    assert f"warning: {path} is damaged" in err and "going on from step 3" in err
+    assert_same(straight, out)
+
+
+def test_without_a_whole_checkpoint_nothing_is_begun_unasked(
     straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = unfinished(straight, tmp_path / "run")
@@ -196,7 +225,7 @@ def test_a_truncated_checkpoint_is_told(
     path.write_bytes(path.read_bytes()[:-100])
     assert distill(out, "--bank", bench.bank(), **TARGET) == 1
     err = capsys.readouterr().err
-    assert "damaged checkpoint" in err and str(path) in err
+    assert "damaged checkpoint" in err and str(path) in err and path.exists()
 
 
 def test_a_checkpoint_of_another_student_is_told(
@@ -251,16 +280,18 @@ def test_nan_names_step_samples_dtype_and_the_last_good_checkpoint(
 
     def broken(self, networks, batch):
         asked.append(batch.sample_ids.tolist())
+        if len(asked) == 5:
+            damage(out / "checkpoints" / "step-000004.safetensors")
         value = target(self, networks, batch)
         return value * math.nan if len(asked) == 5 else value
 
     monkeypatch.setattr(Std, "target", broken)
-    assert distill(out, "--bank", bench.bank()) == 9
+    assert distill(out, "--bank", bench.bank(), train__checkpoint_every=2) == 9
     err = " ".join(capsys.readouterr().err.split())
     assert "loss/student is not finite" in err and "step 4, float32, samples " in err
     assert ", ".join(map(str, asked[-1])) in err
-    assert f"last good checkpoint: {out / 'checkpoints' / 'step-000003.safetensors'}" in err
-    assert all(bool(value.isfinite().all()) for value in checkpoint(out, 3).values())
+    assert f"last good checkpoint: {out / 'checkpoints' / 'step-000002.safetensors'}" in err
+    assert all(bool(value.isfinite().all()) for value in checkpoint(out, 2).values())
 
 
 @pytest.mark.parametrize(

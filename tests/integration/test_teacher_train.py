@@ -272,14 +272,28 @@ def test_a_run_that_crashed_before_the_export_only_exports(
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(run.out, out)
-    (out / "model").rename(out / ".model.tmp")
-    (out / ".model.tmp" / "recipe.json").unlink()
+    (out / "model").rename(out / ".model.part")
+    (out / ".model.part" / "recipe.json").unlink()
     assert run.command("--quiet", out=out) == 0
     assert capsys.readouterr().out == f"{out / 'model'}\n"
     files = [path.relative_to(run.out) for path in (run.out / "model").rglob("*") if path.is_file()]
     assert all((run.out / name).read_bytes() == (out / name).read_bytes() for name in files)
-    assert not (out / ".model.tmp").exists()
+    assert not (out / ".model.part").exists()
     assert (out / "metrics.jsonl").read_bytes() == (run.out / "metrics.jsonl").read_bytes()
+
+
+def test_a_damaged_codec_is_made_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(run.out, out)
+    shutil.rmtree(out / "model")
+    data = (out / "codec.safetensors").read_bytes()
+    (out / "codec.safetensors").write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert run.command(out=out) == 0
+    assert f"{out / 'codec.safetensors'} is damaged" in capsys.readouterr().err
+    ours, theirs = (load_checkpoint(root / "codec.safetensors")[0] for root in (run.out, out))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for path in (run.out / "model").rglob("*.safetensors"):
+        assert path.read_bytes() == (out / path.relative_to(run.out)).read_bytes()
 
 
 def test_the_seed_matters_and_the_run_file_is_a_configuration(run: Run, tmp_path: Path) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 from pathlib import Path
 
 import pytest
 import torch
 
 from stdcli.errors import ResourceError, StdcliError
-from stdcli.training.checkpoint import adam_tensors, load_checkpoint, restore_adam, save_checkpoint
+from stdcli.training.checkpoint import (
+    DamagedError,
+    adam_tensors,
+    digest_of,
+    load_checkpoint,
+    restore_adam,
+    save_checkpoint,
+)
 
 
 def bits(tensor: torch.Tensor) -> bytes:
@@ -46,6 +56,44 @@ def test_a_torn_file_is_refused(tmp_path: Path, share: float) -> None:
         load_checkpoint(path)
     assert caught.value.where == str(path)
     assert str(path) in caught.value.hint
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    """In a tensor, in a name, in a number of the facts, in the hash itself and in what it is called."""
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, {"w": torch.arange(3.0), "n": torch.tensor(7)}, facts={"step": "12"})
+    whole = path.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    padding = whole[:length].rstrip()
+    told = 0
+    for place in [*range(8, len(padding)), *range(length, len(whole))]:
+        for bit in (0, 5):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(DamagedError):
+                load_checkpoint(path)
+            told += 1
+    assert told > 400
+    path.write_bytes(whole)
+    assert load_checkpoint(path)[1] == {"step": "12"}
+
+
+def test_the_hash_is_of_all_that_is_stored() -> None:
+    """By hand, with hashlib alone."""
+    tensors, facts = {"b": torch.tensor([1.5]), "a": torch.tensor(3, dtype=torch.int16)}, {"step": "1"}
+    said = b"[('step', '1')]('a', 'torch.int16', ())\x03\x00('b', 'torch.float32', (1,))\x00\x00\xc0?"
+    assert digest_of(tensors, facts) == hashlib.sha256(said).hexdigest()
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        save_checkpoint(tmp_path / "a", {"w": torch.zeros(1)}, facts={})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~mask
 
 
 def test_a_failed_write_keeps_the_file_that_was_there(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from stdcli.errors import ResourceError, StdcliError
+from stdcli.training.checkpoint import DamagedError
 from stdcli.training.run_folder import STEP, RunFolder, changes, mean_of, versions
 
 
@@ -64,6 +66,51 @@ def test_the_last_two_checkpoints_are_kept_by_number(tmp_path: Path) -> None:
         "step-999999.safetensors",
         "step-1000000.safetensors",
     ]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_told(tmp_path: Path) -> None:
+    run, told = RunFolder(tmp_path), []
+    assert run.newest(warn=told.append) is None
+    first, second = (run.save(step, {"w": torch.tensor([step])}) for step in (1, 2))
+    assert run.newest(warn=told.append)[0] == second and not told
+    flip(second)
+    path, tensors, facts = run.newest(warn=told.append)
+    assert (path, tensors["w"].tolist(), facts) == (first, [1], {"step": "1"})
+    assert len(told) == 1 and f"{second} is damaged" in told[0]
+    assert run.last_good() == first
+    run.forget_after(1)
+    assert [step for step, _ in run.checkpoints()] == [1]
+    flip(first)
+    with pytest.raises(DamagedError) as caught:
+        run.newest(warn=told.append)
+    assert "--overwrite begins anew" in caught.value.hint and run.last_good() is None
+    assert first.exists()
+
+
+def test_a_checkpoint_with_nan_is_not_a_good_one(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    first = run.save(1, {"w": torch.tensor([1.0])})
+    run.save(2, {"w": torch.tensor([1.0, math.inf])})
+    assert run.last_good() == first
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_is_no_plain_file_is_no_checkpoint(tmp_path: Path, kind: str) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.save(1, {"w": torch.tensor([1.0])})
+    odd = run.root / "checkpoints" / "step-000002.safetensors"
+    if kind == "link":
+        odd.symlink_to(tmp_path / "elsewhere")
+    else:
+        odd.mkdir() if kind == "folder" else os.mkfifo(odd)
+    with pytest.raises(StdcliError):
+        run.newest(warn=print)
 
 
 def test_a_run_without_checkpoints(tmp_path: Path) -> None:
