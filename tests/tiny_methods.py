@@ -154,26 +154,24 @@ def path_of(path: int) -> dict[int, Tensor]:
     return states
 
 
-def write_known_bank(root: Path, *, kept: Sequence[int] = range(START, -1, -1)) -> Bank:
+def write_known_bank(
+    root: Path, *, kept: Sequence[int] = range(START, -1, -1), transform: str = "colours", **fields: object
+) -> Bank:
     """A finished bank of the teacher's paths.
 
     Args:
         root: its folder.
         kept: levels that are stored.
+        transform: what its manifest calls `start_of`.
+        fields: others of the manifest.
     """
     levels = []
     for level in kept:
         alpha, sigma = scales(time_of(level))
         levels.append({"id": level, "t": time_of(level), "alpha": alpha, "sigma": sigma})
-    manifest = changed(
-        levels=tuple(levels),
-        strength=0.75,
-        num_solver_steps=50,
-        latent_shape=SHAPE,
-        store_dtype="float32",
-        num_paths=NUM_PATHS,
-        shard_size=2,
-    )
+    known = {"strength": 0.75, "num_solver_steps": 50, "latent_shape": SHAPE, "store_dtype": "float32"}
+    known |= {"num_paths": NUM_PATHS, "shard_size": 2, "start": {"transform": transform}}
+    manifest = changed(levels=tuple(levels), **(known | fields))
     files = BankFiles(root)
     write_manifest(files, manifest)
     for index in range(manifest.num_shards):

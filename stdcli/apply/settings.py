@@ -14,6 +14,7 @@ from stdcli.config.check import problems_of
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.levels import LevelError, Plan, make_plan
+from stdcli.diffusion.predictions import PredictionType, check_plan
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
 
@@ -82,13 +83,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def settle(config: StylizeConfig, recipe: Recipe, schedule: NoiseSchedule) -> Settings:
+def settle(
+    config: StylizeConfig,
+    recipe: Recipe,
+    schedule: NoiseSchedule,
+    *,
+    prediction: PredictionType | None = None,
+) -> Settings:
     """Put the user's values over the model's recipe and plan the levels.
 
     Args:
         config: what the user asked for; None means "as the model likes".
         recipe: the model's own.
         schedule: the model's noise schedule.
+        prediction: what the model predicts, to see that it says something at every level; None to leave it.
 
     Raises:
         ConfigError: values that contradict each other or leave no distinct levels.
@@ -101,6 +109,8 @@ def settle(config: StylizeConfig, recipe: Recipe, schedule: NoiseSchedule) -> Se
         raise ConfigError("the settings contradict each other", problems_of(Recipe, error)) from error
     try:
         plan = make_plan(schedule, **merged.path())
+        if prediction is not None:
+            check_plan(plan, prediction)
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli stylize --help") from error
     return Settings(merged, plan)

@@ -67,7 +67,7 @@ def stylize(
         return
     masked = any(target.mask is not None for target in work.targets)
     bundle = load_configured(config, styles=bool(work.styles), masked=masked)
-    settings = settle(config, bundle.recipe, bundle.schedule)
+    settings = settle(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
     _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())
     console.detail(bundle.dtype_reason)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stdcli.diffusion.combine import Scale, combine
-from stdcli.diffusion.levels import LevelError
+from stdcli.diffusion.levels import LevelError, Plan
 
 
 class PredictionType(StrEnum):
@@ -64,14 +64,38 @@ def to_x0_eps(output: Tensor, x: Tensor, *, alpha: Scale, sigma: Scale, kind: Pr
         (flow).
     """
     a, b = _weights(alpha, sigma, kind)
-    determinant = alpha * b - sigma * a
-    if bool(torch.as_tensor(determinant == 0).any()):
-        problem = "pure noise (alpha 0)" if kind is PredictionType.EPSILON else "clean data (sigma 0)"
-        raise LevelError(f"a network that predicts {kind} says nothing in {problem}; use a level beside it")
+    determinant = _determinant(alpha, sigma, kind)
+    to_x0, to_eps = output_weights(alpha, sigma, kind)
     return Denoised(
-        x0=combine((b / determinant, x), (-sigma / determinant, output)),
-        eps=combine((alpha / determinant, output), (-a / determinant, x)),
+        x0=combine((b / determinant, x), (to_x0, output)),
+        eps=combine((to_eps, output), (-a / determinant, x)),
     )
+
+
+def output_weights(alpha: Scale, sigma: Scale, kind: PredictionType) -> tuple[Scale, Scale]:
+    """How much of a network's output is in the x0 and in the eps that are made of it.
+
+    Returns:
+        The derivatives of x0 and eps by the output, at a fixed state; numbers, or float64 [B] like `alpha`.
+
+    Raises:
+        LevelError: as `to_x0_eps`.
+    """
+    determinant = _determinant(alpha, sigma, kind)
+    return -sigma / determinant, alpha / determinant
+
+
+def check_plan(plan: Plan, kind: PredictionType) -> None:
+    """Refuse a path that asks a network where its prediction says nothing.
+
+    Raises:
+        LevelError: naming the level.
+    """
+    for level in plan.levels[:-1]:
+        try:
+            _determinant(level.alpha, level.sigma, kind)
+        except LevelError as error:
+            raise LevelError(f"{level}: {error}") from error
 
 
 def from_x0_eps(denoised: Denoised, *, alpha: Scale, sigma: Scale, kind: PredictionType) -> Tensor:
@@ -89,6 +113,18 @@ def from_x0_eps(denoised: Denoised, *, alpha: Scale, sigma: Scale, kind: Predict
     """
     a, b = _weights(alpha, sigma, kind)
     return combine((a, denoised.x0), (b, denoised.eps))
+
+
+def _determinant(alpha: Scale, sigma: Scale, kind: PredictionType) -> Scale:
+    """alpha b - sigma a; where it is 0, the output does not tell x0 and eps apart."""
+    a, b = _weights(alpha, sigma, kind)
+    determinant = alpha * b - sigma * a
+    if bool(torch.as_tensor(determinant == 0).any()):
+        is_noise = kind is PredictionType.EPSILON
+        problem = "pure noise (alpha 0)" if is_noise else "clean data (sigma 0)"
+        remedy = "a lower strength" if is_noise else "a level above it"
+        raise LevelError(f"a network that predicts {kind} says nothing in {problem}; use {remedy}")
+    return determinant
 
 
 def _weights(alpha: Scale, sigma: Scale, kind: PredictionType) -> tuple[Scale, Scale]:

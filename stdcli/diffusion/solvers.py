@@ -58,7 +58,7 @@ def add_noise(x: Tensor, noise: Tensor, *, from_level: Level, to_level: Level) -
     r = alpha_to / alpha_from keeps the signal in proportion; for VP the root is sqrt(1 - r^2).
 
     Args:
-        x: [B, ...], states at `from_level` (alpha > 0).
+        x: [B, ...], states at `from_level`; in pure noise they stay as they are.
         noise: same shape, standard normal, independent of `x`.
         from_level: one level.
         to_level: one level, at least as noisy.
@@ -70,6 +70,10 @@ def add_noise(x: Tensor, noise: Tensor, *, from_level: Level, to_level: Level) -
         ValueError: `to_level` is cleaner than `from_level`.
     Source: Zheng 2024 (TCD), strategic stochastic sampling, the step back up.
     """
+    if from_level.alpha == 0:
+        if to_level.alpha != 0:
+            raise ValueError(f"noise can only be added upwards, not from {from_level} to {to_level}")
+        return x
     ratio = to_level.alpha / from_level.alpha
     variance = to_level.sigma**2 - (ratio * from_level.sigma) ** 2
     if variance < -1e-12:

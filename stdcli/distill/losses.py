@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stdcli.diffusion.levels import Level
+from stdcli.diffusion.predictions import PredictionType, output_weights
 
 
 def distance(
@@ -31,18 +32,28 @@ def distance(
     return per_value.flatten(1).mean(1)
 
 
-def jump_gain(from_level: Level, to_level: Level) -> Tensor:
-    """How a constant error of the predicted noise arrives: |sigma_s - alpha_s sigma_j / alpha_j|.
+def jump_gain(from_level: Level, to_level: Level, *, kind: PredictionType = PredictionType.EPSILON) -> Tensor:
+    """How a constant error of a network's output arrives: the derivative of the jump by it, without its sign.
 
-    Zero for no jump, and growing with its length.
+        epsilon  |sigma_s - alpha_s sigma_j / alpha_j|
+        v        |alpha_j sigma_s - alpha_s sigma_j|
+        sample   |alpha_s - sigma_s alpha_j / sigma_j|
+        flow     |alpha_j sigma_s - alpha_s sigma_j| / (alpha_j + sigma_j)
+
+    Zero for no jump, growing with its length, and finite wherever the output says anything: v, sample and
+    flow in pure noise too.
 
     Args:
-        from_level: of [B] tensors.
-        to_level: likewise, with less noise.
+        from_level: j, of [B] tensors.
+        to_level: s, likewise, with less noise.
+        kind: what the output is.
 
     Returns:
         float64 [B].
-    Source: Song 2021 (DDIM) eq. 12, its derivative by epsilon.
+
+    Raises:
+        LevelError: the output says nothing at a level (epsilon in pure noise).
+    Source: Song 2021 (DDIM) eq. 12, its derivative by the prediction.
     """
-    ratio = to_level.alpha / from_level.alpha
-    return torch.as_tensor(to_level.sigma - ratio * from_level.sigma).abs()
+    to_x0, to_eps = output_weights(from_level.alpha, from_level.sigma, kind)
+    return torch.as_tensor(to_level.alpha * to_x0 + to_level.sigma * to_eps).abs()

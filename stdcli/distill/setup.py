@@ -12,6 +12,7 @@ from torch import Tensor
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import DistillConfig
 from stdcli.diffusion.levels import Level, LevelError
+from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.method import Method
@@ -152,7 +153,15 @@ def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -
         return Lcm(table, paths.start_id, averages=std.target_weights == "average")
     averages = std.target != "teacher" and std.target_weights == "average"
     is_weighed = std.jump_weight == "inverse-square"
-    return Std(table, selector, std.target, mix=std.mix, averages=averages, weighs_jumps=is_weighed)
+    return Std(
+        table,
+        selector,
+        std.target,
+        mix=std.mix,
+        averages=averages,
+        weighs_jumps=is_weighed,
+        prediction=PredictionType(paths.manifest.prediction),
+    )
 
 
 class TeacherDenoiser(Denoiser):

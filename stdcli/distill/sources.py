@@ -8,6 +8,7 @@ Legend: B items, C latent channels, h w latent cells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stdcli.bank.batches import BankBatch, iter_batches
+from stdcli.bank.format import Manifest
 from stdcli.bank.online import OnlineBank
 from stdcli.bank.order import PairBatch, PairOrder, draws_at
 from stdcli.bank.reader import Bank
@@ -26,11 +28,15 @@ from stdcli.diffusion.noise import noise_from
 from stdcli.diffusion.solvers import start_state
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Method
+from stdcli.errors import ConfigError
 from stdcli.models.denoiser import Condition, split_conditions
 from stdcli.runtime.seeding import fold
 
 TeacherStep = Callable[[Tensor, Level, Level, Condition, Condition, Tensor], Tensor]
 """(states, their levels, lower levels, condition, unconditional, guidance float64 [B]) -> states there."""
+
+HIDDEN = 0.1
+"""Of a clean latent, that the rounding of stored states may come to where one is made of a path's start."""
 
 Reals = Callable[[Tensor, Tensor], Tensor]
 """(numbers of B paths, their clean latents [B, C, h, w]) -> clean latents of real pictures."""
@@ -97,6 +103,15 @@ class BankSource:
     _batches: Generator[BankBatch, None, None] | None = field(default=None, init=False)
     _next: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        """Refuse data that the bank does not tell.
+
+        Raises:
+            ConfigError: the method takes the styled samples, and the paths begin in noise that hides them.
+        """
+        if self.method.states == "data" and self._is_styled:
+            _check_start(self.bank.manifest, self.table)
+
     def batch(self, number: int) -> Batch:
         """See `Source`.
 
@@ -118,7 +133,7 @@ class BankSource:
             target_ids = self.method.selector.select(ids, read.pairs.draws)
         guidance = read.guidance.double()
         if self.method.states == "data":
-            x = self._noised(states["start"], read)
+            x = self._noised(states, read)
             next_ids = ids - 1
             levels = [pick_levels(self.table, which) for which in (ids, next_ids)]
             following = self.teacher_step(x, *levels, cond, uncond, guidance)
@@ -154,7 +169,8 @@ class BankSource:
 
     def _choose(self, pairs: PairBatch) -> Mapping[str, Tensor]:
         if self.method.states == "data":
-            return {"start": torch.full_like(pairs.level_ids, self.bank.level_ids[0])}
+            start = torch.full_like(pairs.level_ids, self.bank.level_ids[0])
+            return {"start": start} if self._is_styled else {}
         chosen = {"here": pairs.level_ids}
         if "next" in self.method.reads:
             chosen["next"] = _next_stored(self.bank.level_ids, pairs.level_ids)
@@ -165,13 +181,21 @@ class BankSource:
     def _to_device(self, value: Tensor) -> Tensor:
         return value.to(self.device, torch.float32)
 
-    def _noised(self, start: Tensor, read: BankBatch) -> Tensor:
+    @property
+    def _is_styled(self) -> bool:
+        """Whether paths begin from something else than the samples."""
+        return self.bank.manifest.start["transform"] != "none"
+
+    def _noised(self, states: Mapping[str, Tensor], read: BankBatch) -> Tensor:
         """The samples as their paths began, T(x0), under fresh noise at their levels."""
-        level = self.table[self.bank.level_ids[0]]
-        old = torch.stack([noise_from(start.shape[1:], seed) for seed in read.noise_seeds.tolist()])
-        clean = combine((1 / level.alpha, start), (-level.sigma / level.alpha, old.to(self.device)))
+        if self._is_styled:
+            start, level = states["start"], self.table[self.bank.level_ids[0]]
+            old = torch.stack([noise_from(start.shape[1:], seed) for seed in read.noise_seeds.tolist()])
+            clean = combine((1 / level.alpha, start), (-level.sigma / level.alpha, old.to(self.device)))
+        else:
+            clean = self._to_device(read.x0)
         fresh = [fold(self.order.seed, "data noise", number) for number in read.pairs.positions.tolist()]
-        noise = torch.stack([torch.randn(start.shape[1:], generator=generator) for generator in fresh])
+        noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in fresh])
         return start_state(clean, noise, pick_levels(self.table, read.pairs.level_ids))
 
 
@@ -232,6 +256,22 @@ class OnlineSource:
 
     def close(self) -> None:
         """There are no threads."""
+
+
+def _check_start(manifest: Manifest, table: Sequence[Level]) -> None:
+    """Refuse a start that holds too little of the styled sample for its rounding."""
+    rounding = torch.finfo(getattr(torch, manifest.store_dtype)).eps
+    if rounding <= HIDDEN * table[manifest.level_ids[0]].alpha:
+        return
+    lower = next(level for level in reversed(table) if rounding <= HIDDEN * level.alpha)
+    is_vp = isinstance(lower.t, int)
+    strength = lower.id / manifest.num_solver_steps if is_vp else math.floor(lower.sigma * 1000) / 1000
+    problem = f"level {manifest.level_ids[0]} holds next to nothing of a sample moved towards its style"
+    raise ConfigError(
+        "these paths begin in noise that hides their samples",
+        [("bank", problem)],
+        hint=f"--method std, or a bank of --strength {strength:g} or less, or of --set start=none",
+    )
 
 
 def _next_stored(stored: Sequence[int], ids: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import Level
+from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import jump_gain
@@ -69,6 +70,7 @@ class Std:
         mix: weight of the consistency target in "mix", in [0, 1].
         averages: whether the consistency target uses averaged weights.
         weighs_jumps: whether errors are divided by `jump_gain`.
+        prediction: what the networks predict, for that.
     """
 
     table: Sequence[Level]
@@ -77,6 +79,7 @@ class Std:
     mix: float = 0.5
     averages: bool = False
     weighs_jumps: bool = False
+    prediction: PredictionType = PredictionType.EPSILON
 
     name = "std"
     states = "path"
@@ -105,7 +108,7 @@ class Std:
         """`jump_gain`, so that jumps of all lengths count alike."""
         if not self.weighs_jumps:
             return None
-        return jump_gain(*batch.levels(self.table))
+        return jump_gain(*batch.levels(self.table), kind=self.prediction)
 
     def _own_jump(self, networks: Networks, batch: Batch) -> Tensor:
         level, to_level = batch.next_levels(self.table)

@@ -75,7 +75,10 @@ class GridRun:
         return run
 
     def __post_init__(self) -> None:
-        self.settings = settle(self.method.config, self.bundle.recipe, self.bundle.schedule)
+        bundle = self.bundle
+        self.settings = settle(
+            self.method.config, bundle.recipe, bundle.schedule, prediction=bundle.prediction
+        )
 
     def stylize(self, cells: Sequence[Cell]) -> Iterator[tuple[Content, Style, np.ndarray]]:
         """Results, uint8 [F, H, W, 3], one style after the other."""

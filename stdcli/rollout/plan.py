@@ -14,6 +14,7 @@ from stdcli.bank.conditions import EXACT, content_hash
 from stdcli.bank.format import Manifest, level_json
 from stdcli.config.bank import BankConfig
 from stdcli.diffusion.levels import LevelError, Plan, make_path
+from stdcli.diffusion.predictions import check_plan
 from stdcli.errors import ConfigError, ResourceError
 from stdcli.models.bundle import Bundle
 from stdcli.rollout.samples import Sample
@@ -28,13 +29,15 @@ def plan_path(config: BankConfig, bundle: Bundle) -> Plan:
     """Every level that the teacher visits.
 
     Raises:
-        ConfigError: strength and number of solver steps name no path.
+        ConfigError: strength and number of solver steps name no path, or one that the teacher cannot walk.
     """
     strength = bundle.recipe.strength if config.strength is None else config.strength
     try:
-        return make_path(bundle.schedule, num_solver_steps=config.num_solver_steps, strength=strength)
+        plan = make_path(bundle.schedule, num_solver_steps=config.num_solver_steps, strength=strength)
+        check_plan(plan, bundle.prediction)
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli bank build --help") from error
+    return plan
 
 
 def guidance_range(config: BankConfig, bundle: Bundle) -> tuple[float, float]:

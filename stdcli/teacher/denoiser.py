@@ -159,7 +159,7 @@ class DenoiserTrainer:
             clean = self.codec.encode(recoloured * 2 - 1).latents
             noise = torch.randn(clean.shape, generator=fold(self.seed, "noise", batch.number)).to(self.device)
             flat, strokes = self._paint(batch.number, recoloured, styles, noise)
-            ratio = (start.sigma / start.alpha).float().to(self.device) * kept
+            ratio = (start.sigma / start.alpha).float().to(self.device).where(kept, 0)
             paintings = flat + stroke_strength(ratio).view(-1, 1, 1, 1) * strokes
             x, level = self._walk(start_state(clean, noise, start), start, vectors, generator)
         exact = recoloured[: math.ceil(len(photos) / EXACT_SHARE)]

@@ -53,9 +53,9 @@ def stroke_strength(ratio: torch.Tensor) -> torch.Tensor:
     """How much of the strokes a state shows: 0 without noise, then rising ever more slowly to 1.
 
     Args:
-        ratio: sigma / alpha, any shape, not negative.
+        ratio: sigma / alpha, any shape, not negative; infinite in pure noise.
     """
-    rising = (1 + HALF_RATIO / HIGHEST_RATIO) * ratio / (ratio + HALF_RATIO)
+    rising = (1 + HALF_RATIO / HIGHEST_RATIO) / (1 + HALF_RATIO / ratio)  # also of 0 and infinity
     return rising.clamp(max=1)
 
 

@@ -7,6 +7,7 @@ import pytest
 from stdcli.apply.settings import settle
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import StylizeConfig
+from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
 
@@ -24,6 +25,15 @@ def test_the_recipe_decides_where_the_user_does_not():
     assert (settings.evaluations, settings.forwards) == (2, 4)
     assert settled(recipe, match_style_statistics=False).recipe.start.transform == "none"
     assert settled(recipe, steps=5).facts()["timesteps"][0] == 499
+
+
+def test_a_start_in_pure_noise_is_refused_for_networks_that_see_nothing_there():
+    schedule = SCHEDULE.rescale_zero_terminal_snr()
+    config = StylizeConfig(strength=1.0, steps=2)
+    with pytest.raises(ConfigError, match=r"level 50 \(t 999\): a network that predicts epsilon"):
+        settle(config, Recipe(), schedule, prediction=PredictionType.EPSILON)
+    settings = settle(config, Recipe(), schedule, prediction=PredictionType.V)
+    assert settings.plan.levels[0].alpha == 0
 
 
 @pytest.mark.parametrize(("guidance", "factor"), [(1.0, 1), (0.0, 2), (0.5, 2), (4.0, 2)])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stdcli.diffusion.levels import LevelError
-from stdcli.diffusion.predictions import Denoised, PredictionType, from_x0_eps, to_x0_eps
+from stdcli.diffusion.levels import LevelError, make_plan
+from stdcli.diffusion.predictions import Denoised, PredictionType, check_plan, from_x0_eps, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
@@ -73,6 +73,19 @@ def test_v_works_in_pure_noise_and_epsilon_does_not():
         to_x0_eps(output, x, alpha=alpha, sigma=sigma, kind=EPS)
     with pytest.raises(LevelError, match="epsilon says nothing"):
         to_x0_eps(output, x, alpha=rescaled.alphas[[0, -1]], sigma=rescaled.sigmas[[0, -1]], kind=EPS)
+
+
+@pytest.mark.parametrize(("kind", "works"), [(EPS, False), (V, True), (FLOW, True), (SAMPLE, True)])
+def test_a_path_from_pure_noise_is_refused_for_epsilon_alone(kind, works):
+    plan = make_plan(SD.rescale_zero_terminal_snr(), steps=4, strength=1.0)
+    check_plan(make_plan(SD, steps=4, strength=1.0), kind)
+    if works:
+        check_plan(plan, kind)
+        return
+    message = r"level 50 \(t 999\): .* pure noise \(alpha 0\); use a lower strength"
+    with pytest.raises(LevelError, match=message):
+        check_plan(plan, kind)
+    check_plan(make_plan(SD.rescale_zero_terminal_snr(), steps=4, strength=0.98), kind)
 
 
 def test_flow_works_at_both_ends_and_sample_not_in_clean_data():

@@ -89,6 +89,15 @@ def test_add_noise_reaches_the_marginal_of_the_upper_level(schedule):
     assert math.hypot(from_old_noise, from_new_noise) == pytest.approx(high.sigma, rel=1e-12)
 
 
+def test_add_noise_leaves_pure_noise_as_it_is():
+    pure = Level(50, 999, 0.0, 1.0)
+    x, noise = draw(2, 3), draw(2, 3, seed=1)
+    assert torch.equal(add_noise(x, noise, from_level=pure, to_level=pure), x)
+    assert torch.equal(add_noise(x, noise, from_level=TABLE[5], to_level=pure), noise)
+    with pytest.raises(ValueError, match="upwards, not from"):
+        add_noise(x, noise, from_level=pure, to_level=TABLE[5])
+
+
 def test_add_noise_stays_where_it_is_and_never_goes_down():
     x, noise = draw(2, 3), draw(2, 3, seed=1)
     assert torch.equal(add_noise(x, noise, from_level=TABLE[5], to_level=TABLE[5]), x)

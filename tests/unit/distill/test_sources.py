@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from stdcli.bank.online import OnlineBank, Start
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import StdSection
-from stdcli.diffusion.levels import level_table, make_path
+from stdcli.diffusion.levels import Level, level_table, make_path
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.sources import BankSource, OnlineSource, Ranks
 from stdcli.distill.std import Std, make_selector
+from stdcli.errors import ConfigError
 from stdcli.runtime.seeding import fold
 from tests.tiny_methods import (
     NUM_PATHS,
@@ -185,6 +189,46 @@ def test_data_are_the_transformed_samples_under_fresh_noise(name, request) -> No
         assert int(batch.next_ids[k]) == j - 1 and int(batch.target_ids[k]) == 0
         assert not torch.allclose(noise, draw(path))  # not the path's own
     assert batch.targets is None
+
+
+PURE = (*TABLE[:START], Level(START, 999, 0.0, 1.0))
+
+
+def test_data_of_plain_samples_are_the_stored_ones_under_noise_up_to_pure_noise(tmp_path) -> None:
+    plain = write_known_bank(tmp_path, transform="none")
+    order = PairOrder(len(plain), tuple(range(START, 0, -1)), 3)
+    source = BankSource(
+        plain, Lcm(PURE, START), PURE, order, Ranks(37), CPU, teacher_step=lambda x, *_: x + 1
+    )
+    seen = set()
+    for batch in batches(source, range(NUM_PATHS)):
+        for k, (sample_id, j) in enumerate(zip(batch.sample_ids, batch.level_ids.tolist(), strict=True)):
+            generator = fold(3, "data noise", int(batch.positions[k]))
+            noise = torch.randn(SHAPE, generator=generator).double()
+            alpha, sigma = scales(time_of(j)) if j < START else (0.0, 1.0)
+            close(batch.states[k], alpha * x0_of(int(sample_id) - 100).double() + sigma * noise, 1e-6)
+            assert torch.equal(batch.next_states[k], batch.states[k] + 1)
+            seen.add(j)
+    assert START in seen
+
+
+@pytest.mark.parametrize(
+    ("alpha", "store_dtype", "works"),
+    [(0.0, "float32", False), (0.0, "float16", False), (0.011, "float16", True), (0.009, "float16", False),
+     (0.009, "float32", True), (0.011, "bfloat16", False)],
+)  # fmt: skip
+def test_styled_samples_that_noise_hides_are_refused(alpha, store_dtype, works, bank) -> None:
+    table = (*TABLE[:START], Level(START, 999, alpha, (1 - alpha**2) ** 0.5))
+    manifest = dataclasses.replace(bank.manifest, store_dtype=store_dtype)
+    hidden = SimpleNamespace(manifest=manifest, level_ids=bank.level_ids)
+    order = PairOrder(5, (1,), 3)
+    if works:
+        BankSource(hidden, Lcm(table, START), table, order, Ranks(1), CPU)
+        return
+    with pytest.raises(ConfigError, match="noise that hides their samples") as caught:
+        BankSource(hidden, Lcm(table, START), table, order, Ranks(1), CPU)
+    assert "--strength 0.72 or less" in caught.value.hint
+    BankSource(hidden, std_of(bank), table, order, Ranks(1), CPU)
 
 
 def test_fresh_noise_is_another_each_time(bank) -> None:

@@ -8,7 +8,9 @@ import math
 import pytest
 import torch
 
-from stdcli.diffusion.levels import level_table, pick_levels
+from stdcli.diffusion.levels import Level, level_table, pick_levels
+from stdcli.diffusion.predictions import PredictionType, to_x0_eps
+from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import distance, jump_gain
 from stdcli.distill.selectors import Selector
@@ -167,6 +169,27 @@ def test_jump_weights_by_hand() -> None:
 def test_a_jump_to_where_it_is_has_no_weight() -> None:
     level = pick_levels(TABLE, torch.tensor([5, 37]))
     assert jump_gain(level, level).tolist() == [0, 0]
+
+
+ENDS = pick_levels((*TABLE[:37], Level(37, 999, 0.0, 1.0)), torch.tensor([37, 20]))  # pure noise, and not
+
+
+@pytest.mark.parametrize("kind", list(PredictionType)[1:])
+def test_jump_weights_are_what_an_error_of_the_output_does_in_pure_noise_too(kind) -> None:
+    """By moving states: a unit of the network's own output, and no states."""
+    to_level, one = pick_levels(TABLE, torch.tensor([28, 3])), torch.ones(2, 1, dtype=torch.float64)
+    denoised = to_x0_eps(one, 0 * one, alpha=ENDS.alpha, sigma=ENDS.sigma, kind=kind)
+    shift = jump(0 * one, denoised, from_level=ENDS, to_level=to_level).flatten()
+    gain = jump_gain(ENDS, to_level, kind=kind)
+    torch.testing.assert_close(gain, shift.abs(), rtol=0, atol=1e-12)
+    assert gain[0].item() == pytest.approx(scales(time_of(28))[0])
+
+
+def test_pure_noise_has_its_share_of_weighed_losses() -> None:
+    """A v network's error there is neither dropped nor infinite: its target is 1/alpha_s of the state's."""
+    table = (*TABLE[:37], Level(37, 999, 0.0, 1.0))
+    method = Std(table, SELECTOR, weighs_jumps=True, prediction=PredictionType.V)
+    assert method.scale(batch_of())[0].item() == pytest.approx(scales(time_of(28))[0])
 
 
 class Given:

@@ -156,6 +156,7 @@ def test_more_noise_means_more_strokes_up_to_all_of_them() -> None:
     assert strength[0] == 0 and (strength.diff()[:-1] > 0).all()
     assert strength[1].item() == pytest.approx(9 / 16)
     assert strength[-2:].tolist() == pytest.approx([1, 1])
+    assert stroke_strength(torch.tensor([torch.inf])) == 1
 
 
 def test_luminance_is_that_of_rec_601() -> None:
