@@ -27,18 +27,21 @@ from stdcli.media.output import check_output, publish, temporary_path, write_err
 from stdcli.media.sources import Source, is_pattern, resolve_input
 
 KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS), "sequence": set(WRITABLE)}
-LOSSY_SUFFIXES = {".jpg", ".jpeg", ".webp"}
+LOSSY_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".webp"}
 DEFAULT_SUFFIX = {"image": ".png", "video": ".mp4", "sequence": ".png"}
 MARK = ".std"
 
 
-def find_inputs(name: str) -> list[Source]:
+def find_inputs(name: str, *, left_out: list[Path] | None = None) -> list[Source]:
     """Inputs behind a name; earlier results (`.std` before the suffix) are left out unless named one by one.
+
+    Args:
+        name, left_out: see `resolve_input`.
 
     Raises:
         MediaError: see `resolve_input`.
     """
-    sources = resolve_input(name)
+    sources = resolve_input(name, left_out=left_out)
     if len(sources) == 1 and sources[0].path == Path(name).expanduser():
         return sources
     return [source for source in sources if not source.path.stem.endswith(MARK)] or sources

@@ -61,6 +61,8 @@ def stylize(
         StdcliError: see `stdcli/errors.py`; nothing half written is left behind, and finished parts of clips
             are kept for the same command to go on from.
     """
+    if work.left_out:
+        console.warning(work.left_out)
     for path in work.finished:
         console.note(f"already made: {path}")
     if not work.targets and not work.refused:

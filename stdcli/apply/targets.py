@@ -23,7 +23,7 @@ from stdcli.media.mux import Companions, find_companions
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.recipe import KEY
 from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
-from stdcli.media.sources import Source, is_pattern
+from stdcli.media.sources import Source, is_pattern, left_out_note
 from stdcli.media.video import encoding_notes
 
 PNG_BYTES_PER_PIXEL = 1.5
@@ -89,12 +89,14 @@ class Plan:
         styles: style pictures.
         finished: results that an earlier run of the same command has made.
         refused: inputs among several that cannot be had, with the reason.
+        left_out: a sentence that names pictures and clips of kinds that are not read; None for none.
     """
 
     targets: list[Target]
     styles: list[Picture]
     finished: list[Path]
     refused: list[tuple[Source, MediaError]]
+    left_out: str | None = None
 
 
 def plan(
@@ -119,7 +121,8 @@ def plan(
         raise ConfigError(
             "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
         )
-    sources = [source for name in names for source in find_inputs(name)]
+    left_out: list[Path] = []
+    sources = [source for name in names for source in find_inputs(name, left_out=left_out)]
     if inpaints and len(sources) > 1:
         raise MediaError("one input at a time", where=names[0], got=f"{len(sources)} files")
     styles = [_read_style(Path(path)) for path in config.style]
@@ -154,7 +157,7 @@ def plan(
             continue
         mask = _plan_mask(config, source, clip) if inpaints else None
         targets.append(Target(source, path, clip, mask))
-    return Plan(targets, styles, finished, refused)
+    return Plan(targets, styles, finished, refused, left_out_note(left_out))
 
 
 def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask:

@@ -132,6 +132,8 @@ def run(
     from stdcli.evaluate.run import plan_suite, run_suite
 
     plan = plan_suite(config, out=out, overwrite=overwrite)
+    if plan.left_out:
+        console.warning(plan.left_out)
     console.note(plan.line())
     if dry_run:
         console.result(f"would write {out}", path=out, dry_run=True, methods=[m.title for m in plan.methods])

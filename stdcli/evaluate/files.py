@@ -15,6 +15,7 @@ from stdcli.evaluate.ids import make_ids
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.report import Report, describe_content
+from stdcli.media.sources import left_out_note
 
 METHOD = "result"
 
@@ -37,12 +38,15 @@ def measure_files(
         StdcliError: weights that do not fit.
     """
     check_request(config, timed=False)
-    results = read_contents(names, size_px=None, frames=config.frames)
-    given = read_contents(config.contents, size_px=None, frames=config.frames)
+    left_out: list[Path] = []
+    results = read_contents(names, size_px=None, frames=config.frames, left_out=left_out)
+    given = read_contents(config.contents, size_px=None, frames=config.frames, left_out=left_out)
     if any(result.is_clip for result in results) and given:
         check_motion(config)
     pairs = list(zip(results, _match(results, given, console), strict=True))
-    styles = read_styles(config.styles)
+    styles = read_styles(config.styles, left_out=left_out)
+    if note := left_out_note(left_out):
+        console.warning(note)
     sources = [source for _, source in pairs if source is not None]
     evaluation = Evaluation.open(config, sources, out=out, command=command, console=console)
     for style in styles:

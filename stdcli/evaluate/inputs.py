@@ -60,18 +60,21 @@ class Style:
     sha256: str
 
 
-def read_contents(names: Iterable[str | Path], *, size_px: int | None, frames: int) -> list[Content]:
+def read_contents(
+    names: Iterable[str | Path], *, size_px: int | None, frames: int, left_out: list[Path] | None = None
+) -> list[Content]:
     """Read photos and the beginnings of clips.
 
     Args:
         names: files, folders, globs, numbered pictures.
         size_px: longer side that they are shrunk to; None leaves them.
         frames: frames of a clip that are read at most.
+        left_out: see `resolve_input`.
 
     Raises:
         MediaError: nothing of that name, or it cannot be read.
     """
-    sources = [source for name in names for source in resolve_input(name)]
+    sources = [source for name in names for source in resolve_input(name, left_out=left_out)]
     read = [_read(source, size_px, frames) for source in sources]
     names = [_name(source) for source in sources]
     return [
@@ -80,13 +83,13 @@ def read_contents(names: Iterable[str | Path], *, size_px: int | None, frames: i
     ]
 
 
-def read_styles(names: Iterable[str | Path]) -> list[Style]:
-    """Read style pictures.
+def read_styles(names: Iterable[str | Path], *, left_out: list[Path] | None = None) -> list[Style]:
+    """Read style pictures; of files of other kinds in a folder, `left_out` is told, see `resolve_input`.
 
     Raises:
         MediaError: nothing of that name, a clip, or it cannot be read.
     """
-    sources = [source for name in names for source in resolve_input(name)]
+    sources = [source for name in names for source in resolve_input(name, left_out=left_out)]
     for source in sources:
         if source.kind != "image":
             raise MediaError("a style is a picture", where=source.path, hint="take a frame of it")

@@ -17,6 +17,7 @@ from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.methods import Method, expand_methods
 from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
+from stdcli.media.sources import left_out_note
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Plan:
         contents: photos and clips.
         styles: style pictures.
         methods: what restyles them.
+        left_out: a sentence that names files of kinds that are not read; None for none.
     """
 
     cells: list[Cell]
     contents: list[Content]
     styles: list[Style]
     methods: list[Method]
+    left_out: str | None = None
 
     def line(self) -> str:
         """One line for the user."""
@@ -60,13 +63,14 @@ def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> Plan:
     check_request(config, timed=True)
     check_folder(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as folder:
+        left_out: list[Path] = []
         photos = config.contents or write_photos(Path(folder) / "photos")
-        contents = read_contents(photos, size_px=config.size, frames=config.frames)
-        styles = read_styles(config.styles or write_styles(Path(folder) / "styles"))
+        contents = read_contents(photos, size_px=config.size, frames=config.frames, left_out=left_out)
+        styles = read_styles(config.styles or write_styles(Path(folder) / "styles"), left_out=left_out)
     if any(content.is_clip for content in contents):
         check_motion(config)
     cells = make_cells(contents, styles, grid=config.grid)
-    return Plan(cells, contents, styles, expand_methods(config))
+    return Plan(cells, contents, styles, expand_methods(config), left_out_note(left_out))
 
 
 def run_suite(config: EvalConfig, plan: Plan, *, out: Path, command: str, console: Console) -> Report:

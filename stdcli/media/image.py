@@ -25,13 +25,23 @@ from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.arrays import check_rgb, hide_transparent
+from stdcli.media.heif import HEIF_SUFFIXES, INSTALL, heif_formats
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
 from stdcli.media.profiles import to_srgb
 from stdcli.media.sources import kind_of, near_files
 from stdcli.media.upright import turn_upright
 
-READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")  # JPEG includes MPO, the two-picture JPEG of phones
-ANIMATED = ("PNG", "WEBP", "GIF")  # where further frames are time, not pages or previews
+READABLE = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "AVIF",
+    "TIFF",
+    "BMP",
+    "GIF",
+)
+"""JPEG includes MPO, the two-picture JPEG of phones."""
+ANIMATED = ("PNG", "WEBP", "AVIF", "GIF")  # where further frames are time, not pages or previews
 MAX_PIXELS = 150_000_000  # 450 MB as RGB; every camera on sale stays below
 BROKEN_FILE = (
     OSError,
@@ -48,6 +58,8 @@ WRITABLE = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".webp": "WEBP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -80,7 +92,7 @@ class Picture:
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read PNG, JPEG, WebP, TIFF, BMP, or a GIF of one frame.
+    """Read PNG, JPEG, WebP, AVIF, TIFF, BMP, a GIF of one frame, or with pillow-heif HEIC.
 
     16-bit grey is scaled (65535 becomes 255), not clipped; CMYK, grey, palettes and colours with an ICC
     profile become sRGB; of a TIFF with several pages the first is read.
@@ -100,7 +112,7 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     path = Path(path)
     notes: list[str] = []
     with reading(path, notes):
-        opened = Image.open(path, formats=READABLE)
+        opened = Image.open(path, formats=readable(path))
     with opened:
         _check_kind(opened, path, max_pixels)
         with reading(path, notes):
@@ -123,12 +135,17 @@ def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """
     path = Path(path)
     with reading(path, []):
-        opened = Image.open(path, formats=READABLE)
+        opened = Image.open(path, formats=readable(path))
     with opened:
         _check_kind(opened, path, max_pixels)
         with reading(path, []):
             opened.draft(None, (1, 1))
             opened.load()
+
+
+def readable(path: Path) -> tuple[str, ...]:
+    """The formats that a file may have, by Pillow's names."""
+    return READABLE + (heif_formats() if path.suffix.lower() in HEIF_SUFFIXES else ())
 
 
 @contextmanager
@@ -167,8 +184,10 @@ def _no_picture(path: Path) -> MediaError:
         name, frame = shlex.quote(path.name), shlex.quote(f"{path.stem}.png")
         hint = f"take a frame of it: ffmpeg -i {name} -frames:v 1 {frame}"
         return MediaError("a video, not a picture", where=path, hint=hint)
+    if path.suffix.lower() in HEIF_SUFFIXES and not heif_formats():
+        return MediaError(f"HEIC pictures need pillow-heif: {INSTALL}", where=path)
     got = "an empty file" if path.stat().st_size == 0 else None
-    expected = "PNG, JPEG, WebP, TIFF, BMP or GIF"
+    expected = "PNG, JPEG, WebP, AVIF, TIFF, BMP or GIF"
     return MediaError("not a picture that can be read", where=path, got=got, expected=expected)
 
 
@@ -235,7 +254,7 @@ def write_image(
     and BMP have no alpha: the picture is laid on white.
 
     Args:
-        path: .png .jpg .jpeg .webp .tif .tiff .bmp.
+        path: .png .jpg .jpeg .jpe .jfif .webp .tif .tiff .bmp.
         picture: what to write.
         text: to embed; the recipe (JSON) has the key `stdcli`, where `read_recipe` finds it.
         overwrite: whether an existing file may be replaced.

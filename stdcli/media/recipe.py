@@ -11,7 +11,7 @@ from PIL import Image
 
 from stdcli.errors import MediaError
 from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
-from stdcli.media.image import EXIF_IFD, IMAGE_DESCRIPTION, READABLE, USER_COMMENT, USER_COMMENT_CODE, reading
+from stdcli.media.image import EXIF_IFD, IMAGE_DESCRIPTION, USER_COMMENT, USER_COMMENT_CODE, readable, reading
 from stdcli.media.sources import kind_of
 
 KEY = "stdcli"
@@ -37,7 +37,7 @@ def read_recipe(path: Path) -> dict[str, Any] | None:
 
 
 def _image_text(path: Path) -> str | None:
-    with reading(path, []), Image.open(path, formats=READABLE) as image:
+    with reading(path, []), Image.open(path, formats=readable(path)) as image:
         if KEY in image.info:
             return str(image.info[KEY])
         exif = image.getexif()

@@ -7,18 +7,31 @@ pictures and is a clip.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from stdcli.config.names import did_you_mean
 from stdcli.errors import MediaError
+from stdcli.media.heif import HEIF_SUFFIXES, INSTALL, heif_formats
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+IMAGE_SUFFIXES = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".avif", ".tif", ".tiff",
+    ".bmp", ".gif",
+})  # fmt: skip
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".3gp",
     ".ogv",
 })  # fmt: skip
+
+OTHER_SUFFIXES = HEIF_SUFFIXES | {
+    ".jxl", ".jp2", ".j2k", ".jpx", ".psd", ".psb", ".xcf", ".kra", ".svg", ".ico", ".icns", ".tga",
+    ".dds", ".exr", ".hdr", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi", ".dib", ".jif", ".avifs", ".dng",
+    ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".m2ts", ".m2v", ".mpe",
+    ".vob", ".mxf", ".divx", ".asf", ".ogg", ".ogm", ".f4v", ".3g2", ".rm", ".rmvb", ".dv", ".y4m",
+}  # fmt: skip
+"""Of pictures and clips that are not read."""
 
 Kind = Literal["image", "video", "sequence"]
 
@@ -34,11 +47,28 @@ class Source:
 def kind_of(path: Path) -> Kind | None:
     """Picture or clip by suffix, in any case; None for neither."""
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES or (suffix in HEIF_SUFFIXES and heif_formats()):
         return "image"
     return "video" if suffix in VIDEO_SUFFIXES else None
 
 
+def is_left_out(path: Path) -> bool:
+    """Whether a file goes by its suffix for a picture or clip of a kind that is not read."""
+    return path.suffix.lower() in OTHER_SUFFIXES and kind_of(path) is None
+
+
+def left_out_note(files: Sequence[Path]) -> str | None:
+    """One sentence that names files left out, and says what reads them; None for no file."""
+    if not files:
+        return None
+    names = ", ".join(file.name for file in files[:SHOWN])
+    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    heif = any(file.suffix.lower() in HEIF_SUFFIXES for file in files)
+    remedy = f"; {INSTALL} reads HEIC" if heif else ""
+    return f"left out, of a kind that is not read: {names}{more}{remedy}"
+
+
+SHOWN = 10
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
@@ -55,13 +85,14 @@ def near_files(path: Path) -> str | None:
         return None
 
 
-def resolve_input(name: str | Path) -> list[Source]:
+def resolve_input(name: str | Path, *, left_out: list[Path] | None = None) -> list[Source]:
     """Find the inputs behind a name.
 
     Args:
         name: a file; a folder, meaning the pictures and clips right inside it; numbered pictures, as in
             `frames/%05d.png`; or a pattern with `*`, `?`, `[...]` or `**`. A name that exists is never taken
             for a pattern. Hidden files are left out unless the pattern's last part starts with a dot.
+        left_out: receives those of the files that are pictures or clips of a kind that is not read.
 
     Returns:
         At least one source, numbers in names in counting order (`f2.png` before `f10.png`).
@@ -70,18 +101,18 @@ def resolve_input(name: str | Path) -> list[Source]:
         MediaError: nothing of that name, a file of another kind, or no picture and no clip among the files.
     """
     try:
-        return _resolve(Path(name).expanduser())
+        return _resolve(Path(name).expanduser(), [] if left_out is None else left_out)
     except (OSError, RuntimeError) as error:  # a name too long, a closed folder, no such ~user
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"cannot be read: {reason}", where=name) from error
 
 
-def _resolve(path: Path) -> list[Source]:
+def _resolve(path: Path, left_out: list[Path]) -> list[Source]:
     if path.is_file():
         kind = kind_of(path)
         if kind is None:
             what = "not a picture or clip, going by its suffix"
-            raise MediaError(what, where=path, expected=_known_suffixes())
+            raise MediaError(what, where=path, expected=_known_suffixes(), hint=_heif_hint([path]))
         return [Source(path, kind)]
     if path.is_dir():
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
@@ -94,8 +125,11 @@ def _resolve(path: Path) -> list[Source]:
     else:
         raise MediaError("no such file or folder", where=path, hint=near_files(path))
     sources = [Source(file, kind) for file in files if file.is_file() and (kind := kind_of(file))]
+    others = sorted(file for file in files if file.is_file() and is_left_out(file))
     if not sources:
-        raise MediaError("no picture or clip here", where=path, expected=_known_suffixes())
+        what = "no picture or clip here"
+        raise MediaError(what, where=path, expected=_known_suffixes(), hint=_heif_hint(others))
+    left_out += others
     return sorted(sources, key=lambda source: _counting_order(source.path))
 
 
@@ -108,6 +142,10 @@ def _match(pattern: Path) -> list[Path]:
 def _counting_order(path: Path) -> tuple[list[tuple[int, int, str]], str]:
     parts = re.split(r"(\d+)", str(path).lower())
     return [(int(part.isdecimal()), int(part) if part.isdecimal() else 0, part) for part in parts], str(path)
+
+
+def _heif_hint(files: Sequence[Path]) -> str | None:
+    return INSTALL if any(file.suffix.lower() in HEIF_SUFFIXES for file in files) else None
 
 
 def _known_suffixes() -> str:

@@ -18,7 +18,7 @@ from stdcli.media.arrays import check_rgb
 from stdcli.media.held_out import is_held_out
 from stdcli.media.image import read_image
 from stdcli.media.probe import probe
-from stdcli.media.sources import Kind, kind_of, resolve_input
+from stdcli.media.sources import Kind, is_left_out, kind_of, left_out_note, resolve_input
 from stdcli.media.video import iter_frames
 
 _THREADS = 4
@@ -108,12 +108,13 @@ def find_files(
 
 
 def _list(name: str) -> list[tuple[Path, str]]:
-    """(path, name below the folder) of what goes by its suffix for a picture or clip."""
+    """(path, name below the folder) of what goes by its suffix for a picture or clip, of any kind."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         return [(source.path, source.path.name) for source in resolve_input(name)]
     inside = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    seen = [path for path in inside if kind_of(path) and not any(part[0] == "." for part in path.parts)]
+    shown = [path for path in inside if not any(part[0] == "." for part in path.parts)]
+    seen = [path for path in shown if kind_of(path) or is_left_out(path)]
     if not seen:
         raise MediaError("no picture or clip in this folder", where=folder)
     return [(folder / path, path.as_posix()) for path in seen]
@@ -126,6 +127,8 @@ def _examine(path: Path, name: str, *, known: Collection[str]) -> File:
     except OSError as error:
         raise MediaError(f"cannot be read: {error.strerror}", where=path) from error
     kind = kind_of(path)
+    if kind is None:
+        raise MediaError(left_out_note([path]), where=path)
     if kind == "video":
         frames = probe(path).frames
         return File(path, name, kind, sha256, frames or 1)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from stdcli.console import Progress
 from stdcli.errors import MediaError
+from stdcli.media.heif import HEIF_SUFFIXES
 from stdcli.media.held_out import is_held_out
 from stdcli.media.image import read_image
 from stdcli.media.sources import IMAGE_SUFFIXES
@@ -74,7 +75,7 @@ def list_pictures(folder: Path) -> list[Path]:
     Raises:
         MediaError: no picture in it.
     """
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES | HEIF_SUFFIXES)
     if not files:
         expected = ", ".join(sorted(IMAGE_SUFFIXES))
         raise MediaError("no picture in this folder", where=str(folder), expected=expected)

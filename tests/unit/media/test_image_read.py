@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -473,3 +474,28 @@ def test_damaged_bytes_never_pass_as_another_exception(tmp_path):
                 read_image(tmp_path / "damaged")
             except MediaError as error:
                 assert error.where == str(tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "mpo", "avif", "apng"])
+def test_less_usual_suffixes(tmp_path, suffix):
+    image, kind = Image.fromarray(smooth()), {"avif": "AVIF", "apng": "PNG"}.get(suffix, "JPEG")
+    path = tmp_path / f"a.{suffix}"
+    image.save(path, kind, quality=95)
+    check_image(path)
+    picture = read_image(path)
+    assert picture.info["format"] == kind and np.abs(picture.rgb.astype(int) - smooth()).mean() < 4
+
+
+def test_heic_with_its_package(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(smooth())).save(tmp_path / "a.heic", quality=95)
+    check_image(tmp_path / "a.heic")
+    assert np.abs(read_image(tmp_path / "a.heic").rgb.astype(int) - smooth()).mean() < 4
+
+
+def test_heic_without_its_package_says_what_to_type(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(MediaError, match="need pillow-heif: pip install") as raised:
+        read_image(tmp_path / "a.heic")
+    assert raised.value.exit_code == 5

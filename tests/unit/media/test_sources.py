@@ -1,11 +1,13 @@
 """From the name of an input to files."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.media.sources import Source, resolve_input
+from stdcli.media.sources import Source, left_out_note, resolve_input
 
 
 @pytest.fixture
@@ -71,3 +73,22 @@ def test_near_misses_are_named(folder):
 def test_the_folder_of_nobody_is_an_error():
     with pytest.raises(MediaError, match="cannot be read"):
         resolve_input("~no-such-user/a.png")
+
+
+def test_what_is_left_out_of_a_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    for name in ("a.JFIF", "b.jpe", "c.avif", "d.HEIC", "e.cr2", "f.txt", "a.JFIF.json"):
+        (tmp_path / name).touch()
+    left_out = []
+    assert names(resolve_input(tmp_path, left_out=left_out)) == ["a.JFIF", "b.jpe", "c.avif"]
+    note = left_out_note(left_out)
+    assert note == (
+        'left out, of a kind that is not read: d.HEIC, e.cr2; pip install "stdcli[heif]" reads HEIC'
+    )
+    for name in ("d.HEIC", "*.HEIC"):
+        with pytest.raises(MediaError) as raised:
+            resolve_input(tmp_path / name)
+        assert raised.value.hint == 'pip install "stdcli[heif]"'
+    assert left_out_note([]) is None
+    assert "12.raw" not in left_out_note([Path(f"{k}.raw") for k in range(13)])
+    assert left_out_note([Path(f"{k}.raw") for k in range(13)]).endswith("9.raw and 3 more")
