@@ -8,10 +8,13 @@ Legend: B batch, C latent channels, h w latent cells, H W pixels; h = H / factor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from stdcli.errors import NumericsError
+from stdcli.errors import ModelError, NumericsError
 
 SMALL_CODEC = (
     10_000_000  # parameters; below this float32 costs little and bfloat16's 8 bits would show in pixels
@@ -41,15 +44,14 @@ class Codec:
     def __init__(self, vae: torch.nn.Module, *, factor: int, notes: list[str]) -> None:
         self.vae = vae
         self.factor = factor
-        self.scaling = vae.config.scaling_factor
-        self.shift = vae.config.get("shift_factor") or 0.0
+        self.scaling, self.shift = _scale_and_shift(vae.config)
         self._notes = notes
         size = sum(p.numel() for p in vae.parameters())
         self._can_tile = size > SMALL_CODEC and hasattr(vae, "enable_tiling")
         self._tiled = self._told = False
 
     def encode(self, pixels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Encode pictures: z = (latent - shift) * scaling.
+        """Encode pictures: z = (latent - shift) * scaling, for each channel where the config has statistics.
 
         Pictures of more than `UNTILED_PX` go through large codecs one by one and in tiles; `decode` alike.
 
@@ -70,7 +72,7 @@ class Codec:
             latents = posterior.mode() if generator is None else posterior.sample(generator)
         else:
             latents = encoded.latents
-        z = (latents.float() - self.shift) * self.scaling
+        z = (latents.float() - _on(self.shift, latents)) * _on(self.scaling, latents)
         if not z.isfinite().all():
             raise NumericsError("the codec encoded a picture to NaN or infinity", got=str(self.vae.dtype))
         return z
@@ -125,8 +127,39 @@ class Codec:
 
     def _decode(self, z: Tensor) -> Tensor:
         self._tile(z.shape[-2] * z.shape[-1] * self.factor**2)
-        latents = z.float() / self.scaling + self.shift
+        latents = z.float() / _on(self.scaling, z) + _on(self.shift, z)
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+
+
+def _scale_and_shift(config: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """What latents are multiplied by and, before that, lessened by: float32 [1 or C, 1, 1].
+
+    With `latents_mean` and `latents_std`, one of each a channel, z = (latent - mean) * scaling / std.
+
+    Raises:
+        ModelError: not as many finite numbers as channels, or deviations that are not positive.
+    Source: diffusers, StableDiffusionXLPipeline.
+    """
+    factor, shift = config["scaling_factor"], config.get("shift_factor") or 0.0
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    count = config.get("latent_channels")
+    try:
+        if (mean is None) != (deviation is None):
+            raise ValueError("one of the two alone")
+        rows = [[shift], [1.0]] if mean is None else [mean, deviation]
+        shifts, deviations = (torch.tensor(row, dtype=torch.float32).view(-1, 1, 1) for row in rows)
+        if len(shifts) != len(deviations) or (mean is not None and count not in (None, len(shifts))):
+            raise ValueError(f"{len(shifts)} and {len(deviations)} numbers for {count} channels")
+        if not (shifts.isfinite().all() and deviations.isfinite().all() and (deviations > 0).all()):
+            raise ValueError("a number is not finite, or a deviation not positive")
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = "cannot read this autoencoder's latents_mean and latents_std"
+        raise ModelError(what, got=f"{error}", expected="a finite number for each channel") from error
+    return factor / deviations, shifts
+
+
+def _on(values: Tensor, latents: Tensor) -> Tensor:
+    return values.to(latents.device)
 
 
 def _bad(z: Tensor) -> int:

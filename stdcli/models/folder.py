@@ -7,7 +7,7 @@ weights, damaged files, unknown or untrusted classes. Reads JSON and safetensors
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,9 @@ def read_folder(path: Path) -> ModelFolder:
                 where=f"{index_path} {name}",
                 got=parts[name][0],
             )
+    for name in components:
+        refuse_code(path / name)
+    _refuse_shadows(path, components)
     options = {k: v for k, v in index.items() if k not in parts and not k.startswith("_")}
     return ModelFolder(path, class_name, components, options)
 
@@ -120,6 +123,13 @@ def weight_files(folder: ModelFolder, component: str, *, half: bool) -> list[Pat
     return component_files(folder.path / component, half=half)
 
 
+def _refuse_shadows(path: Path, components: Mapping[str, str]) -> None:
+    shadows = [name for name in (*sorted(TRUSTED), *components) if (path / f"{name}.py").exists()]
+    if shadows:
+        what = "this model brings code of its own, which is never run"
+        raise ModelError(what, where=path, got=f"{shadows[0]}.py", hint="move it out of this folder")
+
+
 def component_files(place: Path, *, half: bool) -> list[Path]:
     """The same of any folder with the weights of one component.
 
@@ -141,10 +151,67 @@ def component_files(place: Path, *, half: bool) -> list[Path]:
             got=", ".join(pickles) or None,
             expected="a .safetensors file",
         )
-    chosen = by_variant[half if half in by_variant else not half]
+    is_half = half if half in by_variant else not half
+    chosen = by_variant[is_half]
+    refuse_code(place)
+    _check_indexes(place, chosen, half=is_half)
     for path in chosen:
         read_shapes(path)
     return chosen
+
+
+def refuse_code(place: Path) -> None:
+    """Refuse a component's folder with Python files in it, which libraries may take for its class.
+
+    Raises:
+        ModelError: naming one; nothing is imported.
+    """
+    found = (
+        sorted(path.name for path in place.iterdir() if path.suffix.startswith(".py"))
+        if place.is_dir()
+        else []
+    )
+    if found:
+        raise ModelError(
+            "this model brings code of its own, which is never run",
+            where=place,
+            got=", ".join(found[:3]),
+            hint="the model is loaded without it if you move it out of this folder",
+        )
+
+
+def _check_indexes(place: Path, chosen: Sequence[Path], *, half: bool) -> None:
+    """Refuse shard indexes that lead a library to other files than those that are checked and hashed.
+
+    Raises:
+        ModelError: an index names something else than weights beside it, or not just those that are taken.
+    """
+    for path in sorted(place.glob("*.safetensors.index*.json")):
+        shards = read_json(path).get("weight_map")
+        named = (
+            {*shards.values()} if isinstance(shards, dict) and all(map(_is_text, shards.values())) else {None}
+        )
+        foreign = [name for name in named if name is None or WEIGHTS.fullmatch(name) is None]
+        if foreign:
+            raise ModelError(
+                "this shard index leads elsewhere than to weights beside it",
+                where=path,
+                got=foreign[0],
+                expected="names of .safetensors files in its own folder",
+            )
+        here = {file.name for file in chosen}
+        if (".fp16" in path.name) == half and named != here:
+            raise ModelError(
+                "this shard index and the weights beside it do not agree",
+                where=path,
+                got=", ".join(sorted(named ^ here)[:3]),
+                expected="just the files that it names",
+                hint="download the folder again, or remove what does not belong to it",
+            )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,12 +16,15 @@ import torch
 
 from stdcli.errors import ModelError
 from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
+from stdcli.models.formulation import schedule_overrides
+from stdcli.models.inpainting import sees_mask
 from stdcli.models.upstream import (
     FAULTS,
     AutoencoderKL,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     SingleFileComponentError,
+    UNet2DConditionModel,
     first_line,
     load_part,
 )
@@ -48,7 +51,7 @@ def family_name(path: Path) -> str:
     """The family of a checkpoint, by its tensor names.
 
     Raises:
-        ModelError: damaged, not a full checkpoint, or of a family that is not supported.
+        ModelError: damaged, not a full checkpoint, or of a family or formulation that is not supported.
     """
     shapes = read_shapes(path)
     if len(shapes.get(UNET_MARK, ())) != 4 or len(shapes.get(OUT_MARK, ())) != 4:
@@ -60,10 +63,15 @@ def family_name(path: Path) -> str:
             expected=f"{UNET_MARK} and {OUT_MARK}, of four dimensions",
             hint=f"this is a LoRA: --lora {path}" if lora else None,
         )
-    if shapes[UNET_MARK][1] != shapes[OUT_MARK][0]:
+    channels = _channels(shapes)
+    if channels["in_channels"] != channels["out_channels"] and not sees_mask(channels):
         raise ModelError(
-            "this is an inpainting or edit checkpoint", where=path, got=f"{shapes[UNET_MARK][1]} channels"
+            "this UNet takes more than a latent (an edit model)",
+            where=path,
+            got=f"{channels['in_channels']} input channels",
+            expected=f"{channels['out_channels']}, or {2 * channels['out_channels'] + 1} for inpainting",
         )
+    schedule_overrides(path, shapes, read_metadata(path))
     if SDXL_MARK in shapes:
         return "sdxl"
     if shapes.get(CROSS_MARK, ())[1:2] == (SD2_WIDTH,):
@@ -121,6 +129,13 @@ def open_checkpoint(
             parts["vae"] = AutoencoderKL.from_single_file(
                 str(path), subfolder="vae", torch_dtype=torch.float32, **config
             )
+        parts["unet"] = UNet2DConditionModel.from_single_file(  # inpainting models have plain bases too
+            str(path),
+            subfolder="unet",
+            torch_dtype=dtype,
+            in_channels=_channels(shapes)["in_channels"],
+            **config,
+        )
         pipe = pipeline.from_single_file(
             str(path), torch_dtype=dtype, feature_extractor=None, image_encoder=None, **config, **parts
         )
@@ -130,7 +145,7 @@ def open_checkpoint(
         module = getattr(pipe, part, None)
         if module is not None and any(p.is_meta for p in module.parameters()):
             raise _misfit(path, base, f"the checkpoint does not fill {part}")
-    overrides = _schedule_overrides(shapes, read_metadata(path))
+    overrides = schedule_overrides(path, shapes, read_metadata(path))
     if overrides:
         pipe.scheduler.register_to_config(**overrides)
     present = [part for part in ("unet", *PARTS) if getattr(pipe, part, None) is not None]
@@ -150,6 +165,11 @@ def parts_of(path: Path) -> dict[str, int]:
         for part, starts in prefixes.items()
     }
     return {part: count for part, count in counts.items() if count}
+
+
+def _channels(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """As in a UNet's config."""
+    return {"in_channels": shapes[UNET_MARK][1], "out_channels": shapes[OUT_MARK][0]}
 
 
 def _has(shapes: Mapping[str, Sequence[int]], part: str) -> bool:
@@ -173,16 +193,3 @@ def _misfit(path: Path, base: ModelFolder, cause: str) -> ModelError:
         got=cause,
         expected=f"a base folder of the same family, not {base.path}",
     )
-
-
-def _schedule_overrides(shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the checkpoint says about its own training, over the base folder's scheduler config.
-
-    `v_pred` and `ztsnr` are empty marker tensors that v-prediction SDXL finetunes carry.
-    """
-    found: dict[str, Any] = {}
-    if "v_pred" in shapes or metadata.get("modelspec.prediction_type") in ("v", "v_prediction"):
-        found["prediction_type"] = "v_prediction"
-    if "ztsnr" in shapes:
-        found["rescale_betas_zero_snr"] = True
-    return found

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from stdcli.errors import ModelError, ResourceError
 from stdcli.models import locate, opening
 from stdcli.models.load import load_denoiser, load_model
+from stdcli.models.upstream import UNet2DConditionModel
 from stdcli.models.weights import count_values
 from stdcli.runtime.room import Room
 from tests.tiny_models import (
@@ -101,6 +102,71 @@ def test_pickle_weights_are_refused(model: Path) -> None:
     assert "only pickle weights here, which are never loaded" in error.what
     assert error.where == str(model / "unet")
     assert error.got == "diffusion_pytorch_model.bin"
+
+
+PICKLE = "diffusion_pytorch_model.bin"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SHARD = "diffusion_pytorch_model-00001-of-00001.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        (PICKLE, "leads elsewhere"),
+        ("../vae/" + WEIGHTS, "leads elsewhere"),
+        ("/elsewhere/" + WEIGHTS, "leads elsewhere"),
+        (7, "leads elsewhere"),
+        (None, "leads elsewhere"),
+        (SHARD, "do not agree"),
+    ],
+)
+@pytest.mark.parametrize("index", [f"{WEIGHTS}.index.json", f"{WEIGHTS}.index.fp16.json"])
+def test_shard_indexes_that_lead_to_other_files(model: Path, named: object, message: str, index: str) -> None:
+    place = model / "unet"
+    if "fp16" in index:
+        (place / WEIGHTS).rename(place / "diffusion_pytorch_model.fp16.safetensors")
+    torch.save({}, place / PICKLE)
+    (place / index).write_text(json.dumps({"weight_map": {"conv_in.weight": named}} if named else {}))
+    error = error_of(model)
+    assert message in error.what
+    assert error.where == str(place / index)
+
+
+def test_a_shard_beside_those_of_the_index(model: Path) -> None:
+    network = UNet2DConditionModel.from_pretrained(model / "unet")
+    (model / "unet" / WEIGHTS).unlink()
+    network.save_pretrained(model / "unet", max_shard_size="200KB")
+    shards = sorted((model / "unet").glob("*.safetensors"))
+    assert len(shards) > 1
+    bundle = load_model(str(model), device="cpu", dtype="float32")
+    assert bundle.weight_files["unet"] == shards
+    shutil.copy(shards[0], model / "unet" / "diffusion_pytorch_model-00009-of-00009.safetensors")
+    error = error_of(model)
+    assert error.what == "this shard index and the weights beside it do not agree"
+    assert error.got == "diffusion_pytorch_model-00009-of-00009.safetensors"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unet/diffusers.py",
+        "unet/anything.py",
+        "tokenizer/transformers.py",
+        "scheduler/x.pyc",
+        "diffusers.py",
+        "unet.py",
+    ],
+)
+def test_code_beside_a_model_is_refused(model: Path, name: str) -> None:
+    (model / name).write_text(f"raise SystemExit({name!r})")
+    error = error_of(model)
+    assert error.what == "this model brings code of its own, which is never run"
+    assert error.got == Path(name).name
+
+
+def test_scripts_beside_the_parts_are_nobodys_business(model: Path) -> None:
+    (model / "convert.py").write_text("raise SystemExit")
+    assert load_model(str(model), device="cpu", dtype="float32").family == "sdxl"
 
 
 def test_no_weights(model: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.errors import ModelError
+from stdcli.models.formulation import schedule_overrides
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_checkpoint, save_tiny_lora, save_tiny_sd15, save_tiny_sdxl
 
@@ -83,6 +84,48 @@ def test_markers_of_v_prediction(tmp_path: Path, models: dict[str, Path]) -> Non
     assert plain.schedule.alphas[-1] > 0.06
 
 
+@pytest.mark.parametrize(
+    ("marks", "metadata", "got"),
+    [
+        (["edm_vpred.sigma_max", "edm_vpred.sigma_min"], {}, "edm_vpred.sigma_max, edm_vpred.sigma_min"),
+        (["edm_mean", "edm_std"], {}, "edm_mean, edm_std"),
+        (["edm_eps.sigma_max"], {}, "edm_eps.sigma_max"),
+        (["sigma_data"], {}, "sigma_data"),
+        ([], {"modelspec.prediction_type": "flow"}, "prediction type flow"),
+        ([], {"modelspec.prediction_type": "edm_v"}, "prediction type edm_v"),
+    ],
+)
+def test_other_formulations_are_refused_by_name(tmp_path: Path, models, marks, metadata, got) -> None:
+    plain = save_tiny_checkpoint(tmp_path / "p.safetensors", models["sdxl"])
+    file = tmp_path / "m.safetensors"
+    save_file(load_file(plain) | {mark: torch.tensor(120.0) for mark in marks}, file, metadata)
+    with pytest.raises(ModelError, match="formulation that is not sampled here") as caught:
+        load_model(str(file), base=str(models["sdxl-base"]))
+    assert (caught.value.exit_code, caught.value.where, caught.value.got) == (4, str(file), got)
+
+
+@pytest.mark.parametrize("told", ["epsilon", "", "v", "V_Prediction"])
+def test_predictions_told_by_metadata(told: str) -> None:
+    found = schedule_overrides(Path("m"), ["first_stage_model.edm"], {"modelspec.prediction_type": told})
+    assert found == ({"prediction_type": "v_prediction"} if told.lower().startswith("v") else {})
+
+
+@pytest.mark.parametrize("base", ["folder", "plain"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_inpainting_models_equal_their_folders(tmp_path: Path, models, name: str, base: str) -> None:
+    """With the configs of their own folder, and with those of the plain model, as they are published."""
+    folder = BUILDERS[name](tmp_path / "folder", in_channels=9)
+    file = save_tiny_checkpoint(tmp_path / "m.safetensors", folder)
+    configs = {"folder": folder, "plain": models[f"{name}-base"]}[base]
+    with pytest.raises(ModelError, match="needs a mask"):
+        load_model(str(file), base=str(configs), dtype="float32")
+    options = {"dtype": "float32", "masked": True}
+    mine, theirs = load_model(str(file), base=str(configs), **options), load_model(str(folder), **options)
+    assert mine.sees_mask
+    for key, value in theirs.denoiser.unet.state_dict().items():
+        assert torch.equal(mine.denoiser.unet.state_dict()[key], value), key
+
+
 def test_identity_is_of_the_file(tmp_path: Path, models: dict[str, Path]) -> None:
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"])
     identity = load_model(str(file), base=str(models["sd15-base"])).identity
@@ -112,7 +155,7 @@ def test_lora_is_not_a_checkpoint(tmp_path: Path, models: dict[str, Path]) -> No
     ("changed", "message"),
     [
         ({"input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (4, 1024)}, "Stable Diffusion 2"),
-        ({"input_blocks.0.0.weight": (4, 9, 3, 3)}, "inpainting or edit checkpoint"),
+        ({"input_blocks.0.0.weight": (4, 8, 3, 3)}, "more than a latent .an edit model"),
     ],
 )
 def test_other_families_are_refused(

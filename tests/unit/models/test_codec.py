@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from stdcli.errors import NumericsError
+from stdcli.errors import ModelError, NumericsError
 from stdcli.models.codec import Codec, codec_dtype
 
 
@@ -49,6 +49,31 @@ def test_scaling_and_shift_by_hand() -> None:
     assert z.shape == (1, 3, 2, 2)
     assert (z == (3 * 0.5 - 1.0) * 0.5).all()
     assert torch.equal(c.decode(z), torch.full((1, 3, 4, 4), 0.5))
+
+
+def test_statistics_of_each_channel_by_hand() -> None:
+    """z = (latent - mean) * scaling / std, as diffusers' SDXL pipelines compute it."""
+    c, _ = codec(latents_mean=[1.0, -2.0, 0.0], latents_std=[2.0, 4.0, 1.0], shift_factor=None)
+    z = c.encode(torch.full((1, 3, 4, 4), 0.5))
+    assert z[0, :, 0, 0].tolist() == [(1.5 - 1) * 0.5 / 2, (1.5 + 2) * 0.5 / 4, 1.5 * 0.5]
+    assert torch.equal(c.decode(z), torch.full((1, 3, 4, 4), 0.5))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"latents_mean": [0.0] * 4},
+        {"latents_std": [1.0] * 4},
+        {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 3},
+        {"latents_mean": [0.0] * 3, "latents_std": [1.0] * 3, "latent_channels": 4},
+        {"latents_mean": [0.0] * 4, "latents_std": [1.0, 1.0, 0.0, 1.0]},
+        {"latents_mean": [float("nan")] * 4, "latents_std": [1.0] * 4},
+        {"latents_mean": "many", "latents_std": [1.0] * 4},
+    ],
+)
+def test_statistics_that_are_none_are_refused(config) -> None:
+    with pytest.raises(ModelError, match="latents_mean and latents_std"):
+        codec(**config)
 
 
 def test_encoding_is_deterministic_unless_a_generator_is_given() -> None:
