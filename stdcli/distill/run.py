@@ -7,6 +7,7 @@ student/                                             the outcome: weights and re
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,21 @@ from torch import Tensor
 from stdcli.config.distill import DistillConfig
 from stdcli.distill.setup import Training
 from stdcli.errors import ConfigError, StdcliError
+from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
+from stdcli.models.student_files import UNET
 from stdcli.training import resume
+from stdcli.training.own_files import check_strays
 from stdcli.training.resume import RunKind
 from stdcli.training.run_folder import RunFolder
 
 TASK, STUDENT, TENSORBOARD = "distill", "student", "tensorboard"
+OUTCOME = (
+    rf"{STUDENT}/{re.escape(LORA_FILE)}",
+    rf"{STUDENT}/{re.escape(RECIPE_FILE)}",
+    rf"{STUDENT}/{UNET}/config\.json",
+    rf"{STUDENT}/{UNET}/diffusion_pytorch_model\.safetensors",
+)
+OWN = (*OUTCOME, rf"{TENSORBOARD}/events\.out\.tfevents\..+")
 FREE = {
     "bank",  # what is in it is compared, wherever it is
     "model",
@@ -56,6 +67,11 @@ def is_finished(run: RunFolder, config: DistillConfig) -> bool:
         return False
     facts = run.read_facts()
     return facts.get("state") == "complete" and facts.get("steps", 0) >= config.train.steps
+
+
+def check_outcome(run: RunFolder) -> None:
+    """Refuse to replace a student beside which somebody keeps files. Raises ConfigError."""
+    check_strays(run.root, OUTCOME)
 
 
 def open_run(
@@ -152,4 +168,4 @@ def _kind(config: DistillConfig) -> RunKind:
     free = FREE | ({"style_data"} if config.adversary.real != "style" else set())
     if config.train.schedule == "constant":
         free = free | {"train.steps"}
-    return RunKind(TASK, (STUDENT, TENSORBOARD), lambda facts: free)
+    return RunKind(TASK, OWN, lambda facts: free)

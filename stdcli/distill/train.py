@@ -6,6 +6,7 @@ depend on the seed and n alone. This module knows the order of things; the other
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -39,6 +40,7 @@ from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
 from stdcli.runtime.memory import peak_bytes
 from stdcli.training.boards import Board, NoBoard, check_board, open_board
 from stdcli.training.loop import Loop, make_accelerator
+from stdcli.training.own_files import hold_run
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
 
@@ -107,6 +109,25 @@ def distill(
     files.check_run(folder, config, overwrite=overwrite)
     if not overwrite and not dry_run and files.is_finished(folder, config):
         return Distilled(student, was_finished=True, facts=folder.read_facts())
+    if dry_run or os.environ.get("RANK", "0") != "0":  # the first of several processes holds it for all
+        return _distill(config, folder, console, open_walker, overwrite=overwrite, dry_run=dry_run)
+    with hold_run(folder):
+        return _distill(config, folder, console, open_walker, overwrite=overwrite)
+
+
+def _distill(
+    config: DistillConfig,
+    folder: RunFolder,
+    console: Console,
+    open_walker: Callable[[], Walker] | None,
+    *,
+    overwrite: bool,
+    dry_run: bool = False,
+) -> Distilled:
+    """`distill` of a run that is not finished."""
+    student = folder.root / files.STUDENT
+    if not overwrite:
+        files.check_outcome(folder)
     check_board(wanted=config.train.tensorboard)
     paths = Paths.stored(Path(config.bank)) if config.bank else Paths.walked(open_walker())
     with _memory_told(config.device):
@@ -118,17 +139,23 @@ def distill(
     run.sheet = _make_sheet(run)
     facts = _open(run, overwrite=overwrite)
     try:
-        run.board = open_board(out / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
+        run.board = open_board(folder.root / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
         _resume(run)
         with _memory_told(config.device):
             _take_steps(run)
         if is_main:
             trained = run.training
-            save_student(student, trained.networks.student, recipe=run.recipe, weights=trained.exported())
+            save_student(
+                student,
+                trained.networks.student,
+                recipe=run.recipe,
+                weights=trained.exported(),
+                check=lambda: files.check_outcome(folder),
+            )
             facts |= {"state": "complete", "steps": run.step}
             folder.write_facts(facts)
     except KeyboardInterrupt:
-        console.note(f"stopped at step {run.step}; the same command goes on with {out}")
+        console.note(f"stopped at step {run.step}; the same command goes on with {folder.root}")
         raise
     finally:
         run.training.task.source.close()

@@ -9,7 +9,7 @@ Legend: B batch, C latent channels, h w latent cells.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -263,6 +263,7 @@ def save_student(
     recipe: Recipe,
     weights: Mapping[str, Tensor] | None = None,
     dtype: torch.dtype = torch.float16,
+    check: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a student's folder, see `student_files`; plain diffusers reads it as it is.
 
@@ -274,6 +275,7 @@ def save_student(
         recipe: written to `recipe.json`; its `trained.s_embedding` says whether the network sees its target.
         weights: values in place of `trainable()`, such as averages.
         dtype: of the stored weights.
+        check: called before a folder of that name is replaced; raises if it may not be.
 
     Raises:
         NumericsError: a value is not finite, or not in `dtype`.
@@ -289,7 +291,7 @@ def save_student(
     if broken is not None:
         raise NumericsError("a weight is NaN or infinite", where=broken, got=f"stored as {dtype}")
     try:
-        with new_folder(Path(folder)) as fresh:
+        with new_folder(Path(folder), check=check) as fresh:
             (_save_lora if student.kind == "lora" else _save_unet)(fresh, student.unet, values)
             (fresh / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:

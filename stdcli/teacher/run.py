@@ -22,6 +22,7 @@ from stdcli.runtime.devices import choose
 from stdcli.teacher.data import TrainingData, count_pictures, find_folders
 from stdcli.teacher.samples import plan_samples
 from stdcli.training import resume
+from stdcli.training.own_files import check_strays
 from stdcli.training.resume import RunKind
 from stdcli.training.run_folder import RunFolder
 
@@ -38,7 +39,16 @@ FREE = {
     "train.checkpoint_every",
 }
 LENGTH = {"train.steps", "train.cooldown"}
-OWN = (CODEC, MODEL)
+OUTCOME = (
+    rf"{MODEL}/(model_index|recipe)\.json",
+    rf"{MODEL}/unet/(config\.json|diffusion_pytorch_model\.safetensors)",
+    rf"{MODEL}/vae/(config\.json|diffusion_pytorch_model\.safetensors)",
+    rf"{MODEL}/image_encoder/(config\.json|model\.safetensors)",
+    rf"{MODEL}/feature_extractor/preprocessor_config\.json",
+    rf"{MODEL}/scheduler/scheduler_config\.json",
+    rf"{MODEL}/ip_adapter/ip_adapter\.safetensors",
+)
+OWN = (r"codec\.safetensors", *OUTCOME)
 
 
 def open_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> dict[str, Any]:
@@ -50,6 +60,11 @@ def open_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> dict[
 def check_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> None:
     """`training.resume.check_run` for a run of these settings."""
     resume.check_run(run, _run_kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
+
+
+def check_outcome(run: RunFolder) -> None:
+    """Refuse to replace a model beside which somebody keeps files. Raises ConfigError."""
+    check_strays(run.root, OUTCOME)
 
 
 def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tuple[str, str, str]]:

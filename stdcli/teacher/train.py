@@ -44,9 +44,10 @@ from stdcli.teacher.data import TrainingData, find_folders, load_data
 from stdcli.teacher.denoiser import DenoiserTrainer
 from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import PictureSet
-from stdcli.teacher.run import CODEC, MODEL, check_pictures, check_run, open_run
+from stdcli.teacher.run import CODEC, MODEL, check_outcome, check_pictures, check_run, open_run
 from stdcli.teacher.samples import SampleSheet, plan_samples
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
+from stdcli.training.own_files import hold_run
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
 MEASURED_CROPS = 64
@@ -96,6 +97,15 @@ def train_teacher(
     check_run(run, config, overwrite=overwrite)
     if model.is_dir() and not overwrite:
         return TrainedTeacher(model, was_finished=True, facts=run.read_facts())
+    with hold_run(run):
+        return _train(config, run, console, overwrite=overwrite)
+
+
+def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite: bool) -> TrainedTeacher:
+    """`train_teacher` of a run that is not finished."""
+    model = run.root / MODEL
+    if not overwrite:
+        check_outcome(run)
     scheduler = make_scheduler()
     schedule = NoiseSchedule.from_config(scheduler.config)
     plan = plan_samples(config.recipe, schedule)
@@ -119,9 +129,9 @@ def train_teacher(
             config, data, networks, sheet=sheet, choice=choice, run=run, console=console
         )
         with trainer.ema.applied():
-            _export(model, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
+            _export(run, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
     except KeyboardInterrupt:
-        console.note(f"stopped; the same command goes on with {out}")
+        console.note(f"stopped; the same command goes on with {run.root}")
         raise
     facts["state"] = "complete"
     run.write_facts(facts)
@@ -311,8 +321,13 @@ def _write_sheet(path: Path, sheet: SampleSheet, trainer: DenoiserTrainer) -> No
 
 
 def _export(
-    folder: Path, *, trainer: DenoiserTrainer, codec: PatchAutoencoder, scheduler: Any, config: TeacherConfig
+    run: RunFolder,
+    *,
+    trainer: DenoiserTrainer,
+    codec: PatchAutoencoder,
+    scheduler: Any,
+    config: TeacherConfig,
 ) -> None:
     """Write the model folder; it appears under its name only when complete."""
-    with new_folder(folder) as fresh:
+    with new_folder(run.root / MODEL, check=lambda: check_outcome(run)) as fresh:
         save_folder(fresh, networks=trainer.networks, codec=codec, scheduler=scheduler, recipe=config.recipe)

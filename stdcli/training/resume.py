@@ -9,13 +9,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stdcli.disk.opening import own_path
-from stdcli.disk.removing import remove_file, remove_folder
 from stdcli.errors import ConfigError
+from stdcli.training.own_files import LEFTOVERS, LOCK, RUN, check_strays, clear
 from stdcli.training.run_folder import RunFolder, changes
-
-OWN = ("run.json", "metrics.jsonl", "checkpoints", "samples")
-"""What every run has in its folder."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +20,7 @@ class RunKind:
 
     Attributes:
         task: in run.json.
-        own: names in the folder that belong to such a run beside `OWN`, deleted to begin anew.
+        own: patterns of names below the folder that belong to such a run beside `RUN`.
         free: what run.json says -> dotted settings that may differ.
     """
 
@@ -48,12 +44,12 @@ def open_run(
         What run.json says, the settings being those of this start.
 
     Raises:
-        ConfigError: the folder holds another run, or other files; nothing is changed then.
+        ConfigError: the folder holds another run, or other files where the run's own are to be deleted;
+            nothing is changed then.
         ResourceError: the disk is full or refuses.
     """
     check_run(run, kind, settings, overwrite=overwrite)
-    if overwrite:
-        _clear(run, kind)
+    clear(run.root, (*RUN, *LEFTOVERS, *kind.own) if overwrite else LEFTOVERS)
     facts = run.read_facts() if run.exists() else {"task": kind.task, "state": "running"}
     facts["config"] = dict(settings)
     run.write_facts(facts)
@@ -69,7 +65,7 @@ def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, ove
     if run.root.exists() and not run.root.is_dir():
         raise ConfigError("the run needs a folder", where=run.root, got="a file")
     if not run.exists():
-        if run.root.is_dir() and any(run.root.iterdir()):
+        if run.root.is_dir() and any(path.name != LOCK for path in run.root.iterdir()):
             raise ConfigError(
                 "the folder is not empty and holds no run", where=run.root, hint="another --out"
             )
@@ -82,7 +78,9 @@ def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, ove
             got=facts.get("task"),
             expected=kind.task,
         )
-    if not overwrite:
+    if overwrite:
+        check_strays(run.root, (*RUN, *LEFTOVERS, *kind.own))
+    else:
         _check_settings(run, kind, facts, settings)
 
 
@@ -98,12 +96,3 @@ def _check_settings(
     if problems:
         hint = "--overwrite begins anew, another --out leaves that run alone"
         raise ConfigError("the folder holds a run with other settings", problems, where=run.root, hint=hint)
-
-
-def _clear(run: RunFolder, kind: RunKind) -> None:
-    for name in (*OWN, *kind.own):
-        path = own_path(run.root, name, ConfigError)
-        if path.is_dir():
-            remove_folder(path)
-        else:
-            remove_file(path)

@@ -17,6 +17,7 @@ from stdcli.distill.run import open_run
 from stdcli.distill.std import Std
 from stdcli.errors import ConfigError
 from stdcli.training.loop import Loop
+from stdcli.training.own_files import hold_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_models import save_tiny_embedded
 from tests.tiny_runs import Bench, arguments, bytes_of, checkpoint, distill, forked, reports, same
@@ -135,6 +136,25 @@ def test_more_steps_are_another_schedule_unless_it_is_constant(
     assert distill(out, "--bank", bench.bank(), "--quiet", **constant, train__steps=2) == 0
     assert distill(out, "--bank", bench.bank(), "--quiet", **constant, train__steps=3) == 0
     assert json.loads((out / "run.json").read_text())["steps"] == 3
+
+
+def test_two_at_once_and_files_of_others(
+    straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    before = bytes_of(out)
+    with hold_run(RunFolder(out)):
+        assert distill(out, "--bank", bench.bank(), "--overwrite", **TARGET) == 2
+        assert "another process is training this run" in capsys.readouterr().err
+    (out / "student" / "notes.txt").write_text("mine")
+    assert distill(out, "--bank", bench.bank(), "--overwrite", **TARGET) == 2
+    assert "student/notes.txt" in capsys.readouterr().err
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(facts | {"state": "running"}))  # going on would replace it too
+    assert distill(out, "--bank", bench.bank(), **TARGET) == 2
+    assert bytes_of(out).keys() - before.keys() == {"student/notes.txt"}
+    assert all(bytes_of(out)[name] == data for name, data in before.items() if name != "run.json")
 
 
 def test_another_bank_is_refused(

@@ -25,6 +25,8 @@ from stdcli.teacher.denoiser import DenoiserTrainer
 from stdcli.teacher.pictures import list_pictures, load_pictures
 from stdcli.teacher.samples import SampleSheet
 from stdcli.training.checkpoint import load_checkpoint
+from stdcli.training.own_files import hold_run
+from stdcli.training.run_folder import RunFolder
 from tests.tiny_pictures import HELD_OUT, write_ramps
 
 STEPS = 24
@@ -280,6 +282,23 @@ def test_a_run_that_crashed_before_the_export_only_exports(
     assert all((run.out / name).read_bytes() == (out / name).read_bytes() for name in files)
     assert not (out / ".model.part").exists()
     assert (out / "metrics.jsonl").read_bytes() == (run.out / "metrics.jsonl").read_bytes()
+
+
+def test_two_at_once_and_files_of_others(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(run.out, out)
+    with hold_run(RunFolder(out)):
+        assert run.command("--overwrite", out=out) == 2
+        assert "another process is training this run" in capsys.readouterr().err
+    (out / "model" / "unet" / "notes.txt").write_text("mine")
+    assert run.command("--overwrite", out=out) == 2
+    assert "got model/unet/notes.txt" in capsys.readouterr().err
+    names = {path.relative_to(out) for path in out.rglob("*")}
+    assert names == {path.relative_to(run.out) for path in run.out.rglob("*")} | {
+        Path("model/unet/notes.txt")
+    }
 
 
 def test_a_damaged_codec_is_made_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.errors import ConfigError
+from stdcli.errors import ConfigError, ResourceError
+from stdcli.training.own_files import hold_run
 from stdcli.training.resume import RunKind, check_run, open_run
 from stdcli.training.run_folder import RunFolder
 
-KIND = RunKind("task", ("student", "extra.txt"), lambda facts: {"train.every", *facts.get("more_free", [])})
+OWN = (r"student/weights", r"student/unet/config\.json", r"extra\.txt")
+KIND = RunKind("task", OWN, lambda facts: {"train.every", *facts.get("more_free", [])})
 SETTINGS = {"train": {"steps": 5, "every": 2}, "seed": 0}
 
 
@@ -86,13 +88,91 @@ def test_a_run_of_another_task(tmp_path: Path, overwrite: bool) -> None:
     assert (told.value.got, told.value.expected) == ("other", "task")
 
 
+MINE = [
+    "student/notes.txt",
+    "student/unet/mine.safetensors",
+    "samples/a.png",
+    "checkpoints/best.safetensors",
+    "checkpoints/step-000001/x",
+]
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+
+
+OURS = [
+    "checkpoints/step-000001.safetensors",
+    "checkpoints/.step-000002.safetensors.part",
+    "checkpoints/.tmpAb3dEf",
+    "samples/step-000500.png",
+    "student/weights",
+    "student/unet/config.json",
+    "extra.txt",
+    "metrics.jsonl",
+]
+
+
 def test_beginning_anew_deletes_what_the_run_left_and_nothing_else(tmp_path: Path) -> None:
     run = begun(tmp_path, learned=7)
-    for name in ("checkpoints/step-000001.safetensors", "samples/a.png", "student/weights", "notes/mine.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("x")
-    (tmp_path / "extra.txt").write_text("x")
-    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    write(tmp_path, *OURS, "notes/mine.txt", "novel.txt")
     facts = open_run(run, KIND, changed(steps=6), overwrite=True)
     assert facts == {"task": "task", "state": "running", "config": changed(steps=6)}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "novel.txt", "run.json"]
+    assert (tmp_path / "notes" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_files_of_others_in_its_folders_are_named_and_nothing_is_deleted(tmp_path: Path, name: str) -> None:
+    run = begun(tmp_path)
+    write(tmp_path, *OURS, name)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match="not the run's") as told:
+        check_run(run, KIND, SETTINGS, overwrite=True)
+    assert told.value.got == name and "move them elsewhere" in told.value.hint
+    with pytest.raises(ConfigError):
+        open_run(run, KIND, SETTINGS, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    open_run(run, KIND, SETTINGS, overwrite=False)  # going on deletes only what killed writers left
+    assert set(before) - set(tmp_path.rglob("*")) == {tmp_path / name for name in OURS[1:3]}
+
+
+@pytest.mark.parametrize("name", ["student", "samples", "checkpoints", "student/weights"])
+def test_links_are_never_followed_to_delete(tmp_path: Path, name: str) -> None:
+    run, mine = begun(tmp_path / "run"), tmp_path / "mine"
+    write(mine, "weights", "step-000001.safetensors", "step-000001.png")
+    (run.root / name).parent.mkdir(exist_ok=True)
+    (run.root / name).symlink_to(mine if name in ("student", "samples", "checkpoints") else mine / "weights")
+    with pytest.raises(ConfigError):
+        open_run(run, KIND, SETTINGS, overwrite=True)
+    assert len(list(mine.iterdir())) == 3
+
+
+def test_one_process_at_a_time_trains_a_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a" / "run")
+    with hold_run(run):
+        with pytest.raises(ConfigError, match="another process is training") as told, hold_run(run):
+            pass
+        assert told.value.where == str(run.root)
+        open_run(run, KIND, SETTINGS, overwrite=False)  # the lock itself is no foreign file
+    assert [path.name for path in run.root.iterdir()] == ["run.json"]
+    with hold_run(run):
+        pass
+
+
+def test_a_run_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there"):
+        with hold_run(RunFolder(tmp_path / name)):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not any((tmp_path / "there").iterdir())
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("chapter 1")
+    (tmp_path / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(ResourceError, match="cannot be locked"), hold_run(RunFolder(tmp_path)):
+        pass
+    assert (tmp_path / "mine").read_text() == "chapter 1"
