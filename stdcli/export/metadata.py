@@ -14,8 +14,9 @@ from typing import Any
 
 from stdcli.config.recipe import Recipe
 from stdcli.models.folder import STORED_RECIPE
-from stdcli.models.lora import ADAPTER_METADATA, CROSS_WIDTHS
-from stdcli.models.lora_layers import LoraLayer, adapter_config
+from stdcli.models.lora_file import LoraLayer
+from stdcli.models.lora_layers import adapter_config, has_sdxl_blocks
+from stdcli.models.peft_config import ADAPTER_METADATA
 
 ARCHITECTURES = {
     "sd15": "stable-diffusion-v1",
@@ -25,12 +26,10 @@ ARCHITECTURES = {
 KOHYA_BASES = {"sd15": "sd_v1", "sdxl": "sdxl_base_v1-0"}
 ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
 VERSION = "1"
-
-
-def family_of_layers(layers: Mapping[str, LoraLayer]) -> str | None:
-    """Family of the base by the width of the text tokens that cross-attention reads; None for others."""
-    widths = {layer.down.shape[1] for name, layer in layers.items() if name.endswith("attn2.to_k")}
-    return next((CROSS_WIDTHS[width] for width in widths if width in CROSS_WIDTHS), None)
+KOHYA_NOTE = (
+    "for ComfyUI, A1111, Forge, sd-scripts: --format kohya; of diffusers' format they load a part, or "
+    "none, without a word"
+)
 
 
 def lora_metadata(
@@ -54,7 +53,7 @@ def lora_metadata(
     """
     config = adapter_config(layers)
     found = _model_metadata(recipe, title=title, family=family, hashes=hashes, suffix="/lora")
-    is_original = kohya and family == "sdxl"
+    is_original = kohya and has_sdxl_blocks(layers)
     found["modelspec.implementation"] = ORIGINAL_CODE if is_original else "diffusers"
     if not kohya:
         return found | {ADAPTER_METADATA: json.dumps(config, indent=2, sort_keys=True)}

@@ -6,7 +6,7 @@ Everything is checked before anything is written: every layer has a name, a plac
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +21,15 @@ from stdcli.export.outputs import check_out, is_file_name, new_output
 from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
 from stdcli.models.folder import component_files, read_folder, read_json, read_recipe
 from stdcli.models.locate import is_public, locate_model
+from stdcli.models.lora_file import LoraLayer, read_lora
 from stdcli.models.lora_layers import (
-    LoraLayer,
     adapter_config,
     cast,
     check_finite,
-    read_layers,
+    family_of_layers,
     to_diffusers,
     to_kohya,
+    unet_layers,
 )
 from stdcli.models.merge import (
     SINGLE_FILE_FAMILIES,
@@ -123,16 +124,16 @@ def plan_export(
     hashes, notes = _origin(found), []
     if recipe is None:
         notes.append("the student brings no recipe: the files do not say how to sample it")
-    layers = _layers_of(found, format, DTYPES[dtype])
+    layers, doubts = _layers_of(found, format, DTYPES[dtype])
+    notes += doubts
     merge = None
     if format == "merged":
         merge = _plan_merge(found, layers, model=model, dtype=DTYPES[dtype], out=out, offline=offline)
         notes += _misfits(found, merge)
-    elif format == "diffusers" and any(layer.alpha != layer.rank for layer in layers.values()):
-        notes.append(
-            "alpha is not the rank: diffusers reads it from the file's metadata; for other programs, which "
-            "may not, take --format kohya"
-        )
+    elif format == "diffusers":
+        notes.append(metadata.KOHYA_NOTE)
+        if any(layer.alpha != layer.rank for layer in layers.values()):
+            notes.append("alpha is not the rank: diffusers reads it from the file's metadata")
     inputs = [*found.weights, *(merge.unet_files() if merge else ())]
     check_out(out, overwrite=overwrite, inputs=inputs)
     return Export(found, format, out, overwrite, recipe, layers, merge, hashes, notes)
@@ -173,14 +174,18 @@ def _check_options(format: str, out: Path, *, model: str | None, dtype: str) -> 
         raise ConfigError("kohya's format is one file", got=f"-o {out}", expected="-o NAME.safetensors")
 
 
-def _layers_of(student: StudentFiles, format: str, dtype: torch.dtype | None) -> dict[str, LoraLayer]:
+def _layers_of(
+    student: StudentFiles, format: str, dtype: torch.dtype | None
+) -> tuple[dict[str, LoraLayer], Sequence[str]]:
+    """Layers of a LoRA, none of a whole network; and what the user should know of them."""
     if student.kind == "lora":
-        path = student.weights[0]
-        layers = read_layers(path)
+        lora = read_lora(student.weights[0])
+        layers = unet_layers(lora)
+        check_finite(layers, lora.path)
         if format != "merged":
             layers = cast(layers, dtype)
-            check_finite(layers, path)
-        return layers
+            check_finite(layers, lora.path)
+        return layers, lora.notes
     if format != "merged":
         raise ModelError(
             "this student is a whole network: no LoRA holds it without loss",
@@ -192,7 +197,7 @@ def _layers_of(student: StudentFiles, format: str, dtype: torch.dtype | None) ->
             "this student is told where each step aims (s-embedding): other programs cannot tell it",
             where=student.weights[0].parent,
         )
-    return {}
+    return {}, ()
 
 
 def _plan_merge(
@@ -281,7 +286,7 @@ def _write_lora(export: Export, place: Path) -> None:
         export.recipe,
         kohya=kohya,
         title=export.out.stem,
-        family="embedded" if is_embedded else metadata.family_of_layers(export.layers),
+        family="embedded" if is_embedded else family_of_layers(export.layers),
         hashes=export.hashes,
     )
     tensors = (to_kohya if kohya else to_diffusers)(export.layers)

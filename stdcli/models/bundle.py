@@ -62,7 +62,7 @@ class Network:
         notes: what the user should know about how the model was loaded.
         revision: commit on the Hub; None for local models.
         weight_files: files of each component, loaded or not; of the style adapter once it is installed.
-        loras: (name, scale, file) of each fused LoRA.
+        loras: (name, scale, files) of each fused LoRA.
         student: (name, files) of the distilled student whose weights these are; None for the model itself.
     """
 
@@ -78,7 +78,7 @@ class Network:
     notes: list[str]
     revision: str | None
     weight_files: Mapping[str, Sequence[Path]]
-    loras: Sequence[tuple[str, float, Path]] = ()
+    loras: Sequence[tuple[str, float, Sequence[Path]]] = ()
     student: tuple[str, Sequence[Path]] | None = None
 
     def denoise(
@@ -124,7 +124,7 @@ class Network:
         """
         record: dict[str, Any] = {"family": self.family, "name": self.name, "revision": self.revision}
         record |= {f"{part}_sha256": self.hash_of(part) for part in sorted(self._files())}
-        record["loras"] = [{"name": n, "scale": s, "sha256": _hash_files([p])} for n, s, p in self.loras]
+        record["loras"] = [{"name": n, "scale": s, "sha256": _hash_files(p)} for n, s, p in self.loras]
         if self.student is not None:
             record["student"] = {"name": self.student[0], "sha256": _hash_files(self.student[1])}
         return record

@@ -21,9 +21,18 @@ from stdcli.models.announced import Announced, Silent, bounded, check_files, che
 from stdcli.models.hub_errors import RepoType, hub_errors
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+PEFT_FILE = "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"
 INDEX_FILE = "model_index.json"
 RECIPE_FILE = "recipe.json"
-STUDENT_FILES = (LORA_FILE, RECIPE_FILE, "unet/config.json", "unet/diffusion_pytorch_model*.safetensors")
+STUDENT_FILES = (
+    LORA_FILE,
+    PEFT_FILE,
+    PEFT_CONFIG,
+    RECIPE_FILE,
+    "unet/config.json",
+    "unet/diffusion_pytorch_model*.safetensors",
+)
 COMPONENTS = (
     "unet",
     "vae",

@@ -73,14 +73,15 @@ def load_model(
     pipe, family = opened.pipe, opened.family
     check_masked(pipe.unet.config, name, masked=masked)
     move(pipe, found.choice.device)
-    if distilled is not None:
-        apply_student(pipe, distilled, family=family.name)
+    doubts = [] if distilled is None else [*apply_student(pipe, distilled, family=family.name)]
     applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
     style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline)
     if styles or family is embedded.FAMILY:  # the embedded network was trained with it
         style.load()
-    return _bundle(found, opened, style=style, applied=applied, student=distilled)
+    bundle = _bundle(found, opened, style=style, applied=applied, student=distilled)
+    bundle.notes.extend([*doubts, *(note for lora in applied for note in lora.notes)])
+    return bundle
 
 
 def load_denoiser(
@@ -197,7 +198,7 @@ def _bundle(
         multiple_px=multiple_of(pipe.unet, factor=pipe.vae_scale_factor),
         needs_style=opened.family is embedded.FAMILY,
         sees_mask=sees_mask(pipe.unet.config),
-        loras=[(lora.name, lora.scale, lora.path) for lora in applied],
+        loras=[(lora.name, lora.scale, lora.files) for lora in applied],
     )
 
 
@@ -209,7 +210,7 @@ def _recipe_of(
         return student.recipe
     recipe = own
     for lora in applied:
-        beside = read_recipe(lora.path.parent)
+        beside = read_recipe(lora.files[0].parent)
         if beside is not None:
             recipe = beside
             notes.append(f"sampling as the recipe beside {lora.name} says")

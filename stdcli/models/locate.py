@@ -76,7 +76,7 @@ def locate_lora(name: str, *, offline: bool) -> Source:
         offline: use the local Hub cache only.
 
     Raises:
-        ModelError: nothing there, a pickle file, or several files and none with diffusers' default name.
+        ModelError: nothing there, a pickle file, or several files and none with a default name.
         HubError: as for `locate_model`.
     """
     path = _local(name)
@@ -93,8 +93,8 @@ def locate_lora(name: str, *, offline: bool) -> Source:
     chosen = (
         file.removeprefix("/") if file else _only_lora(name, fetch.names(repo, revision, offline=offline))
     )
-    recipe = (Path(chosen).parent / fetch.RECIPE_FILE).as_posix()
-    folder = fetch.files(repo, revision, [chosen, recipe], offline=offline)
+    beside = [(Path(chosen).parent / name).as_posix() for name in (fetch.RECIPE_FILE, fetch.PEFT_CONFIG)]
+    folder = fetch.files(repo, revision, [chosen, *beside], offline=offline)
     if not (folder / chosen).is_file():
         raise HubError(
             f"no file {chosen} in {repo}", where=name, hint=f"https://huggingface.co/{repo}/tree/main"
@@ -268,8 +268,9 @@ def _neighbours(path: Path) -> list[str]:
 
 def _only_lora(name: str, files: list[str]) -> str:
     found = [f for f in files if f.endswith(".safetensors") and "/" not in f]
-    if fetch.LORA_FILE in found:
-        return fetch.LORA_FILE
+    for usual in (fetch.LORA_FILE, fetch.PEFT_FILE):
+        if usual in found:
+            return usual
     if len(found) == 1:
         return found[0]
     if not found:

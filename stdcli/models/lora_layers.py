@@ -1,15 +1,14 @@
-"""A student's LoRA as one pair of matrices per UNet layer, read from any key format and put into two.
+"""A student's LoRA as one pair of matrices per UNet layer, and the two formats it is put into.
 
 Tensors and alphas are never changed on the way, so that going from one format to the other and back gives the
-same file. Nothing is skipped: a key that is not understood is an error. Knows no models.
-
-Legend: r rank.
+same file. Knows no models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,72 +16,79 @@ import torch
 from torch import Tensor
 
 from stdcli.errors import ModelError, NumericsError
-from stdcli.models.kohya import PREFIX, kohya_name, module_name
-from stdcli.models.lora import check_lora_file, plain_name, stored_pairs
+from stdcli.models.kohya import kohya_name
+from stdcli.models.lora_file import CROSS_WIDTHS, LoraFile, LoraLayer, read_lora
+from stdcli.models.weights import is_finite
 
-
-@dataclass(frozen=True)
-class LoraLayer:
-    """What a LoRA adds to one layer: W + alpha / r * up down.
-
-    Attributes:
-        down: [r, in], or [r, in, kh, kw] of a convolution.
-        up: [out, r], or [out, r, 1, 1].
-        alpha: alpha; r means a factor of 1.
-    """
-
-    down: Tensor
-    up: Tensor
-    alpha: float
-
-    @property
-    def rank(self) -> int:
-        """r."""
-        return len(self.down)
-
-    def fits(self, shape: tuple[int, ...]) -> bool:
-        """Whether the layer's weight can have this shape."""
-        change = (len(self.up), *self.down.shape[1:])
-        return tuple(n for n in change if n > 1) == tuple(n for n in shape if n > 1)
-
-    def change(self, shape: tuple[int, ...]) -> Tensor:
-        """What is added to a weight of this shape, float32.
-
-        Source: Hu 2021 (LoRA) section 4.1.
-        """
-        product = self.up.float().flatten(1) @ self.down.float().flatten(1)
-        return (self.alpha / self.rank * product).reshape(shape)
+UNET = "unet"
+SDXL_ATTENTION = frozenset(
+    [f"down_blocks.{level}.attentions.{i}" for level in (1, 2) for i in range(2)]
+    + [f"up_blocks.{level}.attentions.{i}" for level in (0, 1) for i in range(3)]
+)
+"""Blocks with attention, outside the middle."""
 
 
 def read_layers(path: Path) -> dict[str, LoraLayer]:
     """The layers of a LoRA file by the full name of their module in diffusers' UNet.
 
     Args:
-        path: in peft's (`lora_A`), diffusers' (`lora.down`) or kohya's (`lora_unet_...lora_down`) key format.
+        path: in any format of `read_lora`.
 
     Raises:
-        ModelError: damaged, of a kind other than LoRA, or a layer that is not one of a UNet by diffusers'
-            names.
+        ModelError: damaged, of a kind other than LoRA, or as `unet_layers`.
         NumericsError: a value is NaN or infinite.
     """
-    check_lora_file(path)
-    layers: dict[str, LoraLayer] = {}
-    strange = []
-    for stem, down, up, alpha in stored_pairs(path):
-        module = _module_of(stem)
-        if module is None or module in layers:
-            strange.append(stem)
-            continue
-        layers[module] = LoraLayer(down, up, alpha)
+    layers = unet_layers(read_lora(path))
+    check_finite(layers, path)
+    return layers
+
+
+def unet_layers(lora: LoraFile) -> dict[str, LoraLayer]:
+    """The same of a file that was read.
+
+    Raises:
+        ModelError: it has layers outside a UNet, or changes that are no layers.
+    """
+    outside = [lora.spelled[place] for place in lora.layers if place[0] != UNET]
+    strange = sorted([*outside, *lora.unplaced])
+    total = len(lora.layers) + len(lora.unplaced)
     if strange:
+        alone = len(outside) == total
         raise ModelError(
-            "this LoRA has layers outside the UNet, or names that are not those of diffusers' UNet",
-            where=path,
-            got=f"{len(strange)} of {len(strange) + len(layers)} layers: {', '.join(sorted(strange)[:3])}",
+            "this is a LoRA of text encoders alone: it changes no UNet"
+            if alone
+            else "this LoRA has layers outside the UNet, or names that are not those of its layers",
+            where=lora.path,
+            got=f"{len(strange)} of {total} layers: {', '.join(strange[:3])}",
             expected="names such as unet.mid_block... or lora_unet_mid_block_...",
         )
-    check_finite(layers, path)
-    return dict(sorted(layers.items()))
+    if lora.differences:
+        names = [lora.spelled[place] for place in lora.differences]
+        raise ModelError(
+            "this LoRA also changes biases or whole weights, which an export does not hold",
+            where=lora.path,
+            got=f"{len(names)} of them: {', '.join(names[:3])}",
+            hint="it can be used as it is: stylize --lora",
+        )
+    return {place[1]: layer for place, layer in lora.layers.items()}
+
+
+def family_of_layers(layers: Mapping[str, LoraLayer]) -> str | None:
+    """Family of the base; None for others.
+
+    By the width of the text tokens that cross-attention reads; where no layer shows it, by names.
+    """
+    widths = {x.down.shape[1] for name, x in layers.items() if re.search(r"attn2\.to_[kv]$", name)}
+    if widths:
+        return next((CROSS_WIDTHS[width] for width in widths if width in CROSS_WIDTHS), None)
+    return "sdxl" if _only_sdxl(layers) else None
+
+
+def has_sdxl_blocks(layers: Mapping[str, LoraLayer]) -> bool:
+    """Whether layers are of SDXL's UNet, or of a smaller one of the same blocks."""
+    family = family_of_layers(layers)
+    blocks = {match[0] for name in layers if (match := re.match(r"\w+\.\d+\.attentions\.\d+", name))}
+    return family == "sdxl" or (family is None and blocks == SDXL_ATTENTION)
 
 
 def check_finite(layers: Mapping[str, LoraLayer], path: Path) -> None:
@@ -92,7 +98,7 @@ def check_finite(layers: Mapping[str, LoraLayer], path: Path) -> None:
         NumericsError: NaN or infinite; names the layer.
     """
     for name, layer in layers.items():
-        if not (layer.down.isfinite().all() and layer.up.isfinite().all()):
+        if not (is_finite(layer.down) and is_finite(layer.up)):
             raise NumericsError("a weight is NaN or infinite", where=f"{path}: {name}", got=layer.down.dtype)
 
 
@@ -129,24 +135,15 @@ def adapter_config(layers: Mapping[str, LoraLayer]) -> dict[str, Any]:
 
 
 def to_kohya(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
-    """Tensors of a file in kohya's format, each layer with its alpha."""
-    tensors = {}
+    """Tensors of a file in kohya's format, each layer with its alpha; SDXL's under the names of its original
+    code."""
+    tensors, sdxl = {}, has_sdxl_blocks(layers)
     for name, layer in layers.items():
-        stem = kohya_name(name)
+        stem = kohya_name(name, sdxl=sdxl)
         tensors[f"{stem}.alpha"] = torch.tensor(float(layer.alpha))  # peft's config may have an int
         tensors[f"{stem}.lora_down.weight"] = layer.down.contiguous()
         tensors[f"{stem}.lora_up.weight"] = layer.up.contiguous()
     return tensors
-
-
-def _module_of(stem: str) -> str | None:
-    if stem.startswith(PREFIX):
-        return module_name(stem)
-    name = plain_name(stem).replace(".processor.", ".")
-    if not name.startswith("unet."):
-        return None
-    name = name.removeprefix("unet.")
-    return f"{name}.0" if name.endswith(".to_out") else name  # diffusers' oldest spelling
 
 
 def _usual(values: Mapping[str, float]) -> float:
@@ -154,3 +151,9 @@ def _usual(values: Mapping[str, float]) -> float:
     counted = list(values.values())
     value = max(sorted(set(counted), reverse=True), key=counted.count)
     return int(value) if value == int(value) else value
+
+
+def _only_sdxl(names: Iterable[str]) -> bool:
+    """Whether a name is one that Stable Diffusion 1's UNet does not have."""
+    own = re.compile(r"up_blocks\.0\.attentions|add_embedding|.*transformer_blocks\.[1-9]")
+    return any(own.match(name) for name in names)

@@ -18,7 +18,7 @@ from torch import Tensor
 from stdcli.errors import ModelError, NumericsError
 from stdcli.models.fetch import INDEX_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, weight_files
-from stdcli.models.lora_layers import LoraLayer
+from stdcli.models.lora_file import LoraLayer
 from stdcli.models.original import original_clip, original_open_clip, original_unet, original_vae
 from stdcli.models.style import ADAPTER_FOLDER
 from stdcli.models.weights import read_shapes, save_tensors

@@ -17,7 +17,7 @@ VAE = "first_stage_model."
 CLIP = {"sd15": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
 OPEN_CLIP = "conditioner.embedders.1.model."
 
-_UNET_ENDS = (
+UNET_ENDS = (
     ("time_embedding.linear_1.", "time_embed.0."),
     ("time_embedding.linear_2.", "time_embed.2."),
     ("add_embedding.linear_1.", "label_emb.0.0."),
@@ -29,7 +29,7 @@ _UNET_ENDS = (
     ("mid_block.attentions.0.", "middle_block.1."),
     ("mid_block.resnets.1.", "middle_block.2."),
 )
-_RESNET = (
+RESNET = (
     ("norm1.", "in_layers.0."),
     ("conv1.", "in_layers.2."),
     ("norm2.", "out_layers.0."),
@@ -81,13 +81,14 @@ def original_unet(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> d
 
     Source: CompVis/latent-diffusion, ldm/modules/diffusionmodules/openaimodel.py, for the order of blocks.
     """
-    return {UNET + _unet_name(name, config): value for name, value in tensors.items()}
+    return {UNET + unet_name(name, config): value for name, value in tensors.items()}
 
 
-def _unet_name(name: str, config: Mapping[str, Any]) -> str:
+def unet_name(name: str, config: Mapping[str, Any]) -> str:
+    """The original name of one tensor of a UNet; arguments as `original_unet`."""
     match = _BLOCK.match(name)
     if match is None:
-        renamed = _replace_first(name, _UNET_ENDS)
+        renamed = _replace_first(name, UNET_ENDS)
         return _resnet(renamed) if name.startswith("mid_block.resnets.") else renamed
     side, level, kind, layer, rest = match.groups()
     per_level = config["layers_per_block"] + 1
@@ -102,7 +103,7 @@ def _unet_name(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _resnet(rest: str) -> str:
-    for new, old in _RESNET:
+    for new, old in RESNET:
         rest = rest.replace(new, old)
     return rest
 

@@ -41,7 +41,7 @@ class StudentFiles:
     Attributes:
         name: as the user gave it.
         kind: `lora` or `full`.
-        weights: its files.
+        weights: its files; of a LoRA the weights, and peft's config where they need it.
         recipe: from the folder where they lie, or from the file itself; None where there is none.
     """
 
@@ -85,12 +85,12 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
             hint="the command that began the run goes on with it",
         )
     path = locate_lora(str(place), offline=offline).path if place.is_dir() else place
-    check_lora_file(path)
+    files = check_lora_file(path)
     own = None if path.name == LORA_FILE else stored_recipe(path)  # a loose file speaks for itself
-    return StudentFiles(name, "lora", [path], own or read_recipe(path.parent) or stored_recipe(path))
+    return StudentFiles(name, "lora", files, own or read_recipe(path.parent) or stored_recipe(path))
 
 
-def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> None:
+def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> Sequence[str]:
     """Make a model its student. Call it before LoRAs are fused and a style adapter is installed.
 
     Args:
@@ -98,13 +98,16 @@ def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> None:
         student: of `find_student`.
         family: the model's family, for messages.
 
+    Returns:
+        What the user should know of it.
+
     Raises:
         ModelError: not all of it fits the model.
     """
     if student.kind == "lora":
-        fuse_lora(pipe, student.weights[0], scale=1.0, family=family)
-    else:
-        _replace_weights(pipe.unet, student, family=family)
+        return fuse_lora(pipe, student.weights[0], scale=1.0, family=family).notes
+    _replace_weights(pipe.unet, student, family=family)
+    return ()
 
 
 def _check_target(place: Path, student: StudentFiles) -> None:

@@ -34,7 +34,7 @@ from diffusers.models import ImageProjection
 from diffusers.models.embeddings import get_timestep_embedding
 from huggingface_hub.errors import StrictDataclassError
 from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import get_pattern_key
 from transformers import (
     CLIPImageProcessorPil,  # the plain name wants torchvision, and warns where it is missing
     CLIPModel,
@@ -70,7 +70,6 @@ __all__ = [
     "OPENAI_CLIP_MEAN",
     "OPENAI_CLIP_STD",
     "AutoencoderKL",
-    "BaseTunerLayer",
     "CLIPImageProcessorPil",
     "CLIPModel",
     "CLIPTextModel",
@@ -90,6 +89,7 @@ __all__ = [
     "ViTModel",
     "class_named",
     "first_line",
+    "get_pattern_key",
     "get_timestep_embedding",
     "load_part",
 ]

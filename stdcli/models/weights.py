@@ -53,6 +53,15 @@ def count_values(paths: Iterable[Path]) -> int:
     return sum(math.prod(shape) for path in paths for shape in read_shapes(path).values())
 
 
+def is_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; by its extremes, which is many times faster than by
+    looking at each value."""
+    if not value.is_floating_point() or not value.numel():
+        return True
+    low, high = value.aminmax()
+    return math.isfinite(low) and math.isfinite(high)
+
+
 def hash_files(paths: Sequence[Path]) -> str:
     """SHA-256 of one file, or of the joined hex digests of several: the shards of one component.
 

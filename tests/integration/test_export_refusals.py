@@ -254,7 +254,9 @@ def test_another_base_and_alpha_are_said(models, tmp_path, capsys) -> None:
     student = student_of(models["sdxl"], alpha=2)
     save_student(tmp_path / "s", student, recipe=recipe_of(models["sdxl"]))
     assert main(["export", str(tmp_path / "s"), "-o", str(tmp_path / "d"), "-n"]) == 0
-    assert "alpha is not the rank" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "alpha is not the rank" in told
+    assert "for ComfyUI, A1111, Forge, sd-scripts: --format kohya" in told.replace("\n", " ")
     other = save_tiny_sdxl(tmp_path / "other", seed=3)
     args = ["--format", "merged", "-n", "-o", str(tmp_path / "m")]
     assert main(["export", str(tmp_path / "s"), *args, "--model", str(other)]) == 0

@@ -1,9 +1,8 @@
-"""LoRA files in four key formats: fused exactly, with scale and alpha, and refused unless all of it fits."""
+"""LoRA files in every key format: fused exactly, with scale and alpha, and refused unless all of it fits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,14 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.load import load_model
 from stdcli.models.lora import apply_lora
-from tests.tiny_models import save_tiny_embedded, save_tiny_lora, save_tiny_sd15, save_tiny_sdxl
+from tests.tiny_models import (
+    _original_name,
+    _unet_names,
+    save_tiny_embedded,
+    save_tiny_lora,
+    save_tiny_sd15,
+    save_tiny_sdxl,
+)
 
 CHANGED = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -267,37 +273,6 @@ def test_bad_scales(pipe: StableDiffusionXLImg2ImgPipeline, sdxl: Path, text: st
     assert "PATH:SCALE" in error_of(pipe, text).expected
 
 
-def lose_alphas(state: dict[str, torch.Tensor], alphas: dict[str, float]) -> int:
-    """Every layer then has the right tensors at the wrong strength."""
-    lost = len(alphas)
-    alphas.update(dict.fromkeys(alphas, 2.0))
-    return lost
-
-
-def lose_a_layer(state: dict[str, torch.Tensor], alphas: dict[str, float]) -> int:
-    for key in [k for k in state if "mid_block" in k and "attn2" in k and "to_k" in k]:
-        del state[key]
-    return 2  # the tiny model's middle block has two transformer layers
-
-
-@pytest.mark.parametrize("lose", [lose_alphas, lose_a_layer])
-def test_what_upstream_loses_on_the_way_is_noticed(
-    tmp_path: Path, sdxl: Path, monkeypatch: pytest.MonkeyPatch, lose: Callable[[dict, dict], int]
-) -> None:
-    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl, style="kohya", alpha=1.0)
-    cls = StableDiffusionXLImg2ImgPipeline
-    real, lost = cls.load_lora_into_unet.__func__, []
-
-    def lossy(cls, state_dict, network_alphas, *args: object, **kwargs: object) -> None:
-        lost.append(lose(state_dict, network_alphas))
-        real(cls, state_dict, network_alphas, *args, **kwargs)
-
-    monkeypatch.setattr(cls, "load_lora_into_unet", classmethod(lossy))
-    total = len([k for k in load_file(lora) if k.endswith("alpha")])
-    error = error_of(cls.from_pretrained(sdxl), lora)
-    assert error.got.startswith(f"{total - lost[0]} of {total} layers match")
-
-
 def test_metadata_alpha_pattern(tmp_path: Path, sdxl: Path) -> None:
     tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl, rank=4))
     config = {"unet.r": 4, "unet.lora_alpha": 4, "unet.alpha_pattern": {CHANGED: 2}, "unet.use_rslora": False}
@@ -312,3 +287,158 @@ def test_metadata_alpha_pattern(tmp_path: Path, sdxl: Path) -> None:
     assert torch.allclose(
         after[f"{other}.weight"], before[f"{other}.weight"] + product(lora, other), atol=1e-6
     )
+
+
+def save_peft(folder: Path, model: Path, rank: int = 4, **config: object) -> Path:
+    """A folder as peft writes it: no alpha in the weights, all of it in the config beside."""
+    tensors = load_file(save_tiny_lora(folder / "adapter_model.safetensors", model, rank=rank))
+    named = {k.replace("unet.", "base_model.model."): v for k, v in tensors.items()}
+    save_file(named, folder / "adapter_model.safetensors")
+    if config:
+        text = json.dumps({"peft_type": "LORA", "r": rank} | config)
+        (folder / "adapter_config.json").write_text(text)
+    save_tiny_lora(folder / "plain" / "a.safetensors", model, rank=rank)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "factor"),
+    [
+        ({"lora_alpha": 1}, 1 / 4),
+        ({"lora_alpha": 1, "use_rslora": True}, 1 / 2),
+        ({"lora_alpha": 8, "alpha_pattern": {r"mid_block.*attn2\.to_k": 3}}, 3 / 4),
+        ({"lora_alpha": 8, "alpha_pattern": {"attn1.to_k": 3}}, 2.0),
+        ({"r": 16, "lora_alpha": 2, "rank_pattern": {"to_k": 4, "to_q": 4, "to_v": 4, "to_out.0": 4}}, 1 / 2),
+    ],
+)
+def test_peft_says_alpha_beside_the_weights(tmp_path: Path, sdxl: Path, config: dict, factor: float) -> None:
+    folder = save_peft(tmp_path / "p", sdxl, **config)
+    bundle = load_model(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)])
+    mine = bundle.denoiser.unet.get_submodule(CHANGED).weight
+    expected = base_weights(sdxl)[f"{CHANGED}.weight"] + factor * product(folder / "plain" / "a.safetensors")
+    assert torch.allclose(mine, expected, atol=1e-6)
+    assert not any("alpha" in note for note in bundle.notes)
+    before = bundle.identity["loras"][0]["sha256"]
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 4, "lora_alpha": 7}))
+    assert before != load_model(str(sdxl), device="cpu", loras=[str(folder)]).identity["loras"][0]["sha256"]
+
+
+def test_without_any_alpha_it_is_the_rank_and_said(tmp_path: Path, sdxl: Path) -> None:
+    folder = save_peft(tmp_path / "p", sdxl)
+    bundle = load_model(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)])
+    expected = base_weights(sdxl)[f"{CHANGED}.weight"] + product(folder / "plain" / "a.safetensors")
+    assert torch.allclose(bundle.denoiser.unet.get_submodule(CHANGED).weight, expected, atol=1e-6)
+    (note,) = [note for note in bundle.notes if "alpha" in note]
+    assert "adapter_config.json" in note and "a factor of 1" in note
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"lora_alpha": 4, "use_dora": True}, "DoRA"),
+        ({"lora_alpha": 4, "peft_type": "LOHA"}, "LOHA"),
+        ({"lora_alpha": 4, "init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
+        ({"lora_alpha": "four"}, "lora_alpha: 'four'"),
+        ({"r": 8, "lora_alpha": 4}, "rank 4"),
+        ({"lora_alpha": 4, "alpha_pattern": {"(a+)+b": 1}}, "alpha_pattern"),
+    ],
+)
+def test_a_config_that_asks_for_more_is_refused(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path, config: dict, named: str
+) -> None:
+    folder = save_peft(tmp_path / "p", sdxl, **config)
+    error = error_of(pipe, folder)
+    assert named in error.got and error.where == str(folder / "adapter_config.json")
+
+
+def test_the_config_of_another_file_is_not_taken(tmp_path: Path, sdxl: Path) -> None:
+    folder = save_peft(tmp_path / "p", sdxl, lora_alpha=1)
+    other = save_tiny_lora(folder / "other.safetensors", sdxl, rank=4)
+    assert_fused(sdxl, other, 1.0, str(other))
+
+
+def comfy_names(model: Path, lora: Path) -> dict[str, torch.Tensor]:
+    """The layers of a LoRA as ComfyUI names what it extracts."""
+    found = {}
+    for key, value in load_file(lora).items():
+        stem, end = key.removeprefix("unet.").split(".lora_")
+        name = _original_name(f"{stem}.", _unet_names(model))
+        end = {"A": "down", "B": "up"}[end[0]]
+        found[f"diffusion_model.{name}lora_{end}.weight"] = value
+        found[f"diffusion_model.{name}alpha"] = torch.tensor(1.0)
+    return found
+
+
+def test_what_comfyui_extracts_is_loaded(tmp_path: Path, sdxl: Path) -> None:
+    """Names by original blocks, and differences of biases and of other vectors beside the pairs."""
+    plain = save_tiny_lora(tmp_path / "plain.safetensors", sdxl)
+    tensors = comfy_names(sdxl, plain)
+    assert "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_k.lora_down.weight" in tensors
+    before = base_weights(sdxl)
+    extra = {
+        "input_blocks.4.0.in_layers.0.diff": "down_blocks.1.resnets.0.norm1.weight",
+        "output_blocks.8.0.out_layers.3.diff_b": "up_blocks.2.resnets.2.conv2.bias",
+        "out.2.diff_b": "conv_out.bias",
+    }
+    changes = {name: torch.randn(before[name].shape) for name in extra.values()}
+    tensors |= {f"diffusion_model.{key}": changes[name] for key, name in extra.items()}
+    tensors["text_encoders.clip_l.transformer.text_projection.lora_down.weight"] = torch.ones(1, 4)
+    tensors["text_encoders.clip_l.transformer.text_projection.lora_up.weight"] = torch.ones(4, 1)
+    save_file(tensors, tmp_path / "a.safetensors")
+    after = fused_weights(sdxl, f"{tmp_path / 'a.safetensors'}:0.5")
+    expected = before[f"{CHANGED}.weight"] + 0.5 * 0.5 * product(plain)
+    assert torch.allclose(after[f"{CHANGED}.weight"], expected, atol=1e-6)
+    for name, change in changes.items():
+        assert torch.allclose(after[name], before[name] + 0.5 * change, atol=1e-6), name
+
+
+def test_two_spellings_in_one_file(tmp_path: Path, sdxl: Path) -> None:
+    """diffusers' training script of LCM-LoRA writes attention one way and all else another."""
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
+    mixed = {}
+    for key, value in load_file(lora).items():
+        old = key.replace("lora_A", "lora.down").replace("lora_B", "lora.up")
+        mixed[old if "attn1" in key else key] = value
+    save_file(mixed, tmp_path / "b.safetensors")
+    assert len({key.split(".lora")[1] for key in mixed}) == 4
+    mine, expected = fused_weights(sdxl, str(tmp_path / "b.safetensors")), fused_weights(sdxl, str(lora))
+    assert all(torch.equal(value, mine[name]) for name, value in expected.items())
+
+
+def test_fusing_rounds_once(tmp_path: Path, sdxl: Path) -> None:
+    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
+    bundle = load_model(str(sdxl), dtype="bfloat16", device="cpu", loras=[f"{lora}:0.3"])
+    base = base_weights(sdxl)[f"{CHANGED}.weight"].bfloat16().float()
+    expected = (base + 0.3 * product(lora)).bfloat16()
+    assert torch.equal(bundle.denoiser.unet.get_submodule(CHANGED).weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("bundle_emb.x.string_to_param.*", "a LoRA with an embedding (textual inversion) in it"),
+        ("lora_unet_x.hada_w1_a", "a LoHa (LyCORIS)"),
+        ("unet.x.lora_magnitude_vector", "a DoRA (weight-decomposed LoRA)"),
+    ],
+)
+def test_other_kinds_are_named(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path, key: str, kind: str
+) -> None:
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    save_file(tensors | {key: torch.ones(2, 2)}, tmp_path / "bad.safetensors")
+    assert kind in error_of(pipe, tmp_path / "bad.safetensors").what
+
+
+def test_a_mis_shaped_layer_is_one_line(
+    pipe: StableDiffusionXLImg2ImgPipeline, tmp_path: Path, sdxl: Path, capfd, caplog
+) -> None:
+    """The libraries print what does not fit, layer by layer, before the one line that counts."""
+    tensors = load_file(save_tiny_lora(tmp_path / "good.safetensors", sdxl))
+    key = f"unet.{CHANGED}.lora_B.weight"
+    save_file(tensors | {key: torch.cat([tensors[key]] * 2)}, tmp_path / "a.safetensors")
+    error = error_of(pipe, tmp_path / "a.safetensors")
+    total = len(tensors) // 2
+    assert error.got == f"{total - 1} of {total} layers match; first that do not: unet.{CHANGED}"
+    save_file(tensors | {key: torch.ones(len(tensors[key]), 3)}, tmp_path / "b.safetensors")
+    assert "down [2, " in error_of(pipe, tmp_path / "b.safetensors").got
+    assert capfd.readouterr() == ("", "") and not caplog.records

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLImg2ImgPipeline, TCDScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, TCDScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -23,9 +23,9 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.load import load_model
-from stdcli.models.lora import _fitting, _stems
+from stdcli.models.lora import _targets, _without_place
+from stdcli.models.lora_file import read_lora
 from stdcli.models.student import lora_targets
-from stdcli.models.weights import read_shapes
 from tests.real_configs import SDXL
 from tests.tiny_models import RESNET, _original_name, _unet_names, save_tiny_sdxl
 
@@ -73,10 +73,9 @@ def test_the_authors_student_fits_sdxl_at_full_size(unet, tmp_path, prefix) -> N
     assert (len(shapes), 2 * sum(map(math.prod, shapes.values()))) == (1576, 393_502_720)
     path = tmp_path / "std_sdxl_i2i_eta0.75.safetensors"
     save_holes(path, shapes)
-    pipe = SimpleNamespace(unet=unet, lora_state_dict=StableDiffusionXLImg2ImgPipeline.lora_state_dict)
-    stems = _stems(path, read_shapes(path))
-    assert len(stems) == len(shapes) // 2
-    assert _fitting(pipe, path) == stems
+    lora = read_lora(path)
+    assert len(lora.layers) == len(shapes) // 2 and not lora.unplaced
+    assert not list(_without_place(lora, _targets(SimpleNamespace(unet=unet))))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -10,6 +12,8 @@ from torch import nn
 
 from stdcli.models.kohya import kohya_name, module_name
 from stdcli.models.locate import EMBEDDED_FOLDER
+from stdcli.models.original import original_unet
+from stdcli.models.student import lora_targets
 from tests.real_configs import SD15, SDXL
 
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"
@@ -62,15 +66,53 @@ def test_the_library_names_them_alike() -> None:
     assert theirs == {f"{name}.lora_down.weight" for name in RULE.values()}
 
 
+ORIGINAL = {
+    "down_blocks.1.attentions.0.proj_in": "input_blocks_4_1_proj_in",
+    f"{ATTENTION}.attn2.to_out.0": "input_blocks_4_1_transformer_blocks_0_attn2_to_out_0",
+    "down_blocks.0.resnets.1.time_emb_proj": "input_blocks_2_0_emb_layers_1",
+    "down_blocks.0.downsamplers.0.conv": "input_blocks_3_0_op",
+    "mid_block.resnets.1.conv2": "middle_block_2_out_layers_3",
+    "mid_block.attentions.0.proj_in": "middle_block_1_proj_in",
+    "up_blocks.0.upsamplers.0.conv": "output_blocks_2_2_conv",
+    "up_blocks.1.attentions.0.proj_in": "output_blocks_3_1_proj_in",
+    "up_blocks.2.resnets.2.conv_shortcut": "output_blocks_8_0_skip_connection",
+    "time_embedding.linear_1": "time_embed_0",
+    "add_embedding.linear_2": "label_emb_0_2",
+    "conv_in": "input_blocks_0_0",
+    "conv_out": "out_2",
+}
+"""sd-scripts, library/sdxl_original_unet.py: SDXL's modules by the blocks of the original code."""
+
+
+@pytest.mark.parametrize("module", sorted(ORIGINAL))
+def test_the_rule_of_sdxl(module: str) -> None:
+    name = f"lora_unet_{ORIGINAL[module]}"
+    assert kohya_name(module, sdxl=True) == name
+    assert module_name(name) == module
+
+
+def test_every_trained_layer_of_sdxl_has_its_original_name() -> None:
+    """788 of 788, under the names by which ComfyUI's own table knows them: that of whole checkpoints."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**SDXL)
+    names = lora_targets(unet)
+    flat = [kohya_name(name, sdxl=True) for name in names]
+    assert len(names) == len(set(flat)) == 788
+    assert [module_name(name) for name in flat] == names
+    assert all(re.match("lora_unet_(input_blocks|middle_block|output_blocks)_", name) for name in flat)
+    layout = original_unet({f"{name}.weight": torch.zeros(0) for name in names}, unet.config)
+    published = {key.removeprefix("model.diffusion_model.").removesuffix(".weight") for key in layout}
+    assert {name.replace(".", "_") for name in published} == {
+        name.removeprefix("lora_unet_") for name in flat
+    }
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "lora_unet_input_blocks_4_1_proj_in",
-        "lora_unet_middle_block_1_proj_in",
-        "lora_unet_output_blocks_3_1_proj_in",
-        "lora_unet_time_embed_0",
-        "lora_unet_label_emb_0_2",
-        "lora_unet_out_2",
+        "lora_unet_input_blocks_3_1_proj_in",
+        "lora_unet_output_blocks_1_2_conv",
+        "lora_unet_middle_block_3_proj_in",
         "lora_te1_text_model_encoder_layers_0_mlp_fc1",
         "lora_unet_",
         "lora_unet_mid_block.proj_in",

@@ -15,6 +15,7 @@ from stdcli.models.lora_layers import (
     adapter_config,
     cast,
     check_finite,
+    family_of_layers,
     read_layers,
     to_diffusers,
     to_kohya,
@@ -105,10 +106,12 @@ def test_fit_is_of_every_width() -> None:
         "base_model.model.unet.mid_block.attentions.0.proj_in",
         "unet.mid_block.attentions.0.proj_in",
         "lora_unet_mid_block_attentions_0_proj_in",
+        "lora_unet_middle_block_1_proj_in",
+        "diffusion_model.middle_block.1.proj_in",
     ],
 )
 def test_spellings_of_a_name(tmp_path: Path, stem: str) -> None:
-    down, up = ("lora_down", "lora_up") if stem.startswith("lora") else ("lora_A", "lora_B")
+    down, up = ("lora_down", "lora_up") if stem.startswith(("lora", "diff")) else ("lora_A", "lora_B")
     layer = layers_of()[LINEAR]
     save_file(
         {f"{stem}.{down}.weight": layer.down, f"{stem}.{up}.weight": layer.up}, tmp_path / "a.safetensors"
@@ -132,7 +135,7 @@ def test_the_oldest_spelling_of_attention(tmp_path: Path) -> None:
     [
         "text_encoder.text_model.encoder.layers.0.mlp.fc1",
         "lora_te1_text_model_encoder_layers_0_mlp_fc1",
-        "lora_unet_input_blocks_4_1_proj_in",
+        "lora_unet_input_blocks_3_1_proj_in",
         "model.mid_block.attentions.0.proj_in",
         "unet.base_model.model.mid_block.attentions.0.proj_in",  # twice under one name
     ],
@@ -156,3 +159,47 @@ def test_values_that_are_none_are_an_error(tmp_path: Path) -> None:
     save_file(to_diffusers(layers), tmp_path / "a.safetensors")
     with pytest.raises(NumericsError):
         read_layers(tmp_path / "a.safetensors")
+
+
+def sdxl_layers(width: int = 2048) -> dict[str, LoraLayer]:
+    stem = "down_blocks.1.attentions.0"
+    pairs = {"transformer_blocks.0.attn2.to_k": width, "proj_in": 6}
+    return {
+        f"{stem}.{name}": LoraLayer(torch.ones(2, size), torch.ones(5, 2), 1.0)
+        for name, size in pairs.items()
+    }
+
+
+def test_kohya_names_of_sdxl_are_the_original_ones_and_come_back(tmp_path: Path) -> None:
+    tensors = to_kohya(sdxl_layers())
+    assert tensors["lora_unet_input_blocks_4_1_proj_in.alpha"].item() == 1
+    assert len(tensors) == 6 and all("input_blocks_4_1" in key for key in tensors)
+    save_file(tensors, tmp_path / "a.safetensors")
+    assert_same(read_layers(tmp_path / "a.safetensors"), sdxl_layers())
+    assert all("down_blocks_1_attentions_0" in key for key in to_kohya(sdxl_layers(768)))
+
+
+@pytest.mark.parametrize(
+    ("layers", "family"),
+    [
+        (sdxl_layers(), "sdxl"),
+        (sdxl_layers(768), "sd15"),
+        (sdxl_layers(32), None),
+        ({"up_blocks.0.attentions.0.proj_in": sdxl_layers()["down_blocks.1.attentions.0.proj_in"]}, "sdxl"),
+        ({"conv_in": sdxl_layers()["down_blocks.1.attentions.0.proj_in"]}, None),
+    ],
+)
+def test_family(layers: dict[str, LoraLayer], family: str | None) -> None:
+    assert family_of_layers(layers) == family
+
+
+def test_alpha_of_peft_is_exported(tmp_path: Path) -> None:
+    layer = layers_of()[LINEAR]
+    stem = f"base_model.model.{LINEAR}"
+    save_file(
+        {f"{stem}.lora_A.weight": layer.down, f"{stem}.lora_B.weight": layer.up}, tmp_path / "a.safetensors"
+    )
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 6, "use_rslora": True}))
+    (name,) = layers = read_layers(tmp_path / "a.safetensors")
+    assert (name, layers[name].alpha) == (LINEAR, 12)
+    assert to_kohya(layers)["lora_unet_mid_block_attentions_0_proj_in.alpha"].item() == 12
