@@ -20,6 +20,7 @@ from stdcli.bank.format import (
     write_manifest,
 )
 from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
+from stdcli.config.pasting import pasted
 from stdcli.errors import BankCorruptError, BankError
 
 
@@ -43,7 +44,7 @@ def list_picks(files: BankFiles, manifest: Manifest) -> dict[int, Pick]:
         if not files.exists(sidecar_name(index)):
             continue
         if problem := shard_problem(files, manifest, index, deep=False):
-            hint = f"stdcli bank verify {files.root}"
+            hint = f"stdcli bank verify {pasted(files.root)}"
             raise BankCorruptError(f"shard {index}: {problem}", where=files.root, hint=hint)
         sources = files.read_json(sidecar_name(index))["sources"]
         picks |= {source["sample_id"]: Pick(files, index, place) for place, source in enumerate(sources)}
@@ -112,7 +113,7 @@ def _check_hashes(pick: Pick) -> None:
     parts = ((shard_name(pick.shard), sidecar), (conditions_name(pick.shard), sidecar["conditions"]))
     for name, facts in parts:
         if pick.files.sha256(name) != facts["sha256"]:
-            hint = f"stdcli bank verify {pick.files.root}"
+            hint = f"stdcli bank verify {pasted(pick.files.root)}"
             raise BankCorruptError(
                 "has changed since it was written", where=pick.files.root / name, hint=hint
             )

@@ -16,13 +16,13 @@ import hashlib
 import itertools
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from stdcli.bank.files import BankFiles
+from stdcli.config.pasting import pasted
 from stdcli.diffusion.levels import Level
 from stdcli.errors import BankCorruptError, BankError, BankMismatchError
 
@@ -177,7 +177,7 @@ def read_manifest(files: BankFiles) -> Manifest:
     try:
         return Manifest.from_json(files.read_json(MANIFEST), where=where)
     except BankCorruptError as error:
-        error.hint = f"rm {shlex.quote(str(where))} && {repair(files)}"
+        error.hint = f"rm {pasted(where)} && {repair(files)}"
         raise
 
 
@@ -193,7 +193,7 @@ def read_samples(files: BankFiles) -> list[dict[str, Any]]:
         if not all(isinstance(row.get("sample_id"), int) for row in rows):
             raise BankCorruptError("a line has no sample_id", where=where)
     except BankCorruptError as error:
-        error.hint = f"rm -f {shlex.quote(str(where))} && {repair(files)}"
+        error.hint = f"rm -f {pasted(where)} && {repair(files)}"
         raise
     return rows
 
@@ -211,10 +211,10 @@ def samples_of_shards(files: BankFiles) -> list[dict[str, Any]]:
 
 def repair(files: BankFiles) -> str:
     """The command that makes a bank whole again."""
-    root = shlex.quote(str(files.root))
+    root = pasted(files.root)
     if not files.exists(RUN):
         return "repeat the command that wrote this bank"
-    return f"stdcli bank build --config {shlex.quote(str(files.root / RUN))} -o {root}"
+    return f"stdcli bank build --config {pasted(files.root / RUN)} -o {root}"
 
 
 def write_manifest(files: BankFiles, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from stdcli.bank.files import BankFiles
 from stdcli.bank.format import Manifest, conditions_name, read_manifest, shard_name, sidecar_name
 from stdcli.bank.shard import read_conditions, shard_problem
+from stdcli.config.pasting import pasted
 from stdcli.errors import BankCorruptError
 
 OPEN_SHARDS = 8
@@ -48,7 +49,7 @@ class Bank:
         for index in range(self.manifest.num_shards):
             problem = shard_problem(self.files, self.manifest, index, deep=False)
             if problem:
-                hint = f"stdcli bank verify {root}"
+                hint = f"stdcli bank verify {pasted(root)}"
                 raise BankCorruptError(f"shard {index}: {problem}", where=self.files.root, hint=hint)
 
     def __len__(self) -> int:

@@ -25,6 +25,7 @@ from stdcli.cli.options import (
 )
 from stdcli.cli.usage import make_group
 from stdcli.config.load import resolve
+from stdcli.config.pasting import pasted
 from stdcli.config.quantities import parse_worker
 from stdcli.errors import BankCorruptError, ConfigError
 
@@ -247,7 +248,7 @@ def verify(
             "the bank is not whole",
             where=root,
             got=f"{len(problems)} problems, the first in {problems[0].name}: {problems[0].what}",
-            hint=f"stdcli bank prune {root}" if is_litter else repair(files),
+            hint=f"stdcli bank prune {pasted(root)}" if is_litter else repair(files),
         )
     console.result(
         f"{root}: {manifest.num_paths} paths in {manifest.num_shards} shards, all whole",

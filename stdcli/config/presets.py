@@ -16,6 +16,7 @@ import stdcli
 from stdcli.config.check import check
 from stdcli.config.files import read_mapping
 from stdcli.config.names import near_misses
+from stdcli.config.pasting import pasted
 from stdcli.config.tasks import TASKS
 from stdcli.disk.writing import write_durably
 from stdcli.errors import ConfigError
@@ -64,7 +65,7 @@ def find_preset(name: str, task: str | None = None) -> Preset:
         if candidate in presets:
             return presets[candidate]
     if Path(name).is_file():
-        raise ConfigError(f"{name!r} is a file, not the name of a preset", hint=f"--config {name}")
+        raise ConfigError(f"{name!r} is a file, not the name of a preset", hint=f"--config {pasted(name)}")
     names = [known for known in presets if task is None or known.startswith(f"{task}/")]
     wanted = name if task is None or "/" in name else f"{task}/{name}"
     raise ConfigError(

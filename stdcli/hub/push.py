@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.utils import disable_progress_bars
 
+from stdcli.config.pasting import pasted
 from stdcli.config.recipe import Recipe
 from stdcli.errors import BankError, ConfigError, HubError, ModelError
 from stdcli.hub.artefact import CARD, RUN, SAMPLES, Artefact, files_of
@@ -287,7 +288,7 @@ def _manifest_of(artefact: Artefact) -> Mapping[str, Any] | None:
                 raise BankError(
                     "a shard is not as it was written",
                     where=artefact.root / name,
-                    hint=f"stdcli bank verify {artefact.root}",
+                    hint=f"stdcli bank verify {pasted(artefact.root)}",
                 )
     return manifest.to_json()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import struct
 import warnings
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.arrays import check_rgb, hide_transparent
+from stdcli.media.conversions import to_clip, to_frame
 from stdcli.media.heif import HEIF_SUFFIXES, INSTALL, heif_formats
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
 from stdcli.media.profiles import to_srgb
@@ -181,8 +181,7 @@ def reading(path: Path, notes: list[str]) -> Iterator[None]:
 
 def _no_picture(path: Path) -> MediaError:
     if kind_of(path) == "video":
-        name, frame = shlex.quote(path.name), shlex.quote(f"{path.stem}.png")
-        hint = f"take a frame of it: ffmpeg -i {name} -frames:v 1 {frame}"
+        hint = f"take a frame of it: {to_frame(path)}"
         return MediaError("a video, not a picture", where=path, hint=hint)
     if path.suffix.lower() in HEIF_SUFFIXES and not heif_formats():
         return MediaError(f"HEIC pictures need pillow-heif: {INSTALL}", where=path)
@@ -203,8 +202,8 @@ def _check_kind(opened: Image.Image, path: Path, max_pixels: int) -> None:
     with reading(path, []):
         frame_count = getattr(opened, "n_frames", 1)
     if opened.format in ANIMATED and frame_count > 1:
-        clip = shlex.quote(f"{path.stem}.mp4")
-        hint = f"convert it to a video first: ffmpeg -i {shlex.quote(path.name)} {clip}"
+        command = to_clip(path, path.with_suffix(".mp4"), kind=opened.format)
+        hint = f"convert it to a video first: {command}"
         raise MediaError("an animation, not a picture", where=path, got=f"{frame_count} frames", hint=hint)
     if opened.mode == "F":
         hint = "convert it to 8 or 16 bits per channel"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stdcli.config.pasting import pasted
 from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new, sync_file, sync_folder
 from stdcli.errors import MediaError, ResourceError
@@ -50,7 +50,7 @@ def _check_name(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> 
     if path.parent.exists() and not path.parent.is_dir():
         raise MediaError("the output's folder is a file", where=path.parent, hint="choose another folder")
     if not path.parent.is_dir():
-        hint = f"mkdir -p {shlex.quote(str(path.parent))}"
+        hint = f"mkdir -p {pasted(path.parent)}"
         raise MediaError("the output's folder does not exist", where=path.parent, hint=hint)
     if not os.path.lexists(path):
         return

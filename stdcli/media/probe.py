@@ -8,7 +8,6 @@ decoded. Knows nothing of pixels.
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Literal, NamedTuple
 from stdcli.errors import MediaError
 from stdcli.media.appearance import Appearance
 from stdcli.media.codecs import has_alpha
+from stdcli.media.conversions import to_clip
 from stdcli.media.ffmpeg import Finished, input_file, last_lines, run_ffmpeg
 from stdcli.media.rates import constant_rate
 
@@ -309,8 +309,7 @@ def _listing(path: Path, *options: str) -> tuple[str, list[str]]:
     done = run_ffmpeg("-loglevel", "error", *input_file(path), *arguments)
     lines = [line for line in done.output.splitlines() if not line.startswith("#")]
     if done.code != 0 or not lines or TRUNCATED.search(done.log):
-        rest = shlex.quote(f"{path.stem}-rest.mp4")
-        hint = f"to keep what is there: ffmpeg -i {shlex.quote(path.name)} {rest}"
+        hint = f"to keep what is there: {to_clip(path, path.with_name(f'{path.stem}-rest.mp4'))}"
         got = last_lines(done.log, 1)
         raise MediaError("the video is damaged or truncated", where=path, got=got, hint=hint)
     return done.output, lines

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stdcli.config.pasting import pasted
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
@@ -291,7 +292,7 @@ def _check_unet(folder: ModelFolder) -> None:
 def _what_it_may_be(path: Path) -> str | None:
     names = sorted(p.name for p in path.iterdir()) if path.is_dir() else []
     if LORA_FILE in names:
-        return f"this is a LoRA: --lora {path}"
+        return f"this is a LoRA: --lora {pasted(path)}"
     files = [n for n in names if n.endswith(".safetensors")]
     if files:
         return f"give the file itself: {path / files[0]}"

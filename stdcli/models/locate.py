@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stdcli.config.names import did_you_mean
+from stdcli.config.pasting import pasted
 from stdcli.errors import HubError, ModelError
 from stdcli.models import fetch
 
@@ -285,5 +286,5 @@ def _only_lora(name: str, files: list[str]) -> str:
         f"{len(found)} weight files here and none is called {fetch.LORA_FILE}",
         where=name,
         got=", ".join(found[:6]),
-        hint=f"--lora {name.partition('@')[0].rstrip('/')}/{found[0]}",
+        hint=f"--lora {pasted(name.partition('@')[0].rstrip('/') + '/' + found[0])}",
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from stdcli.config.pasting import pasted
 from stdcli.errors import ModelError
 from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
 from stdcli.models.formulation import schedule_overrides
@@ -61,7 +62,7 @@ def family_name(path: Path) -> str:
             where=path,
             got=f"tensors such as {', '.join(sorted(shapes)[:2])}",
             expected=f"{UNET_MARK} and {OUT_MARK}, of four dimensions",
-            hint=f"this is a LoRA: --lora {path}" if lora else None,
+            hint=f"this is a LoRA: --lora {pasted(path)}" if lora else None,
         )
     channels = _channels(shapes)
     if channels["in_channels"] != channels["out_channels"] and not sees_mask(channels):

@@ -15,6 +15,7 @@ from stdcli.bank.files import BankFiles
 from stdcli.bank.format import SAMPLES, Manifest, check_kind, read_samples, samples_of_shards
 from stdcli.bank.locks import hold_slot
 from stdcli.config.bank import SELF, BankConfig
+from stdcli.config.pasting import pasted
 from stdcli.config.quantities import read_bytes
 from stdcli.console import Console
 from stdcli.errors import (
@@ -143,7 +144,7 @@ def _read_existing(files: BankFiles) -> list[Sample]:
     except (KeyError, TypeError) as error:
         where = files.root / SAMPLES
         raise BankCorruptError(
-            "a sample is incomplete", where=where, got=error, hint=f"rm {where}"
+            "a sample is incomplete", where=where, got=error, hint=f"rm {pasted(where)}"
         ) from error
 
 

@@ -114,7 +114,7 @@ BAD_PICTURES = [
     ("text.png", ["not a picture that can be read", "expected PNG, JPEG"]),
     ("cut.jpg", ["damaged or truncated", "copy or download it again"]),
     ("bomb.png", ["too large", "got 2,500,000,000 pixels, expected at most 150,000,000 pixels", "shrink"]),
-    ("anim.gif", ["an animation, not a picture", "got 2 frames", "ffmpeg -i anim.gif anim.mp4"]),
+    ("anim.gif", ["an animation, not a picture", "got 2 frames", "ffmpeg -i anim.gif -vf "]),
 ]
 
 
@@ -176,7 +176,7 @@ def test_a_style_that_is_a_video(refused, clips, folder):
     shutil.copy(clips / "whole.mp4", folder / "clip.mp4")
     error = refused("photo.png", "--style", "clip.mp4", code=5)
     assert "a video, not a picture" in error
-    assert "hint: take a frame of it: ffmpeg -i clip.mp4 -frames:v 1 clip.png" in error
+    assert "hint: take a frame of it: ffmpeg -i clip.mp4 -frames:v 1 -update 1 clip.png" in error
 
 
 @pytest.fixture

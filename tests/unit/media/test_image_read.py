@@ -337,7 +337,7 @@ def test_an_animation_is_refused_and_says_what_to_do(tmp_path, suffix):
     with pytest.raises(MediaError, match="an animation") as caught:
         read_image(path)
     assert caught.value.got == "3 frames"
-    assert caught.value.hint.endswith("'my clip.mp4'")
+    assert caught.value.hint.endswith("/my clip.mp4'")
 
 
 def test_a_gif_of_one_frame_is_a_picture(tmp_path):
@@ -407,7 +407,8 @@ def test_a_clip_is_told_apart_and_a_frame_is_offered(tmp_path):
     (tmp_path / "my clip.mp4").write_bytes(b"anything")
     with pytest.raises(MediaError, match="a video, not a picture") as caught:
         read_image(tmp_path / "my clip.mp4")
-    assert caught.value.hint == "take a frame of it: ffmpeg -i 'my clip.mp4' -frames:v 1 'my clip.png'"
+    source, frame = (f"'{tmp_path}/my clip.{suffix}'" for suffix in ("mp4", "png"))
+    assert caught.value.hint == f"take a frame of it: ffmpeg -i {source} -frames:v 1 -update 1 {frame}"
 
 
 def test_near_misses_of_a_missing_file_are_named(tmp_path):
