@@ -14,12 +14,13 @@ from typing import Any
 
 from torch import Tensor
 
-from stdcli.config.distill import DistillConfig
+from stdcli.config.distill import DistillConfig, TrainSection
 from stdcli.distill.setup import Training
 from stdcli.errors import ConfigError, StdcliError
 from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
 from stdcli.models.student_files import UNET
 from stdcli.training import resume
+from stdcli.training.learner import make_rate
 from stdcli.training.own_files import check_strays
 from stdcli.training.resume import RunKind
 from stdcli.training.run_folder import RunFolder
@@ -51,7 +52,7 @@ def check_run(run: RunFolder, config: DistillConfig, *, overwrite: bool) -> None
     Raises:
         ConfigError: it holds another run, other files, or a run whose checkpoints are gone.
     """
-    resume.check_run(run, _kind(config), config.model_dump(mode="json"), overwrite=overwrite)
+    resume.check_run(run, _kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
     is_begun = run.exists() and not overwrite and run.metrics_path.exists()
     if is_begun and not run.checkpoints() and not is_finished(run, config):
         raise ConfigError(
@@ -67,6 +68,21 @@ def is_finished(run: RunFolder, config: DistillConfig) -> bool:
         return False
     facts = run.read_facts()
     return facts.get("state") == "complete" and facts.get("steps", 0) >= config.train.steps
+
+
+def note_of_length(run: RunFolder, config: DistillConfig) -> str | None:
+    """What to tell if a run goes on to another number of steps than its learning rates were planned for."""
+    if not run.exists():
+        return None
+    before = run.read_facts()["config"]["train"]
+    count = resume.taken(run)
+    if before["steps"] == config.train.steps:
+        return None
+    plans = (TrainSection.model_validate(before), config.train)
+    old, new = (make_rate(1, steps=p.steps, warmup_steps=p.rise, schedule=p.schedule) for p in plans)
+    if all(old(step) == new(step) for step in range(count)):
+        return None
+    return resume.other_rates(count, config.train.steps)
 
 
 def check_outcome(run: RunFolder) -> None:
@@ -103,7 +119,7 @@ def open_run(
         if problems:
             hint = "--overwrite begins anew, another --out leaves that run alone"
             raise ConfigError("this run began otherwise", problems, where=run.root, hint=hint)
-    facts = resume.open_run(run, _kind(config), config.model_dump(mode="json"), overwrite=overwrite)
+    facts = resume.open_run(run, _kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
     return facts | {"learned": dict(learned)}
 
 
@@ -164,8 +180,12 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _kind(config: DistillConfig) -> RunKind:
-    free = FREE | ({"style_data"} if config.adversary.real != "style" else set())
-    if config.train.schedule == "constant":
-        free = free | {"train.steps"}
-    return RunKind(TASK, OWN, lambda facts: free)
+def _kind(run: RunFolder, config: DistillConfig) -> RunKind:
+    settings = config.model_dump(mode="json")
+
+    def free(facts: Mapping[str, Any]) -> set[str]:
+        fixed = FREE | ({"style_data"} if config.adversary.real != "style" else set())
+        is_free = config.train.schedule == "constant" or resume.is_longer(run, facts, settings)
+        return fixed | ({"train.steps"} if is_free else set())
+
+    return RunKind(TASK, OWN, free)

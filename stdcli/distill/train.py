@@ -137,6 +137,9 @@ def _distill(
             return Distilled(student, was_finished=False, facts={}, estimate=estimate)
     is_main = run.accelerator.is_main_process
     run.sheet = _make_sheet(run)
+    note = None if overwrite else files.note_of_length(folder, config)
+    if is_main and note:
+        console.note(note)
     facts = _open(run, overwrite=overwrite)
     try:
         run.board = open_board(folder.root / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)

@@ -2,7 +2,7 @@
 
 Settings that cannot change the outcome (device, cadence of reports) may differ from one start to the next.
 The number of steps may change as long as the learning rate has not begun to fall: the run is then the same as
-if the new number had been given from the beginning.
+if the new number had been given from the beginning. A finished run may be made longer at any rate.
 """
 
 from __future__ import annotations
@@ -62,6 +62,33 @@ def check_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> None
     resume.check_run(run, _run_kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
 
 
+def is_finished(run: RunFolder, config: TeacherConfig) -> bool:
+    """Whether nothing is left to do of a run that `check_run` has accepted.
+
+    Raises:
+        ConfigError: there is more to do, and no checkpoint to go on from.
+    """
+    if not run.exists() or not (run.root / MODEL).is_dir():
+        return False
+    steps = config.train.steps
+    if run.checkpoints():
+        return resume.taken(run) >= steps
+    if run.read_facts()["config"]["train"]["steps"] < steps:
+        hint = "--overwrite begins anew, another --out leaves it alone"
+        raise ConfigError("this run has no checkpoint left to go on from", where=run.root, hint=hint)
+    return True
+
+
+def note_of_length(run: RunFolder, config: TeacherConfig) -> str | None:
+    """What to tell if a run goes on to another number of steps than its learning rates were planned for."""
+    if not run.exists():
+        return None
+    facts = run.read_facts()
+    if facts["config"]["train"]["steps"] == config.train.steps or _may_change_length(run, facts, config):
+        return None
+    return resume.other_rates(resume.taken(run), config.train.steps)
+
+
 def check_outcome(run: RunFolder) -> None:
     """Refuse to replace a model beside which somebody keeps files. Raises ConfigError."""
     check_strays(run.root, OUTCOME)
@@ -84,7 +111,7 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     if config.init is not None:
         check_start(locate_model(config.init, offline=True).path)
     photos, artworks = count_pictures(*find_folders(config.data, config.style_data))
-    steps = 0 if overwrite else max((step for step, _ in run.checkpoints()), default=0)
+    steps = 0 if overwrite else resume.taken(run)
     left = config.train.steps - steps
     stages = (
         (CODEC, f"{config.codec.latent_channels} components, {config.codec.steps} steps"),
@@ -93,7 +120,7 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     )
     done = {name for name, _ in stages if (out / name).exists() and not overwrite}
     if left > 0:
-        done.discard("checkpoints")
+        done -= {"checkpoints", MODEL}
     return [(name, work, "done" if name in done else "to do") for name, work in stages]
 
 
@@ -118,14 +145,17 @@ def _run_kind(run: RunFolder, config: TeacherConfig) -> RunKind:
     """What a run of these settings may have before it in its folder."""
 
     def free(facts: Mapping[str, Any]) -> Collection[str]:
-        return FREE | (LENGTH if _may_change_length(run, facts, config) else set())
+        if _may_change_length(run, facts, config):
+            return FREE | LENGTH
+        is_longer = resume.is_longer(run, facts, config.model_dump(mode="json"))
+        return FREE | ({"train.steps"} if is_longer else set())
 
     return RunKind(TASK, OWN, free)
 
 
 def _may_change_length(run: RunFolder, facts: Mapping[str, Any], config: TeacherConfig) -> bool:
     """Whether the last checkpoint lies before the learning rate falls, in the old plan and in the new one."""
-    taken = max((step for step, _ in run.checkpoints()), default=0)
+    taken = resume.taken(run)
     try:
         before = TrainSection.model_validate(facts["config"]["train"])
     except (KeyError, ValidationError):  # settings of another version of this program

@@ -44,7 +44,16 @@ from stdcli.teacher.data import TrainingData, find_folders, load_data
 from stdcli.teacher.denoiser import DenoiserTrainer
 from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import PictureSet
-from stdcli.teacher.run import CODEC, MODEL, check_outcome, check_pictures, check_run, open_run
+from stdcli.teacher.run import (
+    CODEC,
+    MODEL,
+    check_outcome,
+    check_pictures,
+    check_run,
+    is_finished,
+    note_of_length,
+    open_run,
+)
 from stdcli.teacher.samples import SampleSheet, plan_samples
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from stdcli.training.own_files import hold_run
@@ -95,7 +104,7 @@ def train_teacher(
     """
     run, model = RunFolder(out), out / MODEL
     check_run(run, config, overwrite=overwrite)
-    if model.is_dir() and not overwrite:
+    if not overwrite and is_finished(run, config):
         return TrainedTeacher(model, was_finished=True, facts=run.read_facts())
     with hold_run(run):
         return _train(config, run, console, overwrite=overwrite)
@@ -106,6 +115,8 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
     model = run.root / MODEL
     if not overwrite:
         check_outcome(run)
+        if note := note_of_length(run, config):
+            console.note(note)
     scheduler = make_scheduler()
     schedule = NoiseSchedule.from_config(scheduler.config)
     plan = plan_samples(config.recipe, schedule)
@@ -117,7 +128,12 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
     facts = open_run(run, config, overwrite=overwrite)  # from here on the folder holds this run
     console.note(f"training on {choice.reason}")
     try:
-        facts |= {"versions": versions(), "device": choice.reason, "pictures": data.facts()}
+        facts |= {
+            "state": "running",
+            "versions": versions(),
+            "device": choice.reason,
+            "pictures": data.facts(),
+        }
         run.write_facts(facts)
         codec.to(choice.device)
         _codec_stage(config, data, codec, run=run, console=console)

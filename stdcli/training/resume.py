@@ -84,6 +84,34 @@ def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, ove
         _check_settings(run, kind, facts, settings)
 
 
+def taken(run: RunFolder) -> int:
+    """Steps up to the last checkpoint."""
+    return max((step for step, _ in run.checkpoints()), default=0)
+
+
+def is_longer(run: RunFolder, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether the run has taken all its steps, and these settings ask for more of them.
+
+    Args:
+        run: the folder.
+        facts: what run.json says.
+        settings: of this start.
+    """
+    try:
+        before, after = int(facts["config"]["train"]["steps"]), int(settings["train"]["steps"])
+    except (KeyError, TypeError, ValueError):  # settings of another version of this program
+        return False
+    return before <= taken(run) and before < after
+
+
+def other_rates(taken: int, steps: int) -> str:
+    """What to tell of a run that goes on to more steps than its learning rate was planned for."""
+    return (
+        f"the first {taken} steps had the learning rates of a shorter run: the outcome will not be that of "
+        f"{steps} steps from the start"
+    )
+
+
 def _check_settings(
     run: RunFolder, kind: RunKind, facts: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:

@@ -127,15 +127,41 @@ def test_another_setting_is_refused(straight: Path, bench: Bench, capsys: pytest
     assert bytes_of(straight) == before
 
 
-def test_more_steps_are_another_schedule_unless_it_is_constant(
+def test_a_finished_run_is_made_longer(
     straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert distill(straight, "--bank", bench.bank(), **TARGET, train__steps=8) == 2
-    assert "train.steps: 6 in the run that is there, 8 now" in capsys.readouterr().err
-    out, constant = tmp_path / "run", {"train__schedule": "constant"}
-    assert distill(out, "--bank", bench.bank(), "--quiet", **constant, train__steps=2) == 0
-    assert distill(out, "--bank", bench.bank(), "--quiet", **constant, train__steps=3) == 0
-    assert json.loads((out / "run.json").read_text())["steps"] == 3
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    assert distill(out, "--bank", bench.bank(), **TARGET, train__steps=7) == 0
+    err = capsys.readouterr().err
+    assert "going on from step 6" in err and "the outcome will not be that of 7 steps from the start" in err
+    assert json.loads((out / "run.json").read_text())["steps"] == 7
+    assert bytes_of(out / "student") != bytes_of(straight / "student")
+    last = reports(out)[-1]
+    assert last["progress/step"] == 7 and last["lr/student"] == pytest.approx(
+        1e-3 * (1 + math.cos(math.pi * 5 / 6)) / 2
+    )
+
+
+def test_longer_is_the_same_as_from_the_start_where_the_rate_is_constant(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    constant = {"train__schedule": "constant", **TARGET}
+    for out, *steps in ((tmp_path / "twice", 2, 3), (tmp_path / "once", 3)):
+        for count in steps:
+            assert distill(out, "--bank", bench.bank(), **constant, train__steps=count) == 0
+    assert "from the start" not in capsys.readouterr().err
+    assert bytes_of(tmp_path / "once" / "student") == bytes_of(tmp_path / "twice" / "student")
+    assert same(checkpoint(tmp_path / "once", 3), checkpoint(tmp_path / "twice", 3))
+
+
+def test_an_unfinished_run_keeps_its_length(
+    straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = unfinished(straight, tmp_path / "run")
+    for steps in (4, 8):
+        assert distill(out, "--bank", bench.bank(), **TARGET, train__steps=steps) == 2
+        assert f"train.steps: 6 in the run that is there, {steps} now" in capsys.readouterr().err
 
 
 def test_two_at_once_and_files_of_others(

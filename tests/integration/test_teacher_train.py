@@ -194,9 +194,19 @@ def test_a_finished_run_is_left_alone(run: Run, capsys: pytest.CaptureFixture[st
     assert {path: path.stat().st_mtime_ns for path in run.out.rglob("*")} == before
 
 
-def test_a_finished_run_is_not_made_longer(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.command("--set", "train.steps=24", "--steps", "30") == 2
-    assert "train.steps: 24 in the run that is there, 30 now" in capsys.readouterr().err
+def test_a_finished_run_is_made_longer(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Run(run.data, tmp_path / "out")
+    shutil.copytree(run.out, other.out)
+    assert run.command("--set", "train.steps=24", "--steps", "25", "--seed", "1") == 2
+    assert "seed: 0 in the run that is there, 1 now" in capsys.readouterr().err
+    assert other.command("--steps", "25") == 0
+    err = capsys.readouterr().err
+    assert "going on from step 24" in err and "not be that of 25 steps from the start" in err
+    assert list(other.reports("progress/step"))[-2:] == [24, 25] and other.facts()["state"] == "complete"
+    name = "model/unet/diffusion_pytorch_model.safetensors"
+    assert (run.out / name).read_bytes() != (other.out / name).read_bytes()
+    assert other.command("--steps", "25", "--quiet") == 0
+    assert list(other.reports("progress/step"))[-1] == 25  # finished again
 
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,13 +83,18 @@ def test_what_cannot_change_the_outcome_may_differ(tmp_path: Path, changed: dict
         (81, 200, False),
         (80, 90, False),
         (72, 90, True),
-        (100, 200, False),
+        (99, 200, False),
+        (100, 90, False),
+        (100, 200, True),
     ],
 )
 def test_the_length_may_change_until_the_rate_falls(
     tmp_path: Path, checkpoint: int | None, steps: int, may: bool
 ) -> None:
-    """With 100 steps and a cool-down of a fifth the rate falls from step 80 on, with 90 from step 72 on."""
+    """With 100 steps and a cool-down of a fifth the rate falls from step 80 on, with 90 from step 72 on.
+
+    After the last step there may be more.
+    """
     run = begin(tmp_path / "out", checkpoint=checkpoint)
     if may:
         open_run(run, config(steps=steps), overwrite=False)
