@@ -69,11 +69,14 @@ class Networks:
             guidance: [B], in the Imagen form.
         """
         t = self._t(level)
-        with self.autocast(), self.student.as_teacher():
-            if bool((guidance == 1).all()):
+        if bool((guidance == 1).all()):
+            with self.autocast(), self.student.as_teacher():
                 return self._split(self.student(x, t, cond), x, level)
-            times = torch.cat([t, t]) if isinstance(t, Tensor) else t
-            both = self.student(torch.cat([x, x]), times, cond.concat(uncond))
+        # autocast knows no concatenation of stored half precision and another
+        times = torch.cat([t, t]) if isinstance(t, Tensor) else t
+        doubled, conditions = torch.cat([x, x]), cond.concat(uncond)
+        with self.autocast(), self.student.as_teacher():
+            both = self.student(doubled, times, conditions)
         return self._split(guide(*both.chunk(2), guidance), x, level)
 
     def _t(self, level: Level) -> Tensor | float:

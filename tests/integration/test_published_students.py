@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, TCDScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler, LCMScheduler, TCDScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -155,13 +155,13 @@ def test_the_preset_of_the_authors_student() -> None:
     config, settings = settings_of("stylize/sdxl-std-upstream")
     assert config.student == "SecondComming/Single-Trajectory-Distillation/std_sdxl_i2i_eta0.75.safetensors"
     recipe = settings.recipe
-    assert (recipe.strength, settings.evaluations, recipe.guidance) == (0.75, 8, 6.0)
+    assert (settings.evaluations, recipe.guidance) == (8, 6.0)
     assert (recipe.sampler, recipe.final, recipe.gamma) == ("jump", "level0", 0.0)
     scheduler = TCDScheduler(**SCHEDULER)
     scheduler.set_timesteps(11)
     theirs = scheduler.timesteps[-int(11 * 0.75) :].tolist()
-    assert settings.plan.timesteps[0] == theirs[0] == 739
-    assert all(abs(mine - other) <= 20 for mine, other in zip(settings.plan.timesteps, theirs, strict=True))
+    rows = [20 * (50 - 50 * k // 11) - 1 for k in range(11)]
+    assert list(settings.plan.timesteps) == theirs == rows[-8:] == [739, 639, 559, 459, 379, 279, 199, 99]
 
 
 def test_the_preset_of_lcm() -> None:
@@ -170,6 +170,14 @@ def test_the_preset_of_lcm() -> None:
     recipe = settings.recipe
     assert (recipe.sampler, recipe.final, recipe.guidance) == ("renoise", "x0", 1.0)
     assert settings.plan.timesteps == (739, 559, 379, 199)
+
+
+@pytest.mark.parametrize("name", ["sd15-lcm", "sdxl-lcm"])
+def test_the_presets_of_lcm_walk_the_timesteps_of_their_scheduler(name) -> None:
+    _, settings = settings_of(f"stylize/{name}")
+    scheduler = LCMScheduler(**SCHEDULER)
+    scheduler.set_timesteps(settings.evaluations, strength=settings.recipe.strength)
+    assert list(settings.plan.timesteps) == scheduler.timesteps.tolist()
 
 
 @pytest.mark.parametrize("name", ["hyper-sd", "lightning"])

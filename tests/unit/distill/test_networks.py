@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stdcli.diffusion.levels import level_table, pick_levels
+from stdcli.models.denoiser import Condition
 from tests.tiny_methods import (
     AVERAGE_STD,
     SD,
@@ -83,3 +84,13 @@ def test_which_weights_answer(average, weights, std) -> None:
     eps = noise_in(X[0].double(), 739, mean=mean_of(0), std=STD)
     torch.testing.assert_close(live.eps[0].double().detach(), eps, rtol=0, atol=1e-6)
     assert live.eps.requires_grad
+
+
+def test_stored_half_precision_is_guided_under_autocast_too() -> None:
+    networks = networks_of()
+    networks.autocast = lambda: torch.autocast("cpu", torch.bfloat16)
+    halves = [Condition(c.encoder_hidden_states.half()) for c in (COND, UNCOND)]
+    guidance = torch.tensor([2.0, 3.0, 4.0], dtype=torch.float64)
+    found = networks.teacher(X, LEVEL, *halves, guidance=guidance)
+    _, expected = teacher((2.0, 3.0, 4.0))
+    torch.testing.assert_close(found.x0, expected.x0, rtol=0, atol=0.05)
