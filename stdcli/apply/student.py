@@ -26,13 +26,16 @@ def choose_student(config: StylizeConfig) -> str | None:
     return None if config.student == NO_STUDENT else config.student
 
 
-def load_configured(config: StylizeConfig, *, styles: bool, masked: bool = False) -> Bundle:
+def load_configured(
+    config: StylizeConfig, *, styles: bool, masked: bool = False, weights: bool = True
+) -> Bundle:
     """Load what settings name: model, student, LoRAs.
 
     Args:
         config: the user's values.
         styles: whether style pictures will be given.
         masked: whether masks will be given.
+        weights: see `load_model`.
 
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
@@ -48,6 +51,7 @@ def load_configured(config: StylizeConfig, *, styles: bool, masked: bool = False
         style_scale=config.style_scale,
         styles=styles,
         masked=masked,
+        weights=weights,
     )
 
 
@@ -103,6 +107,10 @@ def _remedy(bundle: Bundle, settings: Settings, trained: Trained) -> str:
 def _base(bundle: Bundle, trained: Trained) -> Iterator[tuple[str, str]]:
     for component, there in trained.base_sha256.items():
         here = bundle.hash_of(component)
+        if here is None and component in bundle.weight_files:
+            bundle.notes.append(
+                f"whether {bundle.name} is what this student was trained on is for a run to tell"
+            )
         if here is not None and here != there:
             yield (
                 "--model",

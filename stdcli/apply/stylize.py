@@ -53,7 +53,7 @@ def stylize(
         work: from `stdcli.apply.targets.plan`.
         overwrite: whether results may replace files.
         metadata: whether the recipe is stored inside and beside the results.
-        dry_run: say what would be done and stop before any denoising.
+        dry_run: say what would be done; of the model only configs and the headers of its files are read.
         strict: refuse what the student was not trained for, where else a warning is given.
         console: where to say it.
 
@@ -68,7 +68,7 @@ def stylize(
     if not work.targets and not work.refused:
         return
     masked = any(target.mask is not None for target in work.targets)
-    bundle = load_configured(config, styles=bool(work.styles), masked=masked)
+    bundle = load_configured(config, styles=bool(work.styles), masked=masked, weights=not dry_run)
     settings = settle(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
     _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())
@@ -78,8 +78,10 @@ def stylize(
         if work.styles or not (masked and bundle.needs_style):
             session.check()
         _tell(session, console)
+        console.note(bundle.need.line())
         for target in work.targets:
-            console.result(f"would write {target.path}", path=target.path, dry_run=True, **settings.facts())
+            facts = {"weight_bytes": bundle.need.weight_bytes, **settings.facts()}
+            console.result(f"would write {target.path}", path=target.path, dry_run=True, **facts)
         return
     failed = [_pass_over(source.path, error, console) for source, error in work.refused]
     alone = len(work.targets) + len(work.refused) == 1

@@ -26,6 +26,8 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import Condition, Denoiser
+from stdcli.models.hashes import is_known
+from stdcli.models.room import Need
 from stdcli.models.style import StyleAdapter, StyleEmbeds
 from stdcli.models.weights import hash_files
 
@@ -64,6 +66,8 @@ class Network:
         weight_files: files of each component, loaded or not; of the style adapter once it is installed.
         loras: (name, scale, files) of each fused LoRA.
         student: (name, files) of the distilled student whose weights these are; None for the model itself.
+        need: what its weights take of memory.
+        is_outline: whether the weights are left out, see `load_model`.
     """
 
     name: str
@@ -80,6 +84,8 @@ class Network:
     weight_files: Mapping[str, Sequence[Path]]
     loras: Sequence[tuple[str, float, Sequence[Path]]] = ()
     student: tuple[str, Sequence[Path]] | None = None
+    need: Need
+    is_outline: bool = False
 
     def denoise(
         self,
@@ -132,11 +138,15 @@ class Network:
     def hash_of(self, component: str) -> str | None:
         """SHA-256 of a component's weights, as in `identity`; None for a component that is not there.
 
+        Of an outline it is None too where a big file would have to be read.
+
         Raises:
             ModelError: a weights file is gone since loading.
         """
         paths = self._files().get(component)
-        return None if paths is None else _hash_files(paths)
+        if paths is None or (self.is_outline and not all(map(is_known, paths))):
+            return None
+        return _hash_files(paths)
 
     def _files(self) -> Mapping[str, Sequence[Path]]:
         return self.weight_files

@@ -22,6 +22,7 @@ from stdcli.models.folder import read_recipe
 from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.opening import Found, Opened, find_model, move, open_model
+from stdcli.models.outline import StyleOutline, outline_model
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
 from stdcli.runtime.devices import DeviceChoice
@@ -43,6 +44,7 @@ def load_model(
     style_scale: float | None = None,
     styles: bool = False,
     masked: bool = False,
+    weights: bool = True,
 ) -> Bundle:
     """Load a model.
 
@@ -58,6 +60,8 @@ def load_model(
         styles: whether there will be style pictures: their adapter is then found before weights are read, and
             installed, so that `identity` names it from the start.
         masked: whether masks will be given, without which an inpainting network is refused.
+        weights: False reads configs and headers only: what comes back knows all that is said of the model,
+            checked against its files, and computes nothing.
 
     Raises:
         ModelError: not found, damaged, unsafe, incomplete, unknown, a student or LoRA that does not fit, a
@@ -68,15 +72,19 @@ def load_model(
     for text in loras:
         check_lora(text, offline=offline)
     distilled = None if student is None else find_student(student, offline=offline)
-    found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles)
-    opened = open_model(found)
+    found = find_model(
+        name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, weights=weights
+    )
+    opened = open_model(found) if weights else outline_model(found)
     pipe, family = opened.pipe, opened.family
     check_masked(pipe.unet.config, name, masked=masked)
-    move(pipe, found.choice.device)
+    if weights:
+        move(pipe, found.choice.device)
     doubts = [] if distilled is None else [*apply_student(pipe, distilled, family=family.name)]
     applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
-    style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline)
+    kind = StyleAdapter if weights else StyleOutline
+    style = kind(pipe, files=found.adapter, scale=scale, offline=offline)
     if styles or family is embedded.FAMILY:  # the embedded network was trained with it
         style.load()
     bundle = _bundle(found, opened, style=style, applied=applied, student=distilled)
@@ -171,6 +179,7 @@ def _facts(found: Found, opened: Opened) -> dict[str, Any]:
         "notes": found.notes,
         "revision": found.source.revision,
         "weight_files": opened.weight_files,
+        "need": opened.need,
     }
 
 
@@ -182,7 +191,7 @@ def _bundle(
     applied: Sequence[AppliedLora],
     student: StudentFiles | None,
 ) -> Bundle:
-    facts = _facts(found, opened)
+    facts = _facts(found, opened) | {"is_outline": isinstance(style, StyleOutline)}
     pipe, notes = opened.pipe, found.notes
     if student is not None:
         facts["student"] = (student.name, student.weights)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from stdcli.config.recipe import Recipe
-from stdcli.errors import ModelError, ResourceError
+from stdcli.errors import HubError, ModelError, ResourceError
 from stdcli.models.families import embedded, sd15, sdxl
 from stdcli.models.families.family import Family
 from stdcli.models.folder import (
@@ -64,6 +64,12 @@ class Found:
     styled: bool
     notes: list[str]
 
+    @property
+    def skipped(self) -> dict[str, Any]:
+        """What diffusers is not to look for: the style adapter brings a processor without torchvision."""
+        filtered = {"safety_checker": None, "requires_safety_checker": False}
+        return {"feature_extractor": None} | (filtered if self.family is sd15.FAMILY else {})
+
 
 @dataclass
 class Opened:
@@ -74,12 +80,14 @@ class Opened:
         family: what it is.
         weight_files: of each component, loaded or not.
         recipe: the model's own, else its family's.
+        need: what it takes of memory.
     """
 
     pipe: Any
     family: Family
     weight_files: dict[str, list[Path]]
     recipe: Recipe
+    need: Need
 
 
 def find_model(
@@ -91,11 +99,15 @@ def find_model(
     offline: bool,
     styles: bool,
     half: bool | None = None,
+    weights: bool = True,
 ) -> Found:
-    """All that is known of a model before its weights are read; arguments and errors as `load_denoiser`."""
+    """All that is known of a model before its weights are read; arguments and errors as `load_denoiser`.
+
+    Without `weights` none are fetched from the Hub, only configs and tokenizers.
+    """
     choice = choose(device, dtype)
     is_half = choice.dtype != torch.float32 if half is None else half
-    source = locate_model(name, offline=offline, half=is_half)
+    source = locate_model(name, offline=offline, half=is_half, weights=weights or offline)
     if name == EMBEDDED and not source.path.is_dir():
         hint = "pip install --force-reinstall stdcli"
         raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
@@ -110,10 +122,21 @@ def find_model(
         if base is not None:
             notes.append(f"--base {base} is not used: {name} has configs of its own")
     adapter = own_adapter(folder) or family.adapter
-    if styles:
+    if styles and (weights or offline):
         adapter = find_adapter(adapter, offline=offline)
+    elif styles:
+        adapter = _adapter_here(adapter, notes)
     styled = adapter is not None and (styles or family is embedded.FAMILY)
     return Found(source, folder, family, choice, is_half, adapter, styled, notes)
+
+
+def _adapter_here(adapter: AdapterFiles | None, notes: list[str]) -> AdapterFiles:
+    """The adapter with local paths if it is here, else as it is, and noted."""
+    try:
+        return find_adapter(adapter, offline=True)
+    except HubError:
+        notes.append(f"not here yet, a run fetches it: the style adapter {adapter.weights} of {adapter.repo}")
+        return adapter
 
 
 def open_model(found: Found, *, only: frozenset[str] | None = None) -> Opened:
@@ -129,8 +152,8 @@ def open_model(found: Found, *, only: frozenset[str] | None = None) -> Opened:
     """
     if not found.source.path.is_file():
         return _open_folder(found, only=only)
-    _check_room(found, _file_values(found), only=only)
-    opened = _open_file(found.source, found.folder, found.family, found.choice)
+    need = check_room(found, count_parts(found), only=only)
+    opened = _open_file(found, need)
     if only is not None:
         opened.pipe.register_modules(**dict.fromkeys(opened.pipe.components.keys() - only))
     return opened
@@ -155,12 +178,9 @@ def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
         for part in WITH_WEIGHTS
         if part in folder.components and (folder.path / part).is_dir()
     }
-    _check_room(found, {part: count_values(paths) for part, paths in files.items()}, only=only)
+    need = check_room(found, {part: count_values(paths) for part, paths in files.items()}, only=only)
     fp16 = {part for part, paths in files.items() if ".fp16" in paths[0].name}
     variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
-    skipped = {"feature_extractor": None}  # the style adapter brings one that does not depend on torchvision
-    if family is sd15.FAMILY:
-        skipped |= {"safety_checker": None, "requires_safety_checker": False}
     left_out = {} if only is None else dict.fromkeys(folder.components.keys() - only)
     try:
         apart = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
@@ -170,18 +190,27 @@ def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
             variant=variant,
             use_safetensors=True,
             local_files_only=True,
-            **skipped | left_out | apart,
+            **found.skipped | left_out | apart,
         )
     except FAULTS as e:
         raise ModelError(
             "this model's files do not fit together", where=folder.path, got=first_line(e)
         ) from e
     _check_complete(pipe, files)
-    return Opened(pipe, family, files, read_recipe(folder.path) or family.recipe)
+    return Opened(pipe, family, files, recipe_of(found), need)
 
 
-def _check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] | None) -> None:
-    """Refuse or warn before parts of so many values are read; see `Need.check`."""
+def check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] | None = None) -> Need:
+    """Refuse, or warn in the notes, before parts of so many values are read; see `Need.check`.
+
+    Args:
+        found: the model.
+        parts: part -> number of values.
+        only: the parts that are loaded; None is all, and the style adapter where it is installed.
+
+    Raises:
+        ResourceError: the weights surely do not fit.
+    """
     read = {part: count for part, count in parts.items() if only is None or part in only}
     if found.styled and only is None and found.adapter.repo is None:
         places = [found.adapter.encoder and Path(found.adapter.encoder)]
@@ -193,10 +222,11 @@ def _check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] 
     warning = need.check(measure_room(), gpu_bytes=gpu_bytes)
     if warning is not None:
         found.notes.append(warning)
+    return need
 
 
-def _file_values(found: Found) -> dict[str, int]:
-    """Values of a checkpoint's parts, and of those that its base folder gives."""
+def count_parts(found: Found) -> dict[str, int]:
+    """Number of values of a checkpoint's parts, and of those that its base folder gives."""
     counts = parts_of(found.source.path)
     lacking = [part for part in WITH_WEIGHTS if part in found.family.components and part not in counts]
     for part in lacking:
@@ -228,9 +258,17 @@ def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelF
     return folder, family
 
 
-def _open_file(source: Source, folder: ModelFolder, family: Family, choice: DeviceChoice) -> Opened:
-    pipe, files = open_checkpoint(source.path, folder, pipeline=family.pipeline, dtype=choice.dtype)
-    return Opened(pipe, family, files, stored_recipe(source.path) or family.recipe)
+def _open_file(found: Found, need: Need) -> Opened:
+    path, pipeline = found.source.path, found.family.pipeline
+    pipe, files = open_checkpoint(path, found.folder, pipeline=pipeline, dtype=found.choice.dtype)
+    return Opened(pipe, found.family, files, recipe_of(found), need)
+
+
+def recipe_of(found: Found) -> Recipe:
+    """The model's own recipe, else its family's. Raises ModelError: it is not valid."""
+    path = found.source.path
+    own = stored_recipe(path) if path.is_file() else read_recipe(found.folder.path)
+    return own or found.family.recipe
 
 
 def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:

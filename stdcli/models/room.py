@@ -35,6 +35,11 @@ class Need:
         sizes = {"vae": torch.float32.itemsize}
         return sum(n * sizes.get(part, self.choice.dtype.itemsize) for part, n in self.parts.items())
 
+    def line(self) -> str:
+        """For the user."""
+        dtype, weights = str(self.choice.dtype).removeprefix("torch."), self.weight_bytes
+        return f"{_gib(weights)} of weights in {dtype}, about {_gib(WORK * weights)} to work with"
+
     def check(self, room: Room, *, gpu_bytes: int | None = None) -> str | None:
         """Refuse what surely does not fit; returns a warning where it may not, else None.
 
@@ -45,8 +50,7 @@ class Need:
         Raises:
             ResourceError: the weights alone are more than is free, swap included.
         """
-        weights, dtype = self.weight_bytes, str(self.choice.dtype).removeprefix("torch.")
-        takes = f"{_gib(weights)} of weights in {dtype}"
+        weights, takes = self.weight_bytes, self.line()
         if gpu_bytes is not None and weights > gpu_bytes:
             raise ResourceError(
                 "not enough memory on the GPU for this model",
@@ -64,8 +68,8 @@ class Need:
                 hint=self._hint(room.free_bytes, otherwise=_elsewhere(room)),
             )
         if gpu_bytes is None and weights * (1 + WORK) > room.free_bytes:
-            work, remedy = _gib(WORK * weights), self._hint(room.free_bytes, otherwise=_elsewhere(room))
-            return f"little main memory for {self.name}: {takes}, about {work} to work with; {room}: {remedy}"
+            remedy = self._hint(room.free_bytes, otherwise=_elsewhere(room))
+            return f"little main memory for {self.name}: {takes}; {room}: {remedy}"
         return None
 
     def _hint(self, free_bytes: int, *, otherwise: str) -> str:

@@ -141,14 +141,12 @@ def open_checkpoint(
             str(path), torch_dtype=dtype, feature_extractor=None, image_encoder=None, **config, **parts
         )
     except (*FAULTS, SingleFileComponentError) as e:
-        raise _misfit(path, base, first_line(e)) from e
+        raise misfit(path, base, first_line(e)) from e
     for part in ("unet", *PARTS):
         module = getattr(pipe, part, None)
         if module is not None and any(p.is_meta for p in module.parameters()):
-            raise _misfit(path, base, f"the checkpoint does not fill {part}")
-    overrides = schedule_overrides(path, shapes, read_metadata(path))
-    if overrides:
-        pipe.scheduler.register_to_config(**overrides)
+            raise misfit(path, base, f"the checkpoint does not fill {part}")
+    apply_overrides(pipe, path)
     present = [part for part in ("unet", *PARTS) if getattr(pipe, part, None) is not None]
     return pipe, {part: files.get(part, [path]) for part in present}
 
@@ -166,6 +164,15 @@ def parts_of(path: Path) -> dict[str, int]:
         for part, starts in prefixes.items()
     }
     return {part: count for part, count in counts.items() if count}
+
+
+def unet_config(path: Path, base: ModelFolder) -> dict[str, Any]:
+    """The config of a checkpoint's UNet: the base's, with the channels that the file has.
+
+    Raises:
+        ModelError: damaged, or the base has no config.
+    """
+    return {**base.config("unet"), "in_channels": _channels(read_shapes(path))["in_channels"]}
 
 
 def _channels(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
@@ -187,10 +194,22 @@ def _base_files(path: Path, base: ModelFolder, part: str, dtype: torch.dtype) ->
         ) from e
 
 
-def _misfit(path: Path, base: ModelFolder, cause: str) -> ModelError:
+def misfit(path: Path, base: ModelFolder, cause: str) -> ModelError:
+    """The error for a checkpoint and a base folder of different networks."""
     return ModelError(
         "this checkpoint and this base folder do not make a model",
         where=path,
         got=cause,
         expected=f"a base folder of the same family, not {base.path}",
     )
+
+
+def apply_overrides(pipe: Any, path: Path) -> None:
+    """Let a checkpoint's own words on its training win over the base folder's scheduler config.
+
+    Raises:
+        ModelError: damaged, or it contradicts itself.
+    """
+    overrides = schedule_overrides(path, read_shapes(path), read_metadata(path))
+    if overrides:
+        pipe.scheduler.register_to_config(**overrides)

@@ -139,6 +139,8 @@ def _replace_weights(unet: UNet2DConditionModel, student: StudentFiles, *, famil
             f"first that do not: {', '.join(sorted(wrong)[:3])}",
             expected=f"all {len(here)}",
         )
+    if unet.device.type == "meta":  # an outline: there is nothing to replace
+        return
     for path in student.weights:
         for name, value in load_file(path).items():
             here[name].copy_(value)

@@ -158,9 +158,7 @@ class StyleAdapter:
         """
         if self.loaded:
             return
-        files = find_adapter(self._files, offline=self._offline)
-        weights, place = Path(files.weights), None if files.encoder is None else Path(files.encoder)
-        self._check_fit(weights, place or self._own_encoder)
+        weights, place = self._find()
         if encoder:
             self._load_encoder(place)
         pipe = self._pipe
@@ -180,6 +178,16 @@ class StyleAdapter:
         for parameter in pipe.unet.parameters():
             if id(parameter) not in others:
                 parameter.requires_grad_(False)
+        self._note(weights, place)
+
+    def _find(self) -> tuple[Path, Path | None]:
+        """The adapter's weights and the folder of its image encoder, which fit the networks."""
+        files = find_adapter(self._files, offline=self._offline)
+        weights, place = Path(files.weights), None if files.encoder is None else Path(files.encoder)
+        self._check_fit(weights, place or self._own_encoder)
+        return weights, place
+
+    def _note(self, weights: Path, place: Path | None) -> None:
         encoder_files = {} if place is None else {"style_encoder": sorted(place.glob("*.safetensors"))}
         self.weight_files = {"style": [weights], **encoder_files}
         self.loaded = True
@@ -206,7 +214,7 @@ class StyleAdapter:
             ModelError: see `load`.
             HubError: see `load`.
         """
-        share = _shares(len(styles), weights)
+        share = shares(len(styles), weights)
         self.load()
         pipe = self._pipe
         pictures = [s.convert("RGB") for s in styles] or [Image.new("RGB", (8, 8))]
@@ -253,7 +261,7 @@ class StyleAdapter:
                 got=f"width {width}",
                 expected=cross,
             )
-        reads, config = _embedding_width(shapes), self._encoder_config(encoder)
+        reads, config = embedding_width(shapes), self._encoder_config(encoder)
         gives = config.projection_dim if "image_proj.proj.weight" in shapes else config.hidden_size
         if reads != gives:
             needs = ENCODERS.get(reads, f"an encoder of width {reads}")
@@ -289,7 +297,8 @@ def _damage(place: Path | str) -> Iterator[None]:
         raise ModelError(what, where=place, got=first_line(e)) from e
 
 
-def _embedding_width(shapes: Mapping[str, Sequence[int]]) -> int:
+def embedding_width(shapes: Mapping[str, Sequence[int]]) -> int:
+    """Width of the image embeddings that an adapter reads. Raises ModelError: it is none."""
     for key in ("image_proj.proj.weight", "image_proj.proj_in.weight", "image_proj.proj.0.weight"):
         if key in shapes:
             return shapes[key][1]
@@ -300,7 +309,8 @@ def _embedding_width(shapes: Mapping[str, Sequence[int]]) -> int:
     )
 
 
-def _shares(count: int, weights: Sequence[float] | None) -> Tensor:
+def shares(count: int, weights: Sequence[float] | None) -> Tensor:
+    """Weights of `count` style pictures, [count], sum 1. Raises ConfigError: they do not fit the pictures."""
     values = torch.ones(count) if weights is None else torch.tensor(list(weights), dtype=torch.float32)
     if len(values) != count:
         raise ConfigError("--style-weights must have one weight per --style", got=len(values), expected=count)
