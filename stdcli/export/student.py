@@ -119,6 +119,7 @@ def plan_export(
         MediaError: the output exists, or holds what is read.
     """
     _check_options(format, out, model=model, dtype=dtype)
+    check_out(out, overwrite=overwrite, inputs=())  # before anything is read
     found = find_student(student, offline=offline)
     recipe = None if found.recipe is None else _without_paths(found.recipe)
     hashes, notes = _origin(found), []

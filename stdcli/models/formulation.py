@@ -1,7 +1,7 @@
-"""What a single-file checkpoint says of how it was trained, over what its base folder says.
+"""What a model says of how it was trained: a single-file checkpoint, or a folder's scheduler.
 
-Such files have no config; their authors leave marks, tensors that are no network's, or metadata. A mark of a
-formulation that is not sampled here is an error: read as epsilon prediction, such a model gives mud.
+Single files have no config; their authors leave marks, tensors that are no network's, or metadata. A mark of
+a formulation that is not sampled here is an error: read as epsilon prediction, such a model gives mud.
 """
 
 from __future__ import annotations
@@ -62,3 +62,36 @@ def schedule_overrides(path: Path, names: Iterable[str], metadata: Mapping[str, 
     if "ztsnr" in loose:
         found["rescale_betas_zero_snr"] = True
     return found
+
+
+def check_scheduler(config: Mapping[str, Any], where: Path) -> None:
+    """Refuse the scheduler of a formulation whose times and scalings are not those of a table of betas.
+
+    Args:
+        config: diffusers' `scheduler_config.json`.
+        where: the model, for messages.
+
+    Raises:
+        ModelError: EDM or another with continuous noise levels, or flow matching that predicts no flow.
+    Source: diffusers, EDMEulerScheduler, and EulerDiscreteScheduler for `timestep_type`.
+    """
+    name = str(config.get("_class_name", ""))
+    told_prediction = config.get("prediction_type")
+    if "FlowMatch" in name and told_prediction != "flow":
+        raise ModelError(
+            "this model was trained by a formulation that is not sampled here: flow matching",
+            where=where,
+            got=f"{name}, prediction_type {told_prediction}",
+            expected="a scheduler with a table of betas",
+        )
+    marks = {key: config.get(key) for key in ("sigma_data", "sigma_max", "sigma_min")}
+    continuous = config.get("timestep_type", "discrete") != "discrete"
+    told = [f"{key} {value}" for key, value in marks.items() if value is not None]
+    if not ("EDM" in name or continuous or (told and "FlowMatch" not in name)):
+        return
+    raise ModelError(
+        "this model was trained by a formulation that is not sampled here: EDM, as CosXL",
+        where=where,
+        got=", ".join([name, *told, *(["timestep_type continuous"] if continuous else [])]),
+        expected="a scheduler with a table of betas",
+    )

@@ -19,6 +19,7 @@ from stdcli.models.codec import Codec, codec_dtype
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.families import embedded
 from stdcli.models.folder import read_recipe
+from stdcli.models.formulation import check_scheduler
 from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.opening import Found, Opened, find_model, move, open_model
@@ -160,6 +161,7 @@ def _facts(found: Found, opened: Opened) -> dict[str, Any]:
     """The fields of `Network`."""
     pipe, choice = opened.pipe, found.choice
     scheduler = dict(pipe.scheduler.config)
+    check_scheduler(scheduler, found.source.path)
     try:
         schedule = NoiseSchedule.from_config(scheduler)
         prediction = PredictionType(scheduler.get("prediction_type", "epsilon"))

@@ -21,7 +21,7 @@ from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, wei
 from stdcli.models.lora_file import LoraLayer
 from stdcli.models.original import original_clip, original_open_clip, original_unet, original_vae
 from stdcli.models.style import ADAPTER_FOLDER
-from stdcli.models.weights import read_shapes, save_tensors
+from stdcli.models.weights import is_finite, read_shapes, save_tensors
 
 UNET = "unet"
 SINGLE_FILE_FAMILIES = ("sd15", "sdxl")
@@ -134,7 +134,7 @@ def _unet_parts(merge: Merge) -> Iterator[tuple[Path, dict[str, Tensor]]]:
             layer = merge.layers.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
             changed = value if layer is None else value.float() + layer.change(tuple(value.shape))
             tensors[name] = changed.to(merge.dtype or value.dtype).contiguous()
-            if not tensors[name].isfinite().all():
+            if not is_finite(tensors[name]):
                 got = tensors[name].dtype
                 raise NumericsError("a merged weight is NaN or infinite", where=name, got=got)
         yield path, tensors

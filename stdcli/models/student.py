@@ -28,7 +28,7 @@ from stdcli.models.upstream import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
-from stdcli.models.weights import order_metadata
+from stdcli.models.weights import is_finite, order_metadata
 from stdcli.runtime.durable import new_folder
 from stdcli.runtime.seeding import fold
 
@@ -287,7 +287,7 @@ def save_student(
     if says != student.sees_target:
         raise ValueError(f"the recipe says s_embedding {says}, the network {student.sees_target}")
     values = {k: v.to("cpu", dtype).contiguous() for k, v in student.values(weights).items()}
-    broken = next((name for name, value in values.items() if not value.isfinite().all()), None)
+    broken = next((name for name, value in values.items() if not is_finite(value)), None)
     if broken is not None:
         raise NumericsError("a weight is NaN or infinite", where=broken, got=f"stored as {dtype}")
     try:

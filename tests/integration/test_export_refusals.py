@@ -225,6 +225,12 @@ def test_nothing_is_replaced_unasked_and_inputs_never(models, lora, tmp_path, ex
     assert load_file(own / LORA).keys() == load_file(lora).keys()
 
 
+def test_the_output_is_looked_at_before_anything_is_read(tmp_path, export) -> None:
+    (tmp_path / "a.safetensors").touch()
+    error = export(tmp_path / "no-student", "-o", tmp_path / "a.safetensors", code=5)
+    assert error["where"] == str(tmp_path / "a.safetensors")
+
+
 def test_only_what_exports_write_is_replaced(models, lora, tmp_path, export) -> None:
     merged = (lora, "--format", "merged", "--model", models["sdxl"], "-o", tmp_path / "m")
     export(*merged)
