@@ -6,6 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from stdcli.errors import MediaError
 from stdcli.media.appearance import WHITE_NITS, Appearance
 from stdcli.media.containers import CONTAINERS, stream_plan
 from stdcli.media.ffmpeg import ffmpeg_command
@@ -169,3 +170,15 @@ def test_a_sound_that_cannot_be_kept_leaves_the_good_one(unknown_sound, folder, 
     assert options[:4] == ["-map", "1:a:0", "-c:a:0", encoder]
     if suffix != ".mov":  # which copies what it does not know
         assert options[4:] == [] and "audio stream 2" in notes[-1] and "was left out" in notes[-1]
+
+
+def test_sound_of_which_nothing_can_be_kept_is_refused(unknown_sound, folder):
+    data = (folder / "both.mov").read_bytes()
+    for known, other in ((b"mp4a", b"apac"), (b"esds", b"dapa"), (b"wave", b"free")):
+        data = data.replace(known, other)
+    path = folder / "none.mov"
+    path.write_bytes(data)
+    with pytest.raises(MediaError, match=r"audio stream 1 .* cannot be kept") as raised:
+        stream_plan(path, folder / "out.mp4", CONTAINERS[".mp4"])
+    assert "--no-audio" in raised.value.hint
+    assert stream_plan(path, folder / "out.mp4", CONTAINERS[".mp4"], audio=False) == ([], [])

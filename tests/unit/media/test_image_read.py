@@ -210,8 +210,8 @@ def s15(value):
     return struct.pack(">i", round(value * 65536))
 
 
-def matrix_profile(columns, gamma, name="test"):
-    """An ICC v2 RGB profile: colour = columns (3x3, to D50 XYZ) x channel ** gamma."""
+def matrix_profile(columns, gamma, name="test", curve=None):
+    """An ICC v2 RGB profile: colour = columns (3x3, to D50 XYZ) x channel ** gamma, or by a curve."""
     told = name.encode() + b"\0"
     tags = {
         b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(told)) + told + b"\0" * 78,
@@ -219,7 +219,11 @@ def matrix_profile(columns, gamma, name="test"):
     }
     for index, name in enumerate("rgb"):
         tags[f"{name}XYZ".encode()] = b"XYZ \0\0\0\0" + b"".join(s15(v) for v in columns[:, index])
-        tags[f"{name}TRC".encode()] = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+        tags[f"{name}TRC".encode()] = b"curv\0\0\0\0" + (
+            struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+            if curve is None
+            else struct.pack(">I", len(curve)) + np.asarray(curve, ">u2").tobytes()
+        )
     table, data, offset = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
     for name, value in tags.items():
         value += b"\0" * (-len(value) % 4)
@@ -275,6 +279,19 @@ def test_a_profile_is_judged_by_what_it_does(tmp_path):
     assert renamed != own
     picture = read_image(save(tmp_path / "b.png", Image.fromarray(smooth()), icc_profile=renamed))
     assert np.array_equal(picture.rgb, smooth()) and picture.info["notes"] == []
+
+
+def test_a_coarse_profile_of_srgb_is_srgb(tmp_path):
+    """Columns of four decimals, a curve of 26 steps, as small profiles have: off by a level in places."""
+    encoded = np.linspace(0, 1, 26)
+    light = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+    profile = matrix_profile(SRGB_TO_XYZ_D50, 0, "camera", curve=(65535 * light).round())
+    every = np.random.default_rng(5).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = save(tmp_path / "a.png", Image.fromarray(every), icc_profile=profile)
+    assert np.array_equal(read_image(path).rgb, every)
+    gamma = matrix_profile(SRGB_TO_XYZ_D50, 2.2, "sRGB")
+    path = save(tmp_path / "b.png", Image.fromarray(every), icc_profile=gamma)
+    assert np.abs(read_image(path).rgb - 255 * srgb_encode((every / 255) ** 2.2)).max() <= 1.5
 
 
 def ifd(*entries):
