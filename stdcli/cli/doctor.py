@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,8 @@ def doctor(
     findings = [
         *_versions(),
         _device(),
+        _memory(),
+        _disk(),
         _ffmpeg(),
         embedded_model(),
         *_hub_cache(),
@@ -142,6 +145,21 @@ def _device() -> Finding:
     except (ImportError, StdcliError) as error:
         reason = error.what if isinstance(error, StdcliError) else str(error)
         return Finding("device", reason, ok=False, needed=True, fix="pip install torch")
+
+
+def _memory() -> Finding:
+    from stdcli.runtime.room import measure_room
+
+    return Finding("memory", str(measure_room()))
+
+
+def _disk() -> Finding:
+    """Free where models are kept, or where that folder will be."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    return Finding("disk", f"{shutil.disk_usage(place).free / 2**30:.1f} GiB free for {folder}")
 
 
 def _ffmpeg() -> Finding:
@@ -202,11 +220,22 @@ def _hub_model(model: str) -> Finding:
         weighted = {name.rpartition("/")[0] for name in cached if WEIGHTS.fullmatch(name.rpartition("/")[2])}
         wanted = [part for part in PARTS if (index.get(part) or [None])[0] is not None]
         lacking = [part for part in wanted if part not in (weighted if part in NETWORKS else there)]
+    kind = ".fp16" if _takes_half() else ""
     weights = [
-        f"{part}/{'model' if part.startswith('text') else 'diffusion_pytorch_model'}.safetensors"
+        f"{part}/{'model' if part.startswith('text') else 'diffusion_pytorch_model'}{kind}.safetensors"
         for part in NETWORKS
     ]
     return _hub_finding(model, lacking, download_command(model, None, ["*.json", "*.txt", *weights]))
+
+
+def _takes_half() -> bool:
+    """Whether `--dtype auto` takes half-precision files here, which all models of the presets have."""
+    try:
+        from stdcli.runtime.devices import choose
+
+        return choose("auto", "auto").dtype.itemsize < 4
+    except (ImportError, StdcliError):
+        return False
 
 
 def _read_index(path: Path | None) -> dict[str, Any]:

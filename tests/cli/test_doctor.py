@@ -2,15 +2,22 @@
 
 import importlib.metadata
 import json
+import re
+import shutil
+import tempfile
 import tomllib
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
 import stdcli
 from stdcli.cli import doctor
 from stdcli.cli.doctor import EMBEDDED_FILES, Finding, embedded_model, preset_models
 from stdcli.cli.main import main
+from stdcli.models.fetch import wanted_files
+from stdcli.runtime import devices
 
 MISSING = Finding("embedded model", "it lacks x", ok=False, needed=True, fix="get it")
 
@@ -53,24 +60,50 @@ def test_json_holds_versions_device_ffmpeg_and_cache(whole, capsys) -> None:
     assert found["hub cache"]["value"].startswith("0.00 GiB in ")
 
 
-def test_models_of_presets_that_are_not_cached_come_with_the_command(whole, capsys) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_models_of_presets_that_are_not_cached_come_with_the_command(
+    whole, capsys, monkeypatch, dtype
+) -> None:
+    """The files are those that a run with `--dtype auto` fetches of the published repository."""
+    choice = devices.DeviceChoice(torch.device("cpu"), getattr(torch, dtype), "cpu: so")
+    monkeypatch.setattr(devices, "choose", lambda *_: choice)
     main(["doctor", "--json"])
     found = findings(capsys)
     name = "stabilityai/stable-diffusion-xl-base-1.0"
+    published = [
+        f"{part}/{stem}{kind}.safetensors"
+        for part, stem in (
+            ("unet", "diffusion_pytorch_model"),
+            ("vae", "diffusion_pytorch_model"),
+            ("text_encoder", "model"),
+            ("text_encoder_2", "model"),
+        )
+        for kind in ("", ".fp16")
+    ]
+    wanted = set(wanted_files(published, half=dtype == "bfloat16"))
+    fix = found[name].pop("fix")
     assert found[name] == {
         "name": name,
         "value": "not in the hub cache: model_index.json",
         "ok": False,
         "needed": False,
-        "fix": f'hf download {name} --include "*.json" --include "*.txt"'
-        ' --include "unet/diffusion_pytorch_model.safetensors"'
-        ' --include "vae/diffusion_pytorch_model.safetensors"'
-        ' --include "text_encoder/model.safetensors" --include "text_encoder_2/model.safetensors"',
     }
+    assert fix.startswith(f'hf download {name} --include "*.json" --include "*.txt" --include "unet/')
+    assert {word.strip('"') for word in fix.split() if "safetensors" in word} == wanted
     fix = found["h94/IP-Adapter for SDXL"]["fix"]
     assert fix.startswith('hf download h94/IP-Adapter --include "sdxl_models/ip-adapter_sdxl.safetensors" ')
     lora = "latent-consistency/lcm-lora-sdv1-5"
     assert found[lora]["fix"] == f'hf download {lora} --include "pytorch_lora_weights.safetensors"'
+
+
+def test_memory_and_disk_are_told(whole, capsys) -> None:
+    main(["doctor", "--json"])
+    found = findings(capsys)
+    total = psutil.virtual_memory().total / 2**30
+    free, of = (float(word) for word in re.findall(r"([\d.]+) GiB", found["memory"]["value"]))
+    assert 0 < free <= of <= round(total, 1)
+    free = float(found["disk"]["value"].split(" GiB free for ")[0])
+    assert abs(free - shutil.disk_usage(tempfile.gettempdir()).free / 2**30) < 1
 
 
 def put(cache: Path, repo: str, files: dict[str, str]) -> None:

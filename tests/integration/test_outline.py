@@ -141,7 +141,6 @@ def write_sparse(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     os.truncate(path, 8 + len(text) + at)
 
 
-@pytest.mark.slow
 def test_the_outline_of_full_sdxl_takes_seconds_and_no_memory(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
