@@ -24,11 +24,15 @@ from typing import Any, Literal
 from stdcli.bank.files import BankFiles
 from stdcli.config.pasting import pasted
 from stdcli.diffusion.levels import Level
+from stdcli.disk.sealing import SEAL, is_changed, sealed
 from stdcli.errors import BankCorruptError, BankError, BankMismatchError
 
+STORE_DTYPES = ("float16", "bfloat16", "float32")
+MAX_PATHS = 10**7
+"""Of a bank; each has a line in samples.jsonl and at least some kilobytes of states."""
 FORMAT, VERSION = "stdcli-bank", 1
 MANIFEST, SAMPLES, RUN = "manifest.json", "samples.jsonl", "run.json"
-_OWN = re.compile(r"(shards/shard-\d{5,}\.(safetensors|json)|conditions/cond-\d{5,}\.safetensors)")
+_OWN = re.compile(r"shards/shard-(\d{5,12})\.(safetensors|json)|conditions/cond-(\d{5,12})\.safetensors")
 
 
 def shard_name(index: int) -> str:
@@ -48,7 +52,15 @@ def conditions_name(index: int) -> str:
 
 def is_shard_file(name: str) -> bool:
     """Whether a name, `folder/file`, is that of a file of some shard, planned or not."""
-    return _OWN.fullmatch(name) is not None
+    return shard_of(name) is not None
+
+
+def shard_of(name: str) -> int | None:
+    """The shard that a file with this name, `folder/file`, belongs to; None if no shard has such files."""
+    match = _OWN.fullmatch(name)
+    index = int(match[1] or match[3]) if match else None
+    parts = (shard_name, sidecar_name, conditions_name)
+    return index if index is not None and name in [part(index) for part in parts] else None
 
 
 @dataclass(frozen=True)
@@ -116,15 +128,22 @@ class Manifest:
                 )
         try:
             plan = data["plan"]
-            fields = {key: value for key, value in data.items() if key not in ("format", "version", "plan")}
+            others = ("format", "version", "plan", SEAL)
+            fields = {key: value for key, value in data.items() if key not in others}
             fields["levels"] = tuple(fields["levels"])
             fields["latent_shape"] = tuple(fields["latent_shape"])
             manifest = cls(**fields, num_paths=plan["num_paths"], shard_size=plan["shard_size"])
+            _check_types(manifest)
             is_plan = min(manifest.num_paths, manifest.shard_size, len(manifest.path_levels())) > 0
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise BankCorruptError("the manifest is incomplete", where=where, got=error) from error
         if not is_plan:
             raise BankCorruptError("the manifest plans nothing", where=where, got=plan)
+        if manifest.num_paths > MAX_PATHS:
+            expected = f"at most {MAX_PATHS}"
+            raise BankCorruptError(
+                "the manifest plans too many paths", where=where, got=plan, expected=expected
+            )
         return manifest
 
     @property
@@ -156,6 +175,34 @@ class Manifest:
     def fingerprint(self) -> str:
         """SHA-256 of the identity; every shard names it."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("model", "guidance", "start"), dict),
+    **dict.fromkeys(("schedule", "prediction", "solver", "compute_dtype", "store_dtype", "state"), str),
+    **dict.fromkeys(("num_solver_steps", "resolution_px", "seed", "num_paths", "shard_size"), int),
+    "strength": (int, float),
+}
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Refuse values of other types than `Manifest` says, before anybody reckons with them."""
+    for name, kind in _KINDS.items():
+        value = getattr(manifest, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}")
+    numbers = (*manifest.latent_shape, manifest.guidance["min"], manifest.guidance["max"])
+    levels = [value for level in manifest.levels for value in level.values()]
+    for value in (*numbers, *levels):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError(f"{value!r} is no number")
+    if len(manifest.latent_shape) != 3 or not all(0 < n <= MAX_PATHS for n in manifest.latent_shape):
+        raise ValueError(f"latent_shape is {list(manifest.latent_shape)}")
+    if manifest.store_dtype not in STORE_DTYPES:
+        raise ValueError(f"store_dtype is {manifest.store_dtype!r}")
+    for key, name in (("family", "model"), ("name", "model"), ("transform", "start")):
+        if not isinstance(getattr(manifest, name)[key], str):
+            raise TypeError(f"{name}.{key} is {getattr(manifest, name)[key]!r}")
 
 
 def level_json(level: Level) -> dict[str, float]:
@@ -217,9 +264,23 @@ def repair(files: BankFiles) -> str:
     return f"stdcli bank build --config {pasted(files.root / RUN)} -o {root}"
 
 
+def seal_problems(files: BankFiles) -> list[tuple[str, str]]:
+    """(name, what) of manifest and settings that are not as they were written; those without a seal pass.
+
+    Raises:
+        BankCorruptError: one cannot be read.
+    """
+    found = []
+    for name in (MANIFEST, RUN):
+        data = files.read_json(name) if files.exists(name) else {}
+        if is_changed(data):
+            found.append((name, "has been changed since it was written"))
+    return found
+
+
 def write_manifest(files: BankFiles, manifest: Manifest) -> None:
     """Replace the manifest. Raises as `BankFiles.write_tensors`."""
-    files.write_json(MANIFEST, manifest.to_json())
+    files.write_json(MANIFEST, sealed(manifest.to_json()))
 
 
 def check_same(there: Manifest, here: Manifest, *, where: object, hint: str | None = None) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import Manifest, conditions_name, shard_name, sidecar_name
+from stdcli.bank.format import Manifest, conditions_name, shard_name, shard_of, sidecar_name
 
 
 def facts(files: BankFiles, manifest: Manifest) -> dict[str, Any]:
     """Name -> value, for people and for JSON; whether files are whole is `verify`'s business."""
-    shards = range(manifest.num_shards)
-    there = [k for k in shards if files.exists(sidecar_name(k))]
+    found = (shard_of(name) for name in files.names("shards") if name.endswith(".json"))
+    there = [k for k in found if k is not None and k < manifest.num_shards]
     size = sum(
         files.size(part(k)) or 0 for k in there for part in (shard_name, conditions_name, sidecar_name)
     )

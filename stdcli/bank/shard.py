@@ -143,6 +143,11 @@ def _fault(
     if (sidecar["first"], sidecar["count"]) != (expected.start, len(expected)):
         held = f"paths {sidecar['first']} to {sidecar['first'] + sidecar['count'] - 1}"
         return f"holds {held}, not {expected.start} to {expected.stop - 1}"
+    sources = sidecar["sources"]
+    if not isinstance(sources, list) or len(sources) != len(expected):
+        return f"{sidecar_name(index)} lists other paths than it holds"
+    if not all(isinstance(row, dict) and isinstance(row["sample_id"], int) for row in sources):
+        return f"{sidecar_name(index)} lists what are no paths"
     for name, facts in ((shard_name(index), sidecar), (conditions_name(index), sidecar["conditions"])):
         size = files.size(name)
         if size is None:

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from stdcli.bank.files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, conditions_name, read_samples, shard_name, sidecar_name
+from stdcli.bank.format import (
+    SAMPLES,
+    Manifest,
+    read_samples,
+    seal_problems,
+    shard_name,
+    shard_of,
+    sidecar_name,
+)
 from stdcli.bank.shard import shard_problem
 
 
@@ -36,19 +44,21 @@ def verify(
         BankCorruptError: the list of samples cannot be read.
     """
     problems, seen = [], {}
-    wanted = [row["sample_id"] for row in read_samples(files)]
+    problems += [Problem(name, what) for name, what in seal_problems(files)]
+    rows = read_samples(files)
+    wanted = [row["sample_id"] for row in rows]
     if len(wanted) != manifest.num_paths:
         problems.append(
             Problem(SAMPLES, f"lists {len(wanted)} paths, the manifest plans {manifest.num_paths}")
         )
-    for index in range(manifest.num_shards):
+    for index in range(_last(files, manifest, num_listed=len(wanted))):
         name = shard_name(index)
         if what := shard_problem(files, manifest, index, deep=True):
             problems.append(Problem(name, what))
         else:
-            ids = [source["sample_id"] for source in files.read_json(sidecar_name(index))["sources"]]
-            expected = [wanted[path] for path in manifest.paths_of(index) if path < len(wanted)]
-            if ids != expected:
+            sources = files.read_json(sidecar_name(index))["sources"]
+            ids = [source["sample_id"] for source in sources]
+            if sources != [rows[path] for path in manifest.paths_of(index) if path < len(rows)]:
                 problems.append(Problem(name, f"holds other samples than {SAMPLES} says"))
             for id_ in ids:
                 if id_ in seen:
@@ -58,9 +68,15 @@ def verify(
     return [*problems, *(Problem(name, "is not part of the plan") for name in unplanned(files, manifest))]
 
 
+def _last(files: BankFiles, manifest: Manifest, *, num_listed: int) -> int:
+    """How many shards to look at: all planned that are listed or there; a plan of more has been told of."""
+    there = [shard_of(name) or 0 for name in files.names("shards")]
+    last = max(-(-num_listed // manifest.shard_size), *(shard + 1 for shard in there), 0)
+    return min(manifest.num_shards, last)
+
+
 def unplanned(files: BankFiles, manifest: Manifest) -> list[str]:
     """Files among the shards and conditions that no planned shard has."""
-    parts = (shard_name, sidecar_name, conditions_name)
-    planned = {part(index) for index in range(manifest.num_shards) for part in parts}
     there = (*files.names("shards"), *files.names("conditions"))
-    return [name for name in there if name not in planned]
+    shards = ((name, shard_of(name)) for name in there)
+    return [name for name, shard in shards if shard is None or shard >= manifest.num_shards]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -14,7 +13,8 @@ from typing import Any
 
 import stdcli
 from stdcli.cli.options import Debug, Json, Quiet, Verbose, make_console
-from stdcli.errors import ResourceError, StdcliError
+from stdcli.disk.reading import read_object, read_text
+from stdcli.errors import HubError, ModelError, ResourceError, StdcliError
 
 CORE = (
     "torch",
@@ -241,10 +241,9 @@ def _takes_half() -> bool:
 def _read_index(path: Path | None) -> dict[str, Any]:
     """What a model_index.json says; nothing if it is missing or damaged."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
+        return read_object(path, ModelError) if path else {}
+    except ModelError:
         return {}
-    return index if isinstance(index, dict) else {}
 
 
 def _hub_files(title: str, repo: str, files: list[str]) -> Finding:
@@ -268,8 +267,8 @@ def _cached(repo: str) -> dict[str, Path]:
 
     place = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
     try:
-        folder = place / "snapshots" / (place / "refs" / "main").read_text(encoding="utf-8").strip()
-    except OSError:
+        folder = place / "snapshots" / read_text(place / "refs" / "main", HubError).strip()
+    except HubError:
         return {}
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 

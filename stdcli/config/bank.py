@@ -33,6 +33,9 @@ def _split_range(value: Any) -> Any:
     return [value, value] if isinstance(value, int | float) else value
 
 
+MAX_PATHS = 10**7
+
+
 def _check_size(value: str) -> str:
     read_bytes(value)
     return value
@@ -62,7 +65,7 @@ class BankConfig(Section):
     solver: Literal["ddim"] = "ddim"
     guidance_range: GuidanceRange | None = None
     """Guidance in the form of diffusers, one value or LOW:HIGH, of which each path draws one."""
-    num_paths: Count | None = None
+    num_paths: Annotated[int, Field(ge=1, le=MAX_PATHS)] | None = None
     """Paths in all; more than there are samples repeats them with other noise. Else one per sample."""
     max_bytes: Size | None = None
     """Largest bank, such as 20GB; fewer paths are built if need be."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from stdcli.disk.reading import MAX_DEPTH, depth_of, read_text
 from stdcli.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, not UTF-8, broken syntax, a key twice, or not a mapping.
     """
-    text = _read_text(path)
+    text = read_text(path, ConfigError)
     try:
         if path.suffix == ".json":
             data = json.loads(text, object_pairs_hook=_unique_pairs)
@@ -37,22 +38,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError("cannot be read: nested too deeply", where=path) from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=path) from error
+    if depth_of(data) > MAX_DEPTH:
+        raise ConfigError("cannot be read: nested too deeply", where=path)
     if data is None and path.suffix != ".json":
         return {}
     if not isinstance(data, dict):
         raise ConfigError("not a mapping of keys to values", where=path, got=f"a {type(data).__name__}")
     return {str(key): value for key, value in data.items()}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError("no such file", where=path) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("not UTF-8 text", where=path) from error
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=path) from error
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

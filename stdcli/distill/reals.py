@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stdcli.bank.reader import Bank
+from stdcli.disk.opening import open_file
 from stdcli.errors import ConfigError
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
@@ -78,7 +79,12 @@ def find_styles(folder: Path) -> dict[str, Path]:
     files = sorted(path for path in folder.rglob("*") if kind_of(path) == "image" and path.is_file())
     if not files:
         raise ConfigError("no style pictures", [("style_data", f"no picture in {folder}")])
-    return {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in files}
+    return {_sha256(path): path for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with open_file(path, ConfigError) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_styles(bank: Bank, folder: Path, *, codec: Codec, device: torch.device) -> Styles:

@@ -5,7 +5,6 @@ Everything is checked before anything is written: every layer has a name, a plac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from stdcli.config.names import did_you_mean
 from stdcli.config.recipe import Recipe
+from stdcli.disk.reading import read_object
 from stdcli.errors import ConfigError, ModelError
 from stdcli.export import metadata
 from stdcli.export.outputs import check_out, is_file_name, new_output
@@ -255,9 +255,10 @@ def _origin(student: StudentFiles) -> dict[str, str]:
     for folder in list(student.weights[0].parents)[1:3]:
         if (folder / RUN_FILE).is_file() and student.weights[0].is_relative_to(folder / "student"):
             try:
-                learned = json.loads((folder / RUN_FILE).read_text("utf-8")).get("learned") or {}
-            except (ValueError, OSError, AttributeError):
+                learned = read_object(folder / RUN_FILE, ModelError).get("learned")
+            except ModelError:
                 continue  # a damaged record is no reason to keep a student
+            learned = learned if isinstance(learned, dict) else {}
             stored |= {BANK_HASHES[key]: str(learned[key]) for key in BANK_HASHES if learned.get(key)}
     return {name: value for name, value in stored.items() if value}
 

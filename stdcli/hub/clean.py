@@ -15,6 +15,9 @@ from typing import Any
 from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 
+from stdcli.disk.opening import check_file
+from stdcli.disk.reading import iter_objects, read_json
+from stdcli.disk.sealing import SEAL, sealed
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models.locate import EMBEDDED, HUB_ID
 
@@ -74,33 +77,9 @@ def cleaned(path: Path, name: str, *, base: str | None) -> bytes | None:
     elif name.endswith(".json") and not _VOCABULARY.fullmatch(name):
         return _clean_json(path, name, base=base)
     elif name.endswith(".jsonl"):
-        for line in read_text(path).splitlines():
-            _refuse_paths(_parse(line, path), where=path)
+        for _, row in iter_objects(path, ModelError):
+            _refuse_paths(row, where=path)
     return None
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A file's JSON object.
-
-    Raises:
-        ModelError: it cannot be read, or is something else.
-    """
-    data = _parse(read_text(path), path)
-    if not isinstance(data, dict):
-        raise ModelError("not a JSON object", where=path, got=type(data).__name__)
-    return data
-
-
-def read_text(path: Path) -> str:
-    """A file's text.
-
-    Raises:
-        ModelError: it cannot be read.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelError("this file cannot be read", where=path, got=error) from error
 
 
 def check_text(text: str, *, where: object) -> None:
@@ -116,7 +95,7 @@ def check_text(text: str, *, where: object) -> None:
 
 
 def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
-    before = _parse(read_text(path), path)
+    before = read_json(path, ModelError)
     data = json.loads(json.dumps(before))
     if isinstance(data, dict):
         for key in _OWN_NAMES:
@@ -125,6 +104,8 @@ def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
         key = "base" if name == "recipe.json" else "name"
         if base is not None and isinstance(place, dict) and key in place:
             place[key] = base
+        if SEAL in data:
+            data = sealed(data)
     _refuse_paths(data, where=path)
     return None if data == before else (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
@@ -147,6 +128,7 @@ def _texts(data: Any) -> Iterator[str]:
 
 
 def _metadata(path: Path) -> dict[str, str]:
+    check_file(path, ModelError)
     try:
         with safe_open(path, framework="np") as file:
             return file.metadata() or {}
@@ -156,6 +138,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 def _bare_picture(path: Path) -> bytes:
     """A picture's pixels alone, without what programs note in it."""
+    check_file(path, ModelError)
     try:
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
@@ -165,10 +148,3 @@ def _bare_picture(path: Path) -> bytes:
     out = io.BytesIO()
     bare.save(out, "PNG")
     return out.getvalue()
-
-
-def _parse(text: str, path: Path) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ModelError("not JSON", where=path, got=error) from error

@@ -19,10 +19,11 @@ from huggingface_hub.utils import disable_progress_bars
 
 from stdcli.config.pasting import pasted
 from stdcli.config.recipe import Recipe
+from stdcli.disk.reading import read_bytes, read_object, read_text
 from stdcli.errors import BankError, ConfigError, HubError, ModelError
 from stdcli.hub.artefact import CARD, RUN, SAMPLES, Artefact, files_of
 from stdcli.hub.card import MARKER, Facts, make_card
-from stdcli.hub.clean import check_text, cleaned, public_base, read_object, read_text
+from stdcli.hub.clean import check_text, cleaned, public_base
 from stdcli.models.announced import Announced, file_sha256, git_blob
 from stdcli.models.fetch import RECIPE_FILE, files, listing
 from stdcli.models.hub_errors import hub_errors
@@ -152,7 +153,7 @@ def own_page(artefact: Artefact) -> str | None:
     path = artefact.root / CARD
     if not path.is_file():
         return None
-    text = read_text(path)
+    text = read_text(path, ModelError)
     return None if MARKER in text else text
 
 
@@ -266,7 +267,7 @@ def _recipe_of(artefact: Artefact) -> Recipe | None:
     if artefact.kind == "bank" or not path.is_file():
         return None
     try:
-        return Recipe.model_validate_json(path.read_text(encoding="utf-8"))
+        return Recipe.model_validate_json(read_text(path, ModelError))
     except ValueError as error:
         raise ModelError("cannot read this recipe", where=path, got=str(error).splitlines()[0]) from error
 
@@ -303,7 +304,7 @@ def _is_by_hand(artefact: Artefact, repo: str, there: Mapping[str, Announced]) -
     if CARD not in there or own_page(artefact) is not None:
         return False
     folder = files(repo, None, [CARD], offline=False, repo_type=artefact.repo_type)
-    return MARKER not in (folder / CARD).read_text(encoding="utf-8", errors="replace")
+    return MARKER not in read_bytes(folder / CARD, HubError).decode(errors="replace")
 
 
 def check_options(samples: Sequence[Path]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from stdcli.disk.opening import check_file
 from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new
 from stdcli.errors import MediaError, ResourceError
@@ -112,6 +113,8 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     path = Path(path)
     notes: list[str] = []
     with reading(path, notes):
+        if path.exists() and not path.is_dir():
+            check_file(path, MediaError)
         opened = Image.open(path, formats=readable(path))
     with opened:
         _check_kind(opened, path, max_pixels)
@@ -135,6 +138,8 @@ def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """
     path = Path(path)
     with reading(path, []):
+        if path.exists() and not path.is_dir():
+            check_file(path, MediaError)
         opened = Image.open(path, formats=readable(path))
     with opened:
         _check_kind(opened, path, max_pixels)

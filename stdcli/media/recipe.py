@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from stdcli.disk.reading import parse_json
 from stdcli.errors import MediaError
 from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
 from stdcli.media.image import EXIF_IFD, IMAGE_DESCRIPTION, USER_COMMENT, USER_COMMENT_CODE, readable, reading
@@ -59,7 +59,7 @@ def _video_comment(path: Path) -> str | None:
 
 def _json_object(text: object) -> dict[str, Any] | None:
     try:
-        value = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
+        value = parse_json(text, "a recipe", MediaError) if isinstance(text, str) else None
+    except MediaError:
         return None
     return value if isinstance(value, dict) else None

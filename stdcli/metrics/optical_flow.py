@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stdcli.disk.reading import read_bytes
 from stdcli.disk.writing import write_durably
 from stdcli.errors import MediaError
 from stdcli.metrics.extra import load_extra
@@ -23,6 +24,7 @@ DIS = "opencv-dis-medium"
 LEAST_PX = 16
 """Two patches of 8 px; wide pictures of fewer rows crash OpenCV 5.0 (segmentation fault)."""
 MAGIC, HEADER_BYTES, LONGEST_PX = b"PIEH", 12, 99_999
+MAX_FLOW_BYTES = 2**31  # of 16384x16384 pixels
 DIRECTIONS = ("forward", "backward")
 
 
@@ -116,9 +118,9 @@ def read_flo(path: Path) -> np.ndarray:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise MediaError(f"cannot read a flow: {error.strerror}", where=path) from error
+        return read_bytes(path, MediaError, limit=MAX_FLOW_BYTES)
+    except MediaError as error:
+        raise MediaError(f"cannot read a flow: {error.what}", where=path, got=error.got) from error
 
 
 def _parse(data: bytes, path: Path) -> np.ndarray:

@@ -15,6 +15,8 @@ from typing import Any
 
 from huggingface_hub.utils import tqdm
 
+from stdcli.disk.opening import open_file
+from stdcli.disk.reading import read_bytes
 from stdcli.disk.removing import remove_cached
 from stdcli.errors import HubError
 
@@ -40,12 +42,14 @@ class Announced:
         """Whether a local file has this very content."""
         if path.stat().st_size != self.size_bytes:
             return False
-        return file_sha256(path) == self.sha256 if self.sha256 else git_blob(path.read_bytes()) == self.blob
+        if self.sha256:
+            return file_sha256(path) == self.sha256
+        return git_blob(read_bytes(path, HubError, limit=self.size_bytes)) == self.blob
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content."""
-    with path.open("rb") as file:
+    with open_file(path, HubError) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

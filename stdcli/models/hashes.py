@@ -14,9 +14,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from stdcli.disk.opening import check_file
 from stdcli.disk.reading import read_object
 from stdcli.disk.writing import write_durably
-from stdcli.errors import StdcliError
+from stdcli.errors import ModelError, StdcliError
 
 KEPT_FROM_BYTES = 2**26
 """Smaller files are hashed sooner than looked up."""
@@ -32,9 +33,12 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file; one that did not change is read once.
 
     Raises:
+        ModelError: a pipe or a device.
         OSError: it cannot be read.
     """
     path = path.resolve()
+    if path.exists():
+        check_file(path, ModelError)
     with path.open("rb") as file:
         mark = _mark(file.fileno())
         known = _here.get((str(path), mark)) or _recall(path, mark)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError, NumericsError
 from stdcli.models.fetch import INDEX_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, weight_files
@@ -169,7 +170,7 @@ def _copy_texts(place: Path, out: Path) -> None:
         if ".fp16" not in path.name:
             _copy(path, out / path.name)
         elif _plain(path.name) not in plain:
-            (out / _plain(path.name)).write_text(_plain(path.read_text("utf-8")), "utf-8")
+            (out / _plain(path.name)).write_text(_plain(read_text(path, ModelError)), "utf-8")
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -6,13 +6,13 @@ another alpha. What a config asks for beyond that, and what would change numbers
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stdcli.disk.reading import parse_object
 from stdcli.errors import ModelError
 from stdcli.models.fetch import PEFT_CONFIG, PEFT_FILE
 from stdcli.models.folder import read_json
@@ -159,11 +159,10 @@ def read_configs(path: Path) -> tuple[dict[str, PeftConfig], Path | None]:
 def _by_component(text: str, path: Path) -> dict[str, dict[str, Any]]:
     """`unet.r` and the like, as diffusers stores them; names without a component are for all."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise ModelError("cannot read this LoRA's config", where=path, got=ADAPTER_METADATA) from e
-    if not isinstance(values, dict):
-        raise ModelError("cannot read this LoRA's config", where=path, got=f"{ADAPTER_METADATA}: {text:.60}")
+        values = parse_object(text, path, ModelError)
+    except ModelError as e:
+        got = f"{ADAPTER_METADATA}: {e.what}"
+        raise ModelError("cannot read this LoRA's config", where=path, got=got) from e
     found: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         component, _, name = key.rpartition(".")

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stdcli.disk.opening import check_file
 from stdcli.errors import ModelError
 from stdcli.models.upstream import FAULTS, first_line
 
@@ -83,6 +84,7 @@ def check_tensors(
 
 
 def _read(path: Path) -> object:
+    check_file(path, ModelError)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

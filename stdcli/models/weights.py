@@ -16,6 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stdcli.disk.opening import check_file
+from stdcli.disk.reading import parse_object
 from stdcli.errors import ModelError
 from stdcli.models.hashes import hash_file
 
@@ -112,13 +114,14 @@ def order_metadata(path: Path, replaced: Mapping[str, str] | None = None) -> Non
     """
     with path.open("rb+") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
+        header = parse_object(file.read(size).decode(), path, ModelError)
         header["__metadata__"] = dict(sorted({**header["__metadata__"], **(replaced or {})}.items()))
         file.seek(8)
         file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
 
 def _opened(path: Path):
+    check_file(path, ModelError)
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as e:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from stdcli.disk.opening import open_file
+from stdcli.disk.reading import iter_objects, read_text
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.arrays import check_rgb
 from stdcli.media.held_out import is_held_out
@@ -22,6 +23,8 @@ from stdcli.media.sources import Kind, is_left_out, kind_of, left_out_note, reso
 from stdcli.media.video import iter_frames
 
 _THREADS = 4
+MAX_CAPTION_BYTES = 2**20
+"""Of a caption beside a picture; text encoders read the first hundred words."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def _list(name: str) -> list[tuple[Path, str]]:
 
 def _examine(path: Path, name: str, *, known: Collection[str]) -> File:
     try:
-        with path.open("rb") as opened:
+        with open_file(path, MediaError) as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise MediaError(f"cannot be read: {error.strerror}", where=path) from error
@@ -164,10 +167,12 @@ class Prompts:
             raise ConfigError("a sample has no prompt", [("prompts", f"no entry for {file.name}")])
         if self.sidecars:
             path = file.path.with_suffix(".txt")
+            if not path.exists():
+                raise ConfigError("a sample has no prompt", [("prompts", f"{path}: no such file")])
             try:
-                return path.read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError("a sample has no prompt", [("prompts", f"{path}: {error}")]) from error
+                return read_text(path, ConfigError, limit=MAX_CAPTION_BYTES).strip()
+            except ConfigError as error:
+                raise ConfigError("a caption cannot be read", [("prompts", _line(error))]) from error
         return None
 
 
@@ -183,15 +188,20 @@ def read_prompts(name: str) -> Prompts:
         return Prompts(sidecars=True)
     path = Path(name).expanduser()
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if path.suffix != ".jsonl":
-            prompts = Prompts(tuple(line.strip() for line in lines))
+            lines = read_text(path, ConfigError).split("\n")
+            prompts = Prompts(tuple(line.strip() for line in lines if line.strip()))
         else:
-            rows = [json.loads(line) for line in lines]
-            prompts = Prompts(by_name={row["file_name"]: str(row["text"]) for row in rows})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+            rows = [row for _, row in iter_objects(path, ConfigError)]
+            prompts = Prompts(by_name={str(row["file_name"]): str(row["text"]) for row in rows})
+    except (ConfigError, KeyError) as error:
+        told = _line(error) if isinstance(error, ConfigError) else f"{path}: a line without {error}"
         expected = "none, sidecar, a .txt of one prompt per line, or a .jsonl of file_name and text"
-        raise ConfigError("no prompts here", [("prompts", f"{path}: {error}")], expected=expected) from error
-    if not lines:
+        raise ConfigError("no prompts here", [("prompts", told)], expected=expected) from error
+    if not (prompts.listed or prompts.by_name):
         raise ConfigError("no prompts here", [("prompts", f"{path} is empty")])
     return prompts
+
+
+def _line(error: ConfigError) -> str:
+    return f"{error.where}: {error.what}" + ("" if error.got is None else f" ({error.got})")

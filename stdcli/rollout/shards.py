@@ -28,6 +28,7 @@ from stdcli.bank.locks import hold_plan
 from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
 from stdcli.config.bank import BankConfig
 from stdcli.console import Console
+from stdcli.disk.sealing import sealed
 from stdcli.errors import BankCorruptError, BankError, ConfigError, Interrupted
 from stdcli.rollout.plan import Cost, check_space
 from stdcli.rollout.samples import Pictures, Sample
@@ -104,7 +105,7 @@ class Work:
             if there != rows[: len(there)]:
                 hint = "the same command again, with the same data for every worker"
                 raise BankError("another worker has planned other paths", where=files.root, hint=hint)
-            files.write_json(RUN, {"task": "bank", "config": self.config.model_dump(mode="json")})
+            files.write_json(RUN, sealed({"task": "bank", "config": self.config.model_dump(mode="json")}))
             files.write_lines(SAMPLES, rows)
             write_manifest(files, self.manifest)
 

@@ -15,7 +15,8 @@ from stdcli.bank.format import finished, read_manifest, sidecar_name, write_mani
 from stdcli.bank.info import facts
 from stdcli.bank.shard import write_shard
 from stdcli.bank.verify import Problem, unplanned, verify
-from stdcli.errors import BankCorruptError
+from stdcli.disk.sealing import SEAL, is_changed, sealed
+from stdcli.errors import BankCorruptError, StdcliError
 from tests.tiny_banks import MANIFEST, changed, contents, make_paths, write_tiny_bank
 
 SHARDS = [f"shards/shard-0000{k}.safetensors" for k in range(3)]
@@ -167,3 +168,55 @@ def test_info_counts_what_is_there(tmp_path: Path) -> None:
     told = facts(files, read_manifest(files))
     assert (told["guidance"], told["state"], told["latent"]) == ("3.0", "complete", "2x3x5")
     json.dumps(told)
+
+
+def test_every_field_that_decides_anything_is_covered(tmp_path: Path) -> None:
+    """Each field of manifest, settings and list of samples in turn is another."""
+    files = write_tiny_bank(tmp_path)
+    files.write_json("run.json", sealed({"task": "bank", "config": {"seed": 3, "data": ["a"]}}))
+    assert problems(tmp_path) == []
+    for name in ("manifest.json", "run.json"):
+        whole = files.read_json(name)
+        fields = [(whole, key) for key in whole if key not in ("format", "version", SEAL)]
+        fields += [(inner, key) for inner in whole.values() if isinstance(inner, dict) for key in inner]
+        for inner, key in fields:
+            before = inner[key]
+            other = {str: f"{before}x", int: 11, float: 0.125, list: [9], dict: {9: 9}}.get(type(before), "x")
+            inner[key] = other if key != "store_dtype" else "float32"
+            files.write_json(name, whole)
+            try:
+                found = problems_of(files)
+            except StdcliError:
+                found = ["refused"]
+            assert found, f"{name} {key}"
+            inner[key] = before
+        files.write_json(name, whole)
+    rows = files.read_lines("samples.jsonl")
+    files.write_lines("samples.jsonl", [rows[0] | {"source": "another.png"}, *rows[1:]])
+    assert problems(tmp_path) == [(SHARDS[0], "holds other samples than samples.jsonl says")]
+
+
+def problems_of(files: BankFiles) -> list[Problem]:
+    return verify(files, read_manifest(files))
+
+
+def test_banks_without_seals_are_read_as_before(tmp_path: Path) -> None:
+    files = write_tiny_bank(tmp_path)
+    whole = files.read_json("manifest.json")
+    assert sealed(whole) == whole and is_changed(whole | {"seed": 99})
+    del whole[SEAL]
+    files.write_json("manifest.json", whole)
+    assert problems(tmp_path) == []
+
+
+def test_a_plan_without_end_ends(tmp_path: Path) -> None:
+    files = write_tiny_bank(tmp_path)
+    whole = files.read_json("manifest.json")
+    for count, told in ((10**12, "plans too many paths"), (10**7, None)):
+        whole["plan"]["num_paths"] = count
+        files.write_json("manifest.json", whole)
+        if told:
+            with pytest.raises(BankCorruptError, match=told):
+                read_manifest(files)
+        else:
+            assert ("samples.jsonl", "lists 7 paths, the manifest plans 10000000") in problems(tmp_path)
