@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import stdcli
+from stdcli.apply.job import job_folder
+from stdcli.apply.sinks import partial_path
 from stdcli.config.schema import StylizeConfig
 from stdcli.config.tasks import task_of
 from stdcli.console import to_plain
@@ -23,13 +27,24 @@ from stdcli.disk.writing import open_new
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.containers import CONTAINERS, container_of
 from stdcli.media.image import WRITABLE
-from stdcli.media.output import check_output, publish, temporary_path, write_errors
-from stdcli.media.sources import Source, is_pattern, resolve_input
+from stdcli.media.output import (
+    check_length,
+    check_name,
+    existing_folder,
+    identities,
+    publish,
+    temporary_path,
+    try_folder,
+    write_errors,
+)
+from stdcli.media.sources import Source, has_number, resolve_input
 
 KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS), "sequence": set(WRITABLE)}
 LOSSY_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".webp"}
 DEFAULT_SUFFIX = {"image": ".png", "video": ".mp4", "sequence": ".png"}
 MARK = ".std"
+_PRINTF = re.compile(r"%(0\d+)?d(?![^\W\d_])")
+"""A number's place in a name, and no word as in `50%discount.jpg`."""
 
 
 def find_inputs(name: str, *, left_out: list[Path] | None = None) -> list[Source]:
@@ -80,22 +95,46 @@ def output_paths(
     """
     as_folder, wanted = _wanted(sources, output)
     paths = [_one_path(source, wanted, as_folder=as_folder, lossless=lossless) for source in sources]
-    for path in {p for p in paths if paths.count(p) > 1}:
-        raise ConfigError("two inputs would be written to one file", [("--output", str(path))])
-    inputs = [*(source.path for source in sources), *protected]
+    doubled = next((path for path, count in Counter(paths).items() if count > 1), None)
+    if doubled is not None:
+        raise ConfigError("two inputs would be written to one file", [("--output", str(doubled))])
+    taken = identities([*(source.path for source in sources), *protected])
+    folders = set()
     for source, path in zip(sources, paths, strict=True):
         _check_format(source, path)
         if is_finished(source, path):
             continue
-        if as_folder or is_pattern(path):
-            _check_parent(path)
-        record_path = sidecar_path(path)
-        for file in (path, record_path) if metadata and not _is_record(record_path) else (path,):
-            if file.parent.exists() and not is_pattern(file):
-                check_output(file, overwrite=overwrite, inputs=inputs)
-            elif not as_folder and not is_pattern(path):
-                check_output(file, overwrite=overwrite)
+        for file in _names(source, path, metadata=metadata):
+            check_length(file)
+        numbered = is_numbered(source, path)
+        files, record_path = [] if numbered else [path], sidecar_path(path, numbered=numbered)
+        if metadata and not _is_record(record_path):
+            files.append(record_path)
+        is_made = as_folder or numbered  # a folder that is not there
+        for file in files:
+            if not is_made or file.parent.exists():
+                check_name(file, overwrite=overwrite, taken=taken)
+        folders.add(existing_folder(path))
+    for folder in sorted(folders):
+        try_folder(folder)
     return paths
+
+
+def is_numbered(source: Source, path: Path) -> bool:
+    """Whether a result is numbered pictures: those of a clip whose name has a number and no clip's suffix."""
+    return source.kind != "image" and has_number(path) and path.suffix.lower() not in CONTAINERS
+
+
+def _names(source: Source, path: Path, *, metadata: bool) -> Iterator[Path]:
+    """All that comes to be beside an input or where else results go."""
+    numbered = is_numbered(source, path)
+    yield path
+    if metadata:
+        yield sidecar_path(path, numbered=numbered)
+    if source.kind != "image":
+        yield job_folder(path.parent if numbered else path)
+        if not numbered:
+            yield partial_path(path)
 
 
 def _wanted(sources: Sequence[Source], output: str | None) -> tuple[bool, Path | None]:
@@ -104,15 +143,14 @@ def _wanted(sources: Sequence[Source], output: str | None) -> tuple[bool, Path |
         return False, None
     path = Path(output).expanduser()
     is_folder = _is_folder(path) or str(output).endswith(("/", os.sep))
-    numbered = is_pattern(path)
-    if numbered and sources[0].kind == "image":
+    if not is_folder and sources[0].kind == "image" and _PRINTF.search(path.name):
         raise ConfigError("numbered results are for clips", [("--output", f"{output}; name one file")])
-    if len(sources) > 1 and not is_folder and (numbered or path.suffix):
+    if len(sources) > 1 and not is_folder and path.suffix:
         raise ConfigError(
             f"{len(sources)} inputs cannot go to one file",
             [("--output", f"{output} looks like a file; name a folder")],
         )
-    return not numbered and (is_folder or len(sources) > 1), path
+    return is_folder or len(sources) > 1, path
 
 
 def _is_record(path: Path) -> bool:
@@ -128,26 +166,26 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return data if {"task", "config", "versions"} <= data.keys() else None
 
 
-def is_made_by(result: Path, config: StylizeConfig, source: Source, others: Sequence[Path]) -> bool:
+def is_made_by(result: Path, given: Mapping[str, Any], source: Source, others: Sequence[Path]) -> bool:
     """Whether a result is there, by its record from the same values, and newer than what it was made from.
 
     Args:
         result: where it would be.
-        config: the values.
+        given: the `given_values`.
         source: the input.
         others: further files it depends on.
     """
-    data = _read_record(sidecar_path(result))
+    data = _read_record(sidecar_path(result, numbered=is_numbered(source, result)))
     if data is None or not result.exists():
         return False
-    is_same = data["config"] == _given(config) and data.get("input") == source.path.name
+    is_same = data["config"] == given and data.get("input") == source.path.name
     changed_ns = result.stat().st_mtime_ns
     return is_same and all(
         file.exists() and file.stat().st_mtime_ns <= changed_ns for file in (source.path, *others)
     )
 
 
-def _given(config: StylizeConfig) -> dict[str, Any]:
+def given_values(config: StylizeConfig) -> dict[str, Any]:
     """The values that differ from the defaults, JSON-ready."""
     return to_plain(config.model_dump(mode="json", exclude_defaults=True))
 
@@ -160,18 +198,10 @@ def _is_folder(path: Path) -> bool:
 
 
 def _check_format(source: Source, path: Path) -> None:
-    if source.kind != "image" and not is_pattern(path):
+    if source.kind != "image" and not is_numbered(source, path):
         container_of(path)
     elif path.suffix.lower() not in WRITABLE:
         raise MediaError("no picture format has this suffix", where=path, expected=" ".join(WRITABLE))
-
-
-def _check_parent(path: Path) -> None:
-    """Try to write where a folder exists or will be made."""
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    check_output(temporary_path(folder / path.name), overwrite=False)
 
 
 def _one_path(source: Source, output: Path | None, *, as_folder: bool, lossless: bool) -> Path:
@@ -206,7 +236,7 @@ def record(
     return to_plain(
         {
             "task": task_of(config),
-            "config": _given(config),
+            "config": given_values(config),
             "settings": dict(settings),
             "model": dict(model),
             "input": source.name,
@@ -216,21 +246,20 @@ def record(
     )
 
 
-def sidecar_path(result: Path) -> Path:
-    """`in.std.png` -> `in.std.png.json`; `frames/%05d.png` -> `frames.json`."""
-    if is_pattern(result):
+def sidecar_path(result: Path, *, numbered: bool = False) -> Path:
+    """`in.std.png` -> `in.std.png.json`; of numbered results `frames/%05d.png` -> `frames.json`."""
+    if numbered:
         return result.parent.with_name(f"{result.parent.name}.json")
     return result.with_name(f"{result.name}.json")
 
 
-def write_sidecar(result: Path, data: Mapping[str, Any]) -> None:
-    """Write the record beside its result, atomically.
+def write_sidecar(path: Path, data: Mapping[str, Any]) -> None:
+    """Write the record of a result at its `sidecar_path`, atomically.
 
     Raises:
         MediaError: it cannot be written.
         ResourceError: the disk is full.
     """
-    path = sidecar_path(result)
     temporary = temporary_path(path)
     try:
         with write_errors(path):

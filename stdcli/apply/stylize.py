@@ -18,7 +18,7 @@ import torch
 
 from stdcli.apply.clips import Restyle, sample_frames, stylize_clip
 from stdcli.apply.job import Job
-from stdcli.apply.outputs import record, write_sidecar
+from stdcli.apply.outputs import is_numbered, record, sidecar_path, write_sidecar
 from stdcli.apply.repaint import Repaint
 from stdcli.apply.session import Session
 from stdcli.apply.settings import Settings, settle
@@ -28,6 +28,7 @@ from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError, StdcliError
 from stdcli.media.image import Picture, read_image, write_image
+from stdcli.media.output import write_errors
 from stdcli.media.recipe import KEY
 from stdcli.media.sequence import sequence_files
 from stdcli.media.sources import is_pattern
@@ -122,7 +123,8 @@ def _tell(session: Session, console: Console) -> None:
 def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
     started_s = time.perf_counter()
     facts = session.settings.facts()
-    target.path.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(target.path.parent):
+        target.path.parent.mkdir(parents=True, exist_ok=True)
     data = None
     for note in () if target.mask is None else target.mask.notes:
         console.warning(note)
@@ -135,7 +137,7 @@ def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, c
     for note in notes:
         console.warning(note)
     if metadata:
-        write_sidecar(target.path, data)
+        write_sidecar(sidecar_path(target.path, numbered=is_numbered(target.source, target.path)), data)
     seconds = time.perf_counter() - started_s
     speed = f", {frames / seconds:.1f} frames per second" if target.clip else ""
     console.result(

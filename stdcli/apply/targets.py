@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from stdcli.apply.job import Job, facts_of
 from stdcli.apply.masks import Mask, plan_mask
-from stdcli.apply.outputs import find_inputs, is_made_by, output_paths
+from stdcli.apply.outputs import find_inputs, given_values, is_made_by, is_numbered, output_paths
 from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
 from stdcli.config.inpaint import FROM_ALPHA, InpaintConfig
 from stdcli.config.schema import StylizeConfig
@@ -20,6 +20,7 @@ from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
 from stdcli.media.image import Picture, check_image, read_image
 from stdcli.media.mux import Companions, find_companions
+from stdcli.media.output import existing_folder
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.recipe import KEY
 from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
@@ -129,8 +130,11 @@ def plan(
     protected = _styles_and_mask(config)
     others = [*protected, *_student_files(config)]
 
+    given = given_values(config)
+
+    @cache
     def is_finished(source: Source, path: Path) -> bool:
-        return len(sources) > 1 and not overwrite and is_made_by(path, config, source, others)
+        return len(sources) > 1 and not overwrite and is_made_by(path, given, source, others)
 
     paths = output_paths(
         sources,
@@ -188,7 +192,7 @@ def _read_style(path: Path) -> Picture:
 
 def _plan_clip(config: StylizeConfig, source: Source, path: Path, overwrite: bool) -> Clip:
     info = _measure(config, source)
-    if is_pattern(path):
+    if is_numbered(source, path):
         return _plan_frames(config, source, path, info, overwrite)
     encoding = encoding_for(
         path,
@@ -256,9 +260,7 @@ def _check_apart(numbered: Numbered, frames: int, inputs: Sequence[Path]) -> Non
 
 def _check_space(path: Path, info: VideoInfo, bytes_per_pixel: float) -> None:
     """Refuse what the disk surely cannot hold: a clip is there twice, as segments and joined."""
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
+    folder = existing_folder(path)
     needed = 2 * info.frames * info.width * info.height * bytes_per_pixel
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,16 +89,16 @@ def _match(results: Sequence[Content], given: Sequence[Content], console: Consol
 
 def _by_name(results: Sequence[Content], given: Sequence[Content]) -> list[Content] | None:
     """The content with the longest name that each result's name begins with; None unless all are paired."""
-    found = []
-    for result in results:
-        fitting = [source for source in given if _is_of(result.name, source.name)]
-        found.append(max(fitting, key=lambda source: len(source.name), default=None))
+    known: dict[str, Content] = {}
+    for source in given:
+        known.setdefault(source.name, source)
+    found = [_longest_beginning(result.name, known) for result in results]
     return found if len({id(source) for source in found if source is not None}) == len(results) else None
 
 
-def _is_of(result: str, source: str) -> bool:
-    rest = result[len(source) :]
-    return result.startswith(source) and not rest[:1].isalnum()
+def _longest_beginning(name: str, known: Mapping[str, Content]) -> Content | None:
+    cuts = (cut for cut in range(len(name), -1, -1) if not name[cut : cut + 1].isalnum())
+    return next((known[name[:cut]] for cut in cuts if name[:cut] in known), None)
 
 
 def _checked(result: Content, source: Content) -> Content:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stdcli.config.pasting import pasted
@@ -22,8 +22,6 @@ from stdcli.errors import MediaError, ResourceError
 def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse an output that would lose data or cannot be written.
 
-    Its folder is tried by making and removing an empty file, for permissions do not tell all.
-
     Args:
         path: the file to be.
         overwrite: whether an existing file may be replaced.
@@ -34,27 +32,74 @@ def check_output(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) ->
             none that can be written to.
         ResourceError: the disk is full.
     """
+    check_length(path)
+    check_name(path, overwrite=overwrite, taken=identities(inputs))
+    try_folder(path.parent)
+
+
+def check_length(path: Path) -> None:
+    """Refuse a name that the file system does not take, also below folders that are still to be made.
+
+    Raises:
+        MediaError: it is too long, or a folder on the way may not be entered.
+    """
+    folder = existing_folder(path)
     try:
-        _check_name(path, overwrite=overwrite, inputs=inputs)
-    except OSError as error:  # a name too long, or a folder that may not be entered
-        raise MediaError(f"no file can have this name: {error.strerror}", where=path) from error
-    trial = temporary_path(path)
-    with write_errors(path.parent, what="the output's folder"):
+        for name in {path, *(folder / part for part in path.relative_to(folder).parts)}:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(name)
+    except OSError as error:
+        hint = "name a shorter one with -o" if error.errno == errno.ENAMETOOLONG else None
+        raise MediaError(f"no file can have this name: {error.strerror}", where=path, hint=hint) from error
+
+
+def existing_folder(path: Path) -> Path:
+    """The innermost folder around `path` that is there."""
+    folder = path.parent
+    while folder != folder.parent and not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
+
+
+def identities(paths: Iterable[Path]) -> frozenset[tuple[int, int]]:
+    """(device, inode) of the files that are there: the same whatever name or link leads to one."""
+    found = set()
+    for path in paths:
+        with suppress(OSError, ValueError):
+            told = path.stat()
+            found.add((told.st_dev, told.st_ino))
+    return frozenset(found)
+
+
+def try_folder(folder: Path) -> None:
+    """Make and remove an empty file, for permissions do not tell all.
+
+    Raises:
+        MediaError: it cannot be written to.
+        ResourceError: the disk is full.
+    """
+    trial = temporary_path(folder / "trial")
+    with write_errors(folder, what="the output's folder"):
         open_new(trial).close()
         remove_file(trial)
 
 
-def _check_name(path: Path, *, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
-    if path.is_dir():
-        raise MediaError("the output is a folder", where=path, expected="a file name")
-    if path.parent.exists() and not path.parent.is_dir():
-        raise MediaError("the output's folder is a file", where=path.parent, hint="choose another folder")
+def check_name(path: Path, *, overwrite: bool, taken: Container[tuple[int, int]] = ()) -> None:
+    """The part of `check_output` that writes nothing; `taken` are `identities` that may not be replaced.
+
+    Raises:
+        MediaError: see `check_output`.
+    """
     if not path.parent.is_dir():
+        if path.parent.exists():
+            raise MediaError("the output's folder is a file", where=path.parent, hint="choose another folder")
         hint = f"mkdir -p {pasted(path.parent)}"
         raise MediaError("the output's folder does not exist", where=path.parent, hint=hint)
     if not os.path.lexists(path):
         return
-    if any(path.exists() and source.exists() and path.samefile(source) for source in inputs):
+    if path.is_dir():
+        raise MediaError("the output is a folder", where=path, expected="a file name")
+    if any(identity in taken for identity in identities([path])):
         raise MediaError("the output is the input itself", where=path, hint="choose another name")
     if path.exists() and not path.is_file():
         raise MediaError("the output is a device, not a file", where=path, hint="choose another name")
@@ -76,7 +121,7 @@ def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
         OSError: the disk refuses.
     """
     sync_file(temporary)
-    _check_name(path, overwrite=overwrite)
+    check_name(path, overwrite=overwrite)
     temporary.replace(path)
     sync_folder(path.parent)
 

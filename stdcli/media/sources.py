@@ -72,9 +72,14 @@ SHOWN = 10
 NUMBER = re.compile(r"%(?:0(\d+))?d")
 
 
-def is_pattern(path: Path) -> bool:
-    """Whether a name stands for numbered pictures."""
+def has_number(path: Path) -> bool:
+    """Whether a name could stand for numbered pictures; so could `100%done.mp4`, the name of a file."""
     return NUMBER.search(path.name) is not None
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether an input's name stands for numbered pictures: what is a file is a file."""
+    return has_number(path) and not path.is_file()
 
 
 def near_files(path: Path) -> str | None:
@@ -91,7 +96,8 @@ def resolve_input(name: str | Path, *, left_out: list[Path] | None = None) -> li
     Args:
         name: a file; a folder, meaning the pictures and clips right inside it; numbered pictures, as in
             `frames/%05d.png`; or a pattern with `*`, `?`, `[...]` or `**`. A name that exists is never taken
-            for a pattern. Hidden files are left out unless the pattern's last part starts with a dot.
+            for a pattern, nor are the folders at its beginning that exist. Hidden files are left out unless
+            the pattern's last part starts with a dot.
         left_out: receives those of the files that are pictures or clips of a kind that is not read.
 
     Returns:
@@ -102,7 +108,7 @@ def resolve_input(name: str | Path, *, left_out: list[Path] | None = None) -> li
     """
     try:
         return _resolve(Path(name).expanduser(), [] if left_out is None else left_out)
-    except (OSError, RuntimeError) as error:  # a name too long, a closed folder, no such ~user
+    except (OSError, RuntimeError, ValueError) as error:  # too long, a closed folder, no such ~user, `**.png`
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"cannot be read: {reason}", where=name) from error
 
@@ -134,8 +140,10 @@ def _resolve(path: Path, left_out: list[Path]) -> list[Source]:
 
 
 def _match(pattern: Path) -> list[Path]:
-    base = Path(pattern.anchor or ".")
-    found = base.glob(str(pattern.relative_to(pattern.anchor)))
+    base, parts = Path(pattern.anchor or "."), list(pattern.relative_to(pattern.anchor).parts)
+    while len(parts) > 1 and (base / parts[0]).is_dir():  # its brackets are its own
+        base /= parts.pop(0)
+    found = base.glob("/".join(parts))
     return [file for file in found if not file.name.startswith(".") or pattern.name.startswith(".")]
 
 

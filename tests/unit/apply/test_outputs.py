@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from stdcli.apply.outputs import find_inputs, output_paths, sidecar_path, write_sidecar
+from stdcli.apply.outputs import find_inputs, is_numbered, output_paths, sidecar_path, write_sidecar
 from stdcli.errors import ConfigError, MediaError
 from stdcli.media.sources import Source
 
@@ -90,11 +91,90 @@ def test_earlier_results_are_no_inputs_of_folders_and_globs(tmp_path, monkeypatc
 def test_a_record_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "x.png.json").mkdir()
     with pytest.raises(MediaError):
-        write_sidecar(tmp_path / "x.png", {})
+        write_sidecar(tmp_path / "x.png.json", {})
     assert [path.name for path in tmp_path.iterdir()] == ["x.png.json"]
 
 
 def test_sidecar_name():
     """One per result, whatever the results' suffixes."""
     assert sidecar_path(Path("x/a.std.png")) == Path("x/a.std.png.json")
-    assert sidecar_path(Path("x/y.std/%05d.png")) == Path("x/y.std.json")
+    assert sidecar_path(Path("x/y.std/%05d.png"), numbered=True) == Path("x/y.std.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "output", "path", "record", "numbered"),
+    [
+        ("50%discount.jpg", "image", None, "50%discount.std.jpg", "50%discount.std.jpg.json", False),
+        ("a.jpg", "image", "100%done.png", "100%done.png", "100%done.png.json", False),
+        ("100%done.mp4", "video", None, "100%done.std.mp4", "100%done.std.mp4.json", False),
+        ("a.mp4", "video", "100%done.mkv", "100%done.mkv", "100%done.mkv.json", False),
+        ("a.mp4", "video", "50%discount/", "50%discount/a.std.mp4", "50%discount/a.std.mp4.json", False),
+        ("a.mp4", "video", "out/%d.png", "out/%d.png", "out.json", True),
+        ("in/%05d.png", "sequence", None, "in.std/%05d.png", "in.std.json", True),
+        ("in/%05d.png", "sequence", "50%done.mov", "50%done.mov", "50%done.mov.json", False),
+    ],
+)
+def test_a_percent_sign_numbers_only_results_that_are_numbered(
+    tmp_path, name, kind, output, path, record, numbered
+):
+    source = Source(tmp_path / name, kind)
+    asked = None if output is None else f"{tmp_path}/{output}"
+    assert output_paths([source], asked, overwrite=False) == [tmp_path / path]
+    assert is_numbered(source, tmp_path / path) is numbered
+    assert sidecar_path(tmp_path / path, numbered=numbered) == tmp_path / record
+
+
+@pytest.mark.parametrize("output", ["%d.png", "%05d.png", "frame%d-x.png"])
+def test_a_picture_is_no_series(tmp_path, output):
+    with pytest.raises(ConfigError, match="numbered results are for clips"):
+        output_paths([image(tmp_path / "a.png")], f"{tmp_path}/{output}", overwrite=False)
+
+
+@pytest.mark.parametrize("folder", ["", "new/"])
+@pytest.mark.parametrize(
+    ("kind", "output", "metadata", "length"),
+    [
+        ("image", "{}.png", False, 255),
+        ("image", "{}.png", True, 250),
+        ("video", "{}.mp4", False, 247),
+        ("video", "{}.mp4", True, 247),
+        ("sequence", "{}/%d.png", False, 251),
+        ("sequence", "{}/%d.png", True, 250),
+    ],
+)
+def test_every_name_that_will_be_needed_is_looked_at(tmp_path, folder, kind, output, metadata, length):
+    """Record (+5), unfinished clip (+4) and what an interruption leaves (+8): 255 bytes each."""
+    source = Source(tmp_path / "a.png", kind)
+    if folder and kind == "image":
+        (tmp_path / folder).mkdir()
+
+    def plan(excess: int) -> None:
+        outer, slash, inner = output.partition("/")
+        stem = "n" * (length + excess - len(outer) + len("{}"))
+        output_paths(
+            [source],
+            f"{tmp_path}/{folder}{outer.format(stem)}{slash}{inner}",
+            overwrite=False,
+            metadata=metadata,
+        )
+
+    if kind == "sequence" or not folder or kind == "image":
+        plan(0)
+    with pytest.raises(MediaError, match="no file can have this name") as caught:
+        plan(1)
+    assert "-o" in caught.value.hint
+
+
+def test_ten_thousand_inputs_are_looked_at_a_few_times_each(tmp_path, monkeypatch):
+    """By counting questions to the disk, which were a hundred million with results that are there."""
+    count, asked = 200, []
+    for k in range(count):
+        (tmp_path / f"{k}.png").touch()
+        (tmp_path / f"{k}.std.png").touch()
+    for name in ("stat", "lstat"):
+        ask = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, ask=ask, **k: asked.append(a) or ask(*a, **k))
+    sources = [Source(tmp_path / f"{k}.png", "image") for k in range(count)]
+    paths = output_paths(sources, None, overwrite=True, metadata=False)
+    assert paths == [tmp_path / f"{k}.std.png" for k in range(count)]
+    assert len(asked) < 20 * count

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.media.sources import Source, left_out_note, resolve_input
+from stdcli.media.sources import Source, is_pattern, left_out_note, resolve_input
 
 
 @pytest.fixture
@@ -45,6 +45,30 @@ def test_a_name_that_exists_is_no_pattern(tmp_path):
     assert names(resolve_input(tmp_path / "a[1].png")) == ["a[1].png"]
 
 
+def test_folders_that_exist_are_no_patterns(tmp_path, monkeypatch):
+    for name in ("pics [2024]/in[1]/a.png", "pics [2024]/b.png", "pics 2/c.png", "x[a-b]/d.png", "xa/e.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(resolve_input(f"{tmp_path}/pics [2024]/*.png")) == ["b.png"]
+    assert names(resolve_input(f"{tmp_path}/pics [2024]/in[1]/?.png")) == ["a.png"]
+    assert names(resolve_input(f"{tmp_path}/pics [2024]/**/*.png")) == ["b.png", "a.png"]
+    monkeypatch.chdir(tmp_path)
+    assert names(resolve_input("x[a-b]/*.png")) == ["d.png"]
+    assert names(resolve_input("x[a-c]/*.png")) == ["e.png"]
+    assert names(resolve_input("./pics [12]/*.png")) == ["c.png"]
+
+
+def test_a_file_with_a_percent_sign_is_a_file(tmp_path):
+    for name in ("50%discount.jpg", "100%done.mp4", "01.png"):
+        (tmp_path / name).touch()
+    assert resolve_input(tmp_path / "50%discount.jpg") == [Source(tmp_path / "50%discount.jpg", "image")]
+    kinds = {
+        name: is_pattern(tmp_path / name)
+        for name in ("50%discount.jpg", "100%done.mp4", "%02d.png", "01.png")
+    }
+    assert kinds == {"50%discount.jpg": False, "100%done.mp4": False, "%02d.png": True, "01.png": False}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -55,6 +79,7 @@ def test_a_name_that_exists_is_no_pattern(tmp_path):
         ("x" * 300, "cannot be read: File name too long"),
         ("f2.PNG/inside.png", "no such file"),
         ("pipe.png", "a device, not a file"),
+        ("**.png", "cannot be read: Invalid pattern"),
     ],
 )
 def test_nothing_to_read_is_an_error(folder, name, message):
