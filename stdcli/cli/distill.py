@@ -52,6 +52,10 @@ def distill(
         str | None,
         typer.Option("--model", metavar="NAME", help="The teacher, where it is not as the bank names it."),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="RUN", help="Student to start from: a run, folder or file."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option("--target", metavar="NAME", help="teacher, consistency or mix.")
     ] = None,
@@ -102,7 +106,8 @@ def distill(
 ) -> None:
     """Train a student of few steps on a teacher's paths.
 
-    The same command goes on with a run that was stopped, and leaves a finished one alone. Several devices:
+    The same command goes on with a run that was stopped, and leaves a finished one alone; more --train-steps
+    make that one longer, and --init starts another run from its student. Several devices:
     `accelerate launch` or `torchrun` before it.
 
     \b
@@ -121,6 +126,7 @@ def distill(
         "style_data": style_data,
         "method": method,
         "model": model,
+        "init": init,
         "std.target": target,
         "student.kind": student,
         "student.rank": rank,

@@ -158,6 +158,8 @@ class DistillConfig(Section):
     """The teacher, where it has moved since the bank was built."""
     base: Text | None = None
     """Folder of configs for a single-file teacher."""
+    init: Text | None = None
+    """Student to start from instead of the base: a run, a student's folder or file, or a Hub id."""
     std: StdSection = StdSection()
     student: StudentSection = StudentSection()
     adversary: AdversarySection = AdversarySection()

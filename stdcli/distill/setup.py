@@ -26,6 +26,8 @@ from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
 from stdcli.models.denoiser import Condition, Denoiser
 from stdcli.models.student import Student, make_student
+from stdcli.models.student_files import StudentFiles
+from stdcli.models.student_start import start_from
 from stdcli.training.ema import Ema
 from stdcli.training.learner import Learner, make_rate
 
@@ -76,6 +78,7 @@ def build(
     network: Network,
     accelerator: Accelerator,
     get_codec: GetCodec,
+    start: StudentFiles | None = None,
 ) -> Training:
     """Put a run together.
 
@@ -85,25 +88,18 @@ def build(
         network: the base; its denoiser becomes the student's.
         accelerator: of this process.
         get_codec: loads the base's codec.
+        start: an earlier student, to begin as; None begins as the base.
 
     Raises:
         BankMismatchError: the base is not the teacher that walked the paths.
-        ConfigError: settings that do not fit the paths.
-        ModelError, HubError: DINOv2 is asked for and cannot be loaded.
+        ConfigError: settings that do not fit the paths, or the student to start from.
+        ModelError, HubError: DINOv2 is asked for and cannot be loaded, or that student does not fit.
     """
     table = paths.check(network)
     method = make_method(config, paths, table)
     has_adversary = config.adversary.weight > 0
-    student = make_student(
-        network.denoiser,
-        kind=config.student.kind,
-        rank=config.student.rank,
-        alpha=config.student.alpha,
-        s_embedding=config.student.s_embedding,
-        keep_teacher=paths.bank is None or method.states == "data" or has_adversary,
-        checkpointing=config.train.checkpointing,
-        seed=config.seed,
-    )
+    keep_teacher = paths.bank is None or method.states == "data" or has_adversary
+    student = _student(config, network, start, keep_teacher=keep_teacher)
     averages = _averages(config, student, method)
     networks = Networks(
         student=student,
@@ -136,6 +132,24 @@ def build(
     if has_adversary:
         _add_opponent(training, config, accelerator, get_codec=get_codec)
     return training
+
+
+def _student(
+    config: DistillConfig, network: Network, start: StudentFiles | None, *, keep_teacher: bool
+) -> Student:
+    student = make_student(
+        network.denoiser,
+        kind=config.student.kind,
+        rank=config.student.rank,
+        alpha=config.student.alpha,
+        s_embedding=config.student.s_embedding,
+        keep_teacher=keep_teacher,
+        checkpointing=config.train.checkpointing,
+        seed=config.seed,
+    )
+    if start is not None:
+        start_from(student, start)
+    return student
 
 
 def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -> Method:

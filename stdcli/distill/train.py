@@ -35,6 +35,7 @@ from stdcli.models.bundle import Network
 from stdcli.models.load import load_codec, load_denoiser
 from stdcli.models.locate import EMBEDDED
 from stdcli.models.student import save_student
+from stdcli.models.student_files import StudentFiles, find_student
 from stdcli.runtime.devices import choose
 from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
 from stdcli.runtime.memory import peak_bytes
@@ -100,7 +101,7 @@ def distill(
     Raises:
         ConfigError: settings that fit neither the paths nor the run in `out`.
         BankError: no finished bank, a damaged one, or one of another teacher.
-        ModelError, HubError: the base or DINOv2 cannot be loaded.
+        ModelError, HubError: the base, DINOv2 or the student to start from cannot be loaded.
         NumericsError: the training diverged; names step, samples, dtype and the last good checkpoint.
         ResourceError: no such device, not enough memory, or the disk is full.
         KeyboardInterrupt: the user stopped the run; the state is saved.
@@ -129,9 +130,11 @@ def _distill(
     if not overwrite:
         files.check_outcome(folder)
     check_board(wanted=config.train.tensorboard)
+    is_new = overwrite or not folder.checkpoints()
+    start = find_student(config.init, offline=config.offline) if config.init and is_new else None
     paths = Paths.stored(Path(config.bank)) if config.bank else Paths.walked(open_walker())
     with _memory_told(config.device):
-        run = _prepare(config, paths, folder, console=console)
+        run = _prepare(config, paths, folder, start, console=console)
         if dry_run:
             estimate = measure(config, run.training, run.loop)
             return Distilled(student, was_finished=False, facts={}, estimate=estimate)
@@ -175,19 +178,25 @@ def _memory_told(device: str) -> Iterator[None]:
         raise ResourceError("not enough memory to train", where=device, hint=hint) from error
 
 
-def _prepare(config: DistillConfig, paths: Paths, folder: RunFolder, *, console: Console) -> _Run:
+def _prepare(
+    config: DistillConfig, paths: Paths, folder: RunFolder, start: StudentFiles | None, *, console: Console
+) -> _Run:
     """Everything of a run in memory; nothing is written."""
     network = paths.walker.bundle if paths.walker else _load(config, paths)
     float16_ok = network.family != EMBEDDED
     accelerator = make_accelerator(choose(config.device, config.dtype, float16_ok=float16_ok))
     get_codec = _codec_getter(config, network, paths.walker)
-    training = build(config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec)
+    training = build(
+        config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec, start=start
+    )
     task = training.task
     loop = Loop(accelerator, training.learners, task.losses, config.train.accumulation, task.describe)
     recipe = make_recipe(config, paths=paths, network=network, method=task.method)
     if accelerator.is_main_process:
         for note in (f"{network.name}: {network.dtype_reason}", *training.notes):
             console.note(note)
+        if start is not None:
+            console.note(f"starting as the student {start.name}")
     return _Run(config, training, accelerator, loop, folder, recipe, get_codec, console)
 
 

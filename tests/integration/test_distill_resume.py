@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from stdcli.bank.reader import Bank
 from stdcli.config.distill import DistillConfig
@@ -20,7 +21,17 @@ from stdcli.training.loop import Loop
 from stdcli.training.own_files import hold_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_models import save_tiny_embedded
-from tests.tiny_runs import Bench, arguments, bytes_of, checkpoint, distill, forked, reports, same
+from tests.tiny_runs import (
+    Bench,
+    arguments,
+    bytes_of,
+    checkpoint,
+    distill,
+    forked,
+    reports,
+    same,
+    weights,
+)
 
 STOPPED_AT = 4  # between the checkpoints at 3 and 6
 TARGET = {"std__target": "mix", "std__target_weights": "average"}  # two averages
@@ -153,6 +164,24 @@ def test_longer_is_the_same_as_from_the_start_where_the_rate_is_constant(
     assert "from the start" not in capsys.readouterr().err
     assert bytes_of(tmp_path / "once" / "student") == bytes_of(tmp_path / "twice" / "student")
     assert same(checkpoint(tmp_path / "once", 3), checkpoint(tmp_path / "twice", 3))
+
+
+def test_a_run_starts_from_a_student_and_goes_on_without_it(
+    straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step at a vanishing rate leaves the student that it began with."""
+    earlier, out = tmp_path / "earlier", tmp_path / "run"
+    shutil.copytree(straight / "student", earlier)
+    flags = ["--bank", bench.bank(), "--init", earlier]
+    options = {"train__learning_rate": 1e-12, "train__schedule": "constant", "train__warmup_steps": 0}
+    assert distill(out, *flags, **options, train__steps=1) == 0
+    assert f"starting as the student {earlier}" in capsys.readouterr().err
+    before, after = weights(straight), weights(out)
+    assert before.keys() == after.keys()
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert any(bool(value.abs().max() > 1e-4) for name, value in after.items() if "lora_B" in name)
+    shutil.rmtree(earlier)  # needed at the start alone
+    assert distill(out, *flags, "--quiet", **options, train__steps=2) == 0
 
 
 def test_an_unfinished_run_keeps_its_length(

@@ -1,0 +1,83 @@
+"""A student in training that begins as an earlier one, instead of as its base."""
+
+from __future__ import annotations
+
+import torch
+from safetensors.torch import load_file
+
+from stdcli.errors import ConfigError, ModelError, NumericsError
+from stdcli.models.lora_layers import LoraLayer, read_layers
+from stdcli.models.student import ADAPTER, Student
+from stdcli.models.student_files import StudentFiles
+from stdcli.models.weights import is_finite
+
+
+@torch.no_grad()
+def start_from(student: Student, found: StudentFiles) -> None:
+    """Give a student the weights of an earlier one: both then give the same output.
+
+    Adapters of a lower rank fill the first rows and columns; the rest of the second halves stays zero.
+
+    Args:
+        student: of `make_student`; changed in place.
+        found: the earlier one's files.
+
+    Raises:
+        ConfigError: it is of another kind, or of a higher rank.
+        ModelError: it does not fit the network.
+        NumericsError: a value of it is NaN or infinite.
+    """
+    if found.kind != student.kind:
+        problem = f"{found.name} is a student of kind {found.kind}, this run trains {student.kind}"
+        raise ConfigError("cannot start from this student", [("student.kind", problem)])
+    if student.kind == "lora":
+        _start_lora(student, found)
+        return
+    values = {name: value for path in found.weights for name, value in load_file(path).items()}
+    own = student.trainable()
+    wrong = [name for name in own.keys() | values.keys() if name not in own or name not in values]
+    wrong += [name for name in own.keys() & values.keys() if own[name].shape != values[name].shape]
+    if wrong:
+        raise _misfit(found, wrong, len(own))
+    for name, value in values.items():
+        if not is_finite(value):
+            raise NumericsError("a weight is NaN or infinite", where=found.name, got=name)
+        own[name].copy_(value)
+
+
+def _start_lora(student: Student, found: StudentFiles) -> None:
+    own, layers = student.trainable(), read_layers(found.weights[0])
+    config = student.unet.peft_config[ADAPTER]
+    pairs = {name: (f"{name}.lora_A.weight", f"{name}.lora_B.weight") for name in layers}
+    wrong = [
+        name
+        for name, (down, up) in pairs.items()
+        if down not in own or not _fits(layers[name], own[down], own[up])
+    ]
+    if wrong:
+        raise _misfit(found, wrong, len(layers))
+    rank = max(layer.rank for layer in layers.values())
+    room = min(len(own[down]) for down, _ in pairs.values())
+    if rank > room:
+        problem = f"{room} here, {rank} in {found.name}"
+        raise ConfigError(
+            "cannot start from this student", [("student.rank", problem)], hint=f"--rank {rank}"
+        )
+    for name, layer in layers.items():
+        down, up = (own[part] for part in pairs[name])
+        down[: layer.rank].copy_(layer.down.reshape(-1, *down.shape[1:]))
+        up.zero_()
+        scale = layer.alpha / layer.rank / (config.lora_alpha / config.r)
+        up[:, : layer.rank].copy_(layer.up.reshape(len(up), -1, *up.shape[2:]).float() * scale)
+
+
+def _fits(layer: LoraLayer, down: torch.Tensor, up: torch.Tensor) -> bool:
+    return layer.fits((len(up), *down.shape[1:]))
+
+
+def _misfit(found: StudentFiles, wrong: list[str], total: int) -> ModelError:
+    return ModelError(
+        "this student does not fit the network that is trained",
+        where=found.weights[0],
+        got=f"{len(wrong)} of {total} layers do not fit, such as {sorted(wrong)[0]}",
+    )
