@@ -327,6 +327,10 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _check_unet(folder: ModelFolder) -> None:
     config = folder.config("unet")
     channels, latent = config.get("in_channels", 4), config.get("out_channels", 4)
+    for value in (channels, latent):
+        if not isinstance(value, int) or value < 1:
+            where = folder.path / "unet" / "config.json"
+            raise ModelError("a UNet's channels are whole numbers", where=where, got=value)
     if channels != latent and not sees_mask(config):
         raise ModelError(
             "this UNet takes more than a latent (an edit model)",

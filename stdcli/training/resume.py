@@ -71,6 +71,8 @@ def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, ove
             )
         return
     facts = run.read_facts()
+    if not isinstance(facts.get("config", {}), dict):
+        raise ConfigError("the run's settings are no JSON object", where=run.facts_path, got=facts["config"])
     if facts.get("task") != kind.task:
         raise ConfigError(
             "the folder holds a run of another task",
