@@ -12,14 +12,17 @@ equations give x0 and eps. Everything else in the toolkit sees `Denoised`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stdcli.diffusion.combine import Scale, combine
 from stdcli.diffusion.levels import LevelError, Plan
+from stdcli.diffusion.schedule import is_flow
 
 
 class PredictionType(StrEnum):
@@ -29,6 +32,20 @@ class PredictionType(StrEnum):
     V = "v_prediction"
     SAMPLE = "sample"
     FLOW = "flow"
+
+
+def prediction_of(config: Mapping[str, Any]) -> PredictionType:
+    """What the network of a diffusers `scheduler_config.json` predicts; of flow models, flow unless said.
+
+    Raises:
+        ScheduleError: as `is_flow`.
+        ValueError: a prediction type that is not known.
+    """
+    is_filled_in = "prediction_type" in (config.get("_use_default_values") or ())
+    said = None if is_filled_in else config.get("prediction_type")
+    if is_flow(config) and (said in (None, "flow_prediction") or not config.get("use_flow_sigmas")):
+        return PredictionType.FLOW  # the classes for flow models alone read nothing else
+    return PredictionType("epsilon" if said is None else said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,25 @@ import torch
 from torch import Tensor
 
 _FLOW_KEYS_NOT_SUPPORTED = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas")
+_FLOW_CLASSES = frozenset(f"FlowMatch{kind}Scheduler" for kind in ("EulerDiscrete", "HeunDiscrete", "LCM"))
+_BETA_CLASSES = frozenset(
+    f"{kind}Scheduler"
+    for kind in (
+        *(
+            "DDIM",
+            "DDIMInverse",
+            "DDIMParallel",
+            "DDPM",
+            "DDPMParallel",
+            "DEISMultistep",
+            "DPMSolverMultistep",
+        ),
+        *("DPMSolverMultistepInverse", "DPMSolverSDE", "DPMSolverSinglestep", "EulerAncestralDiscrete"),
+        *("EulerDiscrete", "HeunDiscrete", "KDPM2AncestralDiscrete", "KDPM2Discrete", "LCM", "LMSDiscrete"),
+        *("PNDM", "SASolver", "TCD", "UniPCMultistep"),
+    )
+)
+"""Classes of diffusers that sample the models of a table of betas; other tables and times are another's."""
 
 
 class ScheduleError(ValueError):
@@ -127,18 +146,25 @@ class NoiseSchedule:
         """Schedule of a diffusers `scheduler_config.json`.
 
         Args:
-            config: its content. Classes with "FlowMatch" in `_class_name` are flow schedules; all others are
-                read by `trained_betas`, or `beta_schedule` (linear, scaled_linear, squaredcos_cap_v2) with
-                `beta_start`, `beta_end` and `num_train_timesteps`, and `rescale_betas_zero_snr`.
+            config: its content; see `is_flow`. Flow schedules are read by `shift` (`flow_shift` beside
+                `use_flow_sigmas`) and `num_train_timesteps`; all others by `trained_betas`, or
+                `beta_schedule` (linear, scaled_linear, squaredcos_cap_v2) with `beta_start`, `beta_end` and
+                `num_train_timesteps`, and `rescale_betas_zero_snr`.
 
         Raises:
-            ScheduleError: a key is missing or asks for something this toolkit does not do.
+            ScheduleError: a class that is not known, or a key is missing or asks for something this toolkit
+                does not do.
         """
-        if "FlowMatch" in config.get("_class_name", ""):
+        if is_flow(config):
             for key in _FLOW_KEYS_NOT_SUPPORTED:
                 if config.get(key):
                     raise ScheduleError(f"flow schedules with {key}={config[key]!r} are not supported")
-            return cls.flow(config.get("shift", 1.0), _required(config, "num_train_timesteps"))
+            shift = config.get("flow_shift" if config.get("use_flow_sigmas") else "shift")
+            return cls.flow(1.0 if shift is None else shift, _required(config, "num_train_timesteps"))
+        if config.get("timestep_type", "discrete") != "discrete":
+            raise ScheduleError(
+                f"timestep_type {config['timestep_type']!r} is not supported, only 'discrete'"
+            )
         if config.get("trained_betas") is not None:
             schedule = cls.from_betas(config["trained_betas"])
         else:
@@ -182,6 +208,22 @@ class NoiseSchedule:
         rows = zip(self.alphas.tolist(), self.sigmas.tolist(), strict=True)
         text = "\n".join([self.kind, *(f"{alpha:.5e} {sigma:.5e}" for alpha, sigma in rows)])
         return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def is_flow(config: Mapping[str, Any]) -> bool:
+    """Whether a diffusers scheduler configuration is of a flow model, by its class or `use_flow_sigmas`.
+
+    Raises:
+        ScheduleError: the class is none that is known, or what is said contradicts itself.
+    """
+    name, says_flow = config.get("_class_name"), config.get("prediction_type") == "flow_prediction"
+    if name in _FLOW_CLASSES:
+        return True
+    if name is not None and name not in _BETA_CLASSES:
+        raise ScheduleError(f"scheduler class {name!r} is not known, nor what its model was trained on")
+    if says_flow and not config.get("use_flow_sigmas"):
+        raise ScheduleError("prediction_type 'flow_prediction' belongs to use_flow_sigmas, which is not set")
+    return bool(config.get("use_flow_sigmas"))
 
 
 def _interpolate(first: float, last: float, count: int) -> list[float]:

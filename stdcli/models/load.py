@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.predictions import PredictionType
+from stdcli.diffusion.predictions import prediction_of
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.bundle import Bundle, Network
@@ -160,11 +160,11 @@ def multiple_of(unet: Any, *, factor: int) -> int:
 def _facts(found: Found, opened: Opened) -> dict[str, Any]:
     """The fields of `Network`."""
     pipe, choice = opened.pipe, found.choice
-    scheduler = dict(pipe.scheduler.config)
+    scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
     check_scheduler(scheduler, found.source.path)
     try:
         schedule = NoiseSchedule.from_config(scheduler)
-        prediction = PredictionType(scheduler.get("prediction_type", "epsilon"))
+        prediction = prediction_of(scheduler)
     except (ValueError, KeyError) as e:
         what = "this model's noise schedule is not supported"
         raise ModelError(what, where=found.source.path, got=str(e)) from e

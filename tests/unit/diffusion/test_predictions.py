@@ -1,10 +1,18 @@
 """Conversions of predictions against formulas by hand, at the ends of schedules and in half precision."""
 
+import diffusers
 import pytest
 import torch
 
 from stdcli.diffusion.levels import LevelError, make_plan
-from stdcli.diffusion.predictions import Denoised, PredictionType, check_plan, from_x0_eps, to_x0_eps
+from stdcli.diffusion.predictions import (
+    Denoised,
+    PredictionType,
+    check_plan,
+    from_x0_eps,
+    prediction_of,
+    to_x0_eps,
+)
 from stdcli.diffusion.schedule import NoiseSchedule
 
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
@@ -17,6 +25,23 @@ def draw(*shape, seed=0, dtype=torch.float64):
 
 def test_names_are_those_of_scheduler_configurations():
     assert [str(kind) for kind in PredictionType] == ["epsilon", "v_prediction", "sample", "flow"]
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, FLOW),
+        ({"_class_name": "FlowMatchLCMScheduler", "prediction_type": "epsilon"}, FLOW),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, FLOW),
+        ({"use_flow_sigmas": True, "prediction_type": "flow_prediction"}, FLOW),
+        ({"use_flow_sigmas": True, "prediction_type": "v_prediction"}, V),
+        (diffusers.UniPCMultistepScheduler.from_config({"use_flow_sigmas": True}).config, FLOW),
+        ({"_class_name": "UniPCMultistepScheduler"}, EPS),
+        ({"_class_name": "DDIMScheduler", "prediction_type": "sample"}, SAMPLE),
+    ],
+)
+def test_what_a_scheduler_configuration_says_of_its_network(config, kind):
+    assert prediction_of(config) is kind
 
 
 def test_values_by_hand():

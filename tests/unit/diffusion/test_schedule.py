@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -56,6 +57,54 @@ def test_flow_shift(shift, expected):
     assert schedule.sigmas[0].item() == 0 and schedule.alphas[0].item() == 1
     assert schedule.sigmas[1000].item() == 1 and schedule.alphas[1000].item() == 0
     assert torch.equal(schedule.alphas, 1 - schedule.sigmas)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name", ["UniPCMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "DEISMultistep", "SASolver"]
+)
+def test_flow_sigmas_of_other_schedulers_are_theirs(name):
+    """diffusers' own objects visit 1000 points of the way to noise; that of UniPC's ends in noise."""
+    scheduler = getattr(diffusers, f"{name}Scheduler")(
+        use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction"
+    )
+    schedule = NoiseSchedule.from_config({"_class_name": type(scheduler).__name__, **scheduler.config})
+    scheduler.set_timesteps(1000)
+    assert schedule.kind == "flow"
+    sigmas = scheduler.sigmas[:-1].double().flip(0)
+    rows = 0.999 * np.arange(1, 1001) + (name == "UniPCMultistep")
+    expected = np.interp(rows, np.arange(1001), schedule.sigmas.numpy())
+    np.testing.assert_allclose(sigmas.numpy(), expected, rtol=0, atol=1e-5)
+    times = scheduler.timesteps.double().flip(0)
+    torch.testing.assert_close(times, 1000 * sigmas, rtol=0, atol=1.001)
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "FlowMatchLCM"])
+def test_flow_schedulers_have_our_sigmas_and_times(name):
+    scheduler = getattr(diffusers, f"{name}Scheduler")(shift=3.0)
+    schedule = NoiseSchedule.from_config({"_class_name": type(scheduler).__name__, **scheduler.config})
+    torch.testing.assert_close(scheduler.sigmas.double().flip(0), schedule.sigmas[1:], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        scheduler.timesteps.double().flip(0), 1000 * schedule.sigmas[1:], rtol=0, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "'EDMEulerScheduler' is not known"),
+        ({"_class_name": "CogVideoXDDIMScheduler", "snr_shift_scale": 3.0}, "is not known"),
+        ({"_class_name": "SomeFlowMatchScheduler"}, "is not known"),
+        ({"_class_name": "DDIMScheduler", "prediction_type": "flow_prediction"}, "belongs to use_flow"),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}, "'continuous'"),
+        ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "use_dynamic_shifting": True},
+         "use_dynamic_shifting"),
+    ],
+)  # fmt: skip
+def test_schedulers_of_other_formulations_are_refused(config, message):
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    with pytest.raises(ScheduleError, match=message):
+        NoiseSchedule.from_config({"num_train_timesteps": 1000, **betas, **config})
 
 
 def test_zero_terminal_snr_keeps_the_first_row_and_ends_in_noise():
