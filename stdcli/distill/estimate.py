@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from stdcli.config.distill import DistillConfig
-from stdcli.distill.run import state_of
 from stdcli.distill.setup import Training
+from stdcli.distill.space import checkpoint_bytes, run_bytes
 from stdcli.runtime.memory import peak_bytes
 from stdcli.training.loop import Loop
-from stdcli.training.run_folder import KEPT_CHECKPOINTS
 
 STEPS = 2
 
@@ -23,7 +22,7 @@ class Estimate:
 
     Attributes:
         memory_bytes: highest use so far: of the GPU, or of this process.
-        disk_bytes: checkpoints kept at once and the student.
+        disk_bytes: checkpoints there at once while one is written, and the student.
         step_s: of one step, once warm.
         hours: of all steps.
     """
@@ -59,12 +58,10 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
             taken_s.append(time.perf_counter() - began_s)
     finally:
         training.task.source.close()
-    state = state_of(training, training.task.source.state())
-    kept = sum(value.numel() * value.element_size() for value in state.values())
-    student = sum(value.numel() * 2 for value in training.exported().values())
+    values = sum(value.numel() for value in training.exported().values())
     return Estimate(
         memory_bytes=peak_bytes(device),
-        disk_bytes=KEPT_CHECKPOINTS * kept + student,
+        disk_bytes=run_bytes(checkpoint_bytes(training), values),
         step_s=taken_s[-1],
         hours=(taken_s[0] + (config.train.steps - 1) * taken_s[-1]) / 3600,
     )

@@ -29,6 +29,7 @@ from stdcli.distill.reals import find_styles
 from stdcli.distill.recipe import make_recipe
 from stdcli.distill.samples import SampleSheet, make_sheet
 from stdcli.distill.setup import Training, build
+from stdcli.distill.space import check_disk, check_full
 from stdcli.errors import NumericsError, ResourceError
 from stdcli.media.image import Picture, write_image
 from stdcli.models.bundle import Network
@@ -134,11 +135,13 @@ def _distill(
     start = find_student(config.init, offline=config.offline) if config.init and is_new else None
     paths = Paths.stored(Path(config.bank)) if config.bank else Paths.walked(open_walker())
     with _memory_told(config.device):
-        run = _prepare(config, paths, folder, start, console=console)
+        run = _prepare(config, paths, folder, start, console=console, dry_run=dry_run)
         if dry_run:
             estimate = measure(config, run.training, run.loop)
             return Distilled(student, was_finished=False, facts={}, estimate=estimate)
     is_main = run.accelerator.is_main_process
+    if is_main:
+        check_disk(folder, run.training)
     run.sheet = _make_sheet(run)
     note = None if overwrite else files.note_of_length(folder, config)
     if is_main and note:
@@ -179,10 +182,21 @@ def _memory_told(device: str) -> Iterator[None]:
 
 
 def _prepare(
-    config: DistillConfig, paths: Paths, folder: RunFolder, start: StudentFiles | None, *, console: Console
+    config: DistillConfig,
+    paths: Paths,
+    folder: RunFolder,
+    start: StudentFiles | None,
+    *,
+    console: Console,
+    dry_run: bool,
 ) -> _Run:
     """Everything of a run in memory; nothing is written."""
-    network = paths.walker.bundle if paths.walker else _load(config, paths)
+
+    def before(values: int, device: torch.device) -> None:
+        if config.student.kind == "full":
+            console.note(check_full(config, None if dry_run else folder, values=values, device=device))
+
+    network = paths.walker.bundle if paths.walker else _load(config, paths, before)
     float16_ok = network.family != EMBEDDED
     accelerator = make_accelerator(choose(config.device, config.dtype, float16_ok=float16_ok))
     get_codec = _codec_getter(config, network, paths.walker)
@@ -200,7 +214,7 @@ def _prepare(
     return _Run(config, training, accelerator, loop, folder, recipe, get_codec, console)
 
 
-def _load(config: DistillConfig, paths: Paths) -> Network:
+def _load(config: DistillConfig, paths: Paths, before: Callable[[int, torch.device], None]) -> Network:
     """The base alone: no codec, no encoders."""
     return load_denoiser(
         config.model or str(paths.manifest.model["name"]),
@@ -210,6 +224,7 @@ def _load(config: DistillConfig, paths: Paths) -> Network:
         offline=config.offline,
         styles=paths.is_styled,
         half=paths.manifest.compute_dtype != "float32",  # the very files that the paths were walked with
+        before=before,
     )
 
 

@@ -7,8 +7,10 @@ sampling.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import torch
 
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.predictions import prediction_of
@@ -22,7 +24,7 @@ from stdcli.models.folder import read_recipe
 from stdcli.models.formulation import check_scheduler
 from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
-from stdcli.models.opening import Found, Opened, find_model, move, open_model
+from stdcli.models.opening import Found, Opened, count_denoiser, find_model, move, open_model
 from stdcli.models.outline import StyleOutline, outline_model
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
@@ -103,6 +105,7 @@ def load_denoiser(
     style_scale: float | None = None,
     styles: bool = False,
     half: bool | None = None,
+    before: Callable[[int, torch.device], object] = lambda values, device: None,
 ) -> Network:
     """Load what training needs of a model and nothing more: no autoencoder, no text or image encoder.
 
@@ -113,11 +116,14 @@ def load_denoiser(
         name: as in `load_model`, like those not named here.
         styles: install the projections of the style adapter; the embedded kind has them always.
         half: whether to take the half-precision files of a folder that has both kinds; None goes by `dtype`.
+        before: called before weights are read, with how many values the denoiser has and its device to be;
+            raises to stop.
 
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
     """
     found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, half=half)
+    before(count_denoiser(found), found.choice.device)
     opened = open_model(found, only=DENOISER)
     pipe, family = opened.pipe, opened.family
     check_masked(pipe.unet.config, name, masked=False)

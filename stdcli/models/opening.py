@@ -235,6 +235,13 @@ def count_parts(found: Found) -> dict[str, int]:
     return counts
 
 
+def count_denoiser(found: Found) -> int:
+    """Number of values of a model's denoiser, from headers alone."""
+    if found.source.path.is_file():
+        return count_parts(found)["unet"]
+    return count_values(weight_files(found.folder, "unet", half=found.half))
+
+
 def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
     """A part with fp16 files only, in float32: upstream would take such files for all other parts too."""
     name = folder.components[part]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from stdcli.bank.format import Manifest, level_json
 from stdcli.config.bank import BankConfig
 from stdcli.diffusion.levels import LevelError, Plan, make_path
 from stdcli.diffusion.predictions import check_plan
-from stdcli.errors import ConfigError, ResourceError
+from stdcli.disk import space
+from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
 from stdcli.rollout.samples import Sample
 
@@ -143,15 +143,5 @@ def check_space(root: Path, needed_bytes: int) -> None:
     Raises:
         ResourceError: it is too small.
     """
-    folder = root
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise ResourceError(
-            "the disk is too small for the bank",
-            where=folder,
-            got=f"{free / 1e9:.2f} GB free",
-            expected=f"{needed_bytes / 1e9:.2f} GB",
-            hint="fewer --num-paths, --max-bytes, or --keep-levels",
-        )
+    hint = "fewer --num-paths, --max-bytes, or --keep-levels"
+    space.check_space(root, needed_bytes, what="the disk is too small for the bank", hint=hint)

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 import signal
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ import torch
 
 from stdcli.bank.reader import Bank
 from stdcli.config.distill import DistillConfig
+from stdcli.distill import space
 from stdcli.distill.run import open_run
 from stdcli.distill.std import Std
 from stdcli.errors import ConfigError
+from stdcli.runtime.room import Room
 from stdcli.training.loop import Loop
 from stdcli.training.own_files import hold_run
 from stdcli.training.run_folder import RunFolder
@@ -182,6 +185,31 @@ def test_a_run_starts_from_a_student_and_goes_on_without_it(
     assert any(bool(value.abs().max() > 1e-4) for name, value in after.items() if "lora_B" in name)
     shutil.rmtree(earlier)  # needed at the start alone
     assert distill(out, *flags, "--quiet", **options, train__steps=2) == 0
+
+
+def test_the_disk_that_is_told_is_that_of_three_checkpoints_and_the_student(
+    straight: Path, bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert distill(out, "--bank", bench.bank(), "--dry-run", "--json", **TARGET) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])["disk_bytes"]
+    kept = sum(value.nbytes for value in checkpoint(straight, 6).values())
+    assert told == 3 * kept + sum(2 * value.numel() for value in weights(straight).values())
+    assert not out.exists()
+
+
+def test_what_does_not_fit_is_told_before_it_is_loaded_or_written(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(space, "measure_room", lambda: Room(1000, 1000, 0, limited=False))
+        assert distill(tmp_path / "run", "--bank", bench.bank(), "--student", "full") == 7
+    err = capsys.readouterr().err
+    assert "not enough memory to train full weights" in err and "loading" not in err
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("Usage", "free")(1000))
+    assert distill(tmp_path / "run", "--bank", bench.bank()) == 7
+    assert "the disk is too small for the run" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unfinished_run_keeps_its_length(
