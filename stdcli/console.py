@@ -14,6 +14,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -25,6 +26,9 @@ from stdcli.visible import visible
 
 Mode = Literal["human", "json", "quiet"]
 PLAIN_INTERVAL_S = 30.0
+QUICK_S = 3.0
+"""What is over sooner needs no line."""
+BEAT_S = 0.5
 
 
 class Progress(Protocol):
@@ -77,6 +81,10 @@ class PlainProgress:
             self._last_s = now_s
             self._write(self._line())
 
+    def beat(self) -> None:
+        """Write a line if the last one is old enough, though nothing more is finished."""
+        self.advance(0)
+
     def finish(self, *, completed: bool) -> None:
         """Write the last line."""
         self._write(self._line() + ("" if completed else ", stopped"))
@@ -84,6 +92,33 @@ class PlainProgress:
     def _line(self) -> str:
         of_total = "" if self.total is None else f"/{self.total}"
         return f"{self._label}: {self._done}{of_total} in {self._clock() - self._started_s:.1f} s"
+
+
+class PlainStage:
+    """What is being done, as lines of text: one once it lasts longer than 3 seconds, then one every 30.
+
+    Args:
+        label: what is being done.
+        write: receives each line, without newline.
+        clock: seconds, never decreasing.
+    """
+
+    def __init__(
+        self, label: str, *, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._label, self._write, self._clock = label, write, clock
+        self._began_s, self._due_s = clock(), clock() + QUICK_S
+
+    def __call__(self, label: str) -> None:
+        """Say what is being done now; the time runs on."""
+        self._label = label
+
+    def beat(self) -> None:
+        """Write a line if one is due."""
+        now_s = self._clock()
+        if now_s >= self._due_s:
+            self._due_s = now_s + PLAIN_INTERVAL_S
+            self._write(f"{self._label}, {now_s - self._began_s:.0f} s so far")
 
 
 class BarProgress:
@@ -120,6 +155,7 @@ class Console:
         self.mode = mode
         self.verbose = verbose
         self.debug = debug
+        self._draws = False
 
     def result(self, *lines: str, **data: Any) -> None:
         """What the command was run for; `data` is the same for machines."""
@@ -174,15 +210,47 @@ class Console:
         if self.mode == "quiet":
             yield NoProgress(total)
         elif sys.stderr.isatty():
-            yield from _bar(label, total)
+            with self._drawing():
+                yield from _bar(label, total)
         else:
             plain = PlainProgress(label, total, write=lambda line: _write(sys.stderr, line))
             completed = False
             try:
-                yield plain
+                with _beating(plain.beat):
+                    yield plain
                 completed = True
             finally:
                 plain.finish(completed=completed)
+
+    @contextlib.contextmanager
+    def stage(self, label: str) -> Iterator[Callable[[str], None]]:
+        """Show on stderr that something is being done while the block runs.
+
+        A moving line on a terminal, that goes when it is done; elsewhere lines of `PlainStage`.
+
+        Args:
+            label: what is being done, such as "loading x".
+
+        Yields:
+            A function that takes another label.
+        """
+        if self.mode == "quiet" or self._draws:  # a terminal has one moving line
+            yield lambda label: None
+        elif sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown"):  # nothing moves there
+            with self._drawing():
+                yield from _spinner(label)
+        else:
+            plain = PlainStage(label, write=lambda line: _write(sys.stderr, line))
+            with _beating(plain.beat):
+                yield plain
+
+    @contextlib.contextmanager
+    def _drawing(self) -> Iterator[None]:
+        self._draws = True
+        try:
+            yield
+        finally:
+            self._draws = False
 
     def _json(self, data: dict[str, Any]) -> None:
         _write(sys.stdout, _dump(to_plain(data)))
@@ -216,17 +284,57 @@ def _aligned(rows: Sequence[Sequence[Any]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in row).rstrip() for row in padded]
 
 
+@contextlib.contextmanager
+def _beating(beat: Callable[[], None]) -> Iterator[None]:
+    """Call `beat` now and then, from a thread, while the block runs."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(BEAT_S):
+            with contextlib.suppress(OSError, ValueError):  # a stream that is closed or full
+                beat()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def _bar(label: str, total: int | None) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with _live(*columns, transient=False) as bar:
+        yield BarProgress(bar, bar.add_task(visible(label), total=total), total)
+
+
+def _spinner(label: str) -> Iterator[Callable[[str], None]]:
+    from rich.progress import TimeElapsedColumn
+
+    with _live(TimeElapsedColumn(), transient=True) as bar:
+        task = bar.add_task(visible(label), total=None)
+        yield lambda label: bar.update(task, description=visible(label))
+
+
+def _live(*columns: Any, transient: bool) -> Any:
     from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.progress import SpinnerColumn, TextColumn
 
     words = TextColumn("{task.description}", markup=False)
-    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     stdout_is_screen = sys.stdout.isatty()  # piped results must not be pulled over to stderr by the live bar
     console = RichConsole(stderr=True, markup=False, emoji=False, highlight=False)
-    with RichProgress(*columns, console=console, redirect_stdout=stdout_is_screen) as bar:
-        yield BarProgress(bar, bar.add_task(visible(label), total=total), total)
+    return RichProgress(
+        SpinnerColumn(),
+        words,
+        *columns,
+        console=console,
+        redirect_stdout=stdout_is_screen,
+        transient=transient,
+    )
 
 
 def _dump(data: dict[str, Any]) -> str:

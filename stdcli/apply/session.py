@@ -6,7 +6,7 @@ measured once over the whole clip, and frames may remember the one before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +44,7 @@ class Session:
         memory: what a frame hands to the next; None where frames are on their own.
         notes: what came up while stylizing and the user should know; emptied by whoever tells it.
         fitting: how many frames at once have turned out to fit into memory; None while all did.
+        tell: told what is being done to a picture; None tells nobody.
     """
 
     bundle: Bundle
@@ -54,6 +55,7 @@ class Session:
     memory: Memory | None = None
     notes: list[str] = field(default_factory=list)
     fitting: int | None = None
+    tell: Callable[[str], None] | None = None
     _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
     _statistics: dict[int, Measured] = field(default_factory=dict)
 
@@ -67,6 +69,10 @@ class Session:
         device = self.bundle.device if self.bundle.device.type == "cuda" else "cpu"  # mps lacks bicubic
         memory = None if mode == "off" else Memory(mode, device)
         return replace(self, content=self._pool(samples), memory=memory)
+
+    def telling(self, tell: Callable[[str], None]) -> Session:
+        """The same, that tells what it is at; what it works out is shared."""
+        return replace(self, tell=tell)
 
     def in_style_of(self, rgb: np.ndarray) -> Session:
         """A session whose only style is a picture, uint8 [H, W, 3]."""
@@ -130,6 +136,7 @@ class Session:
             self._style_statistics(size),
             self.config.seed,
             self.content,
+            self.tell,
         )
         run = stylizer if self.memory is None else _Remembering(stylizer, self.memory)
         sizes = {"max_size": self.config.max_size, "multiple_px": self.bundle.multiple_px}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from stdcli.apply.settings import Settings
 from stdcli.config.recipe import Trained
 from stdcli.config.schema import StylizeConfig
+from stdcli.console import Console
 from stdcli.diffusion.levels import LevelError, make_plan
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
@@ -27,7 +28,12 @@ def choose_student(config: StylizeConfig) -> str | None:
 
 
 def load_configured(
-    config: StylizeConfig, *, styles: bool, masked: bool = False, weights: bool = True
+    config: StylizeConfig,
+    *,
+    styles: bool,
+    masked: bool = False,
+    weights: bool = True,
+    console: Console,
 ) -> Bundle:
     """Load what settings name: model, student, LoRAs.
 
@@ -36,23 +42,26 @@ def load_configured(
         styles: whether style pictures will be given.
         masked: whether masks will be given.
         weights: see `load_model`.
+        console: shown what is being done.
 
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
     """
-    return load_model(
-        config.model,
-        base=config.base,
-        device=config.device,
-        dtype=config.dtype,
-        offline=config.offline,
-        student=choose_student(config),
-        loras=config.lora,
-        style_scale=config.style_scale,
-        styles=styles,
-        masked=masked,
-        weights=weights,
-    )
+    with console.stage(f"loading {config.model}") as tell:
+        return load_model(
+            config.model,
+            base=config.base,
+            device=config.device,
+            dtype=config.dtype,
+            offline=config.offline,
+            student=choose_student(config),
+            loras=config.lora,
+            style_scale=config.style_scale,
+            styles=styles,
+            masked=masked,
+            weights=weights,
+            tell=tell,
+        )
 
 
 def misfits(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -69,7 +69,8 @@ def stylize(
     if not work.targets and not work.refused:
         return
     masked = any(target.mask is not None for target in work.targets)
-    bundle = load_configured(config, styles=bool(work.styles), masked=masked, weights=not dry_run)
+    asked = {"styles": bool(work.styles), "masked": masked}
+    bundle = load_configured(config, **asked, weights=not dry_run, console=console)
     settings = settle(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
     _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())
@@ -100,7 +101,8 @@ def stylize(
 
 
 def _check_fit(bundle: Bundle, settings: Settings, *, strict: bool, console: Console) -> None:
-    odd = list(misfits(bundle, settings))
+    with console.stage(f"hashing {bundle.name}"):
+        odd = list(misfits(bundle, settings))
     if odd and strict:
         raise ConfigError("not what this student was trained for", odd, hint="leave --strict out to try it")
     for _, sentence in odd:
@@ -129,9 +131,14 @@ def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, c
     for note in () if target.mask is None else target.mask.notes:
         console.warning(note)
     if metadata or target.clip is not None:
-        data = record(session.config, facts, session.bundle.identity, source=target.source.path)
+        with console.stage(f"hashing {session.bundle.name}"):
+            identity = session.bundle.identity
+        data = record(session.config, facts, identity, source=target.source.path)
     if target.clip is None:
-        frames, notes = 1, _run_picture(session, target, data, overwrite=overwrite)
+        name = target.source.path.name
+        with console.stage(name) as tell:
+            telling = session.telling(lambda what: tell(f"{name}: {what}"))
+            frames, notes = 1, _run_picture(telling, target, data, overwrite=overwrite)
     else:
         frames, notes = _run_clip(session, target, data, metadata, overwrite=overwrite, console=console)
     for note in notes:

@@ -8,6 +8,7 @@ Legend: B batch, C latent channels, H W pixels (multiples of the model's), h w l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,6 +39,7 @@ class Stylizer:
         seed: of the noise.
         content_statistics: of the kind of `style_statistics`, of a whole clip: one map for all its frames.
             None: every picture is matched by its own.
+        tell: told before each evaluation which one it is, and of the codec's work; None tells nobody.
     """
 
     bundle: Bundle
@@ -47,6 +49,7 @@ class Stylizer:
     style_statistics: Measured | None
     seed: int
     content_statistics: Measured | None = None
+    tell: Callable[[str], None] | None = None
 
     @torch.inference_mode()
     def __call__(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -70,6 +73,7 @@ class Stylizer:
             "gamma": settings.recipe.gamma,
         }
         aims = dict(zip(settings.plan.levels[:-1], step_targets(settings.plan, **sampling), strict=True))
+        self._say("encoding")
         latents = encode_towards(
             bundle.codec,
             pixels,
@@ -92,7 +96,12 @@ class Stylizer:
             on_step=keep,
             **sampling,
         )
+        self._say("decoding")
         return bundle.codec.decode(state).float().cpu()
+
+    def _say(self, what: str) -> None:
+        if self.tell is not None:
+            self.tell(what)
 
     def _noise(self, latents: torch.Tensor, *, step: int | None = None) -> torch.Tensor:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)
@@ -109,6 +118,8 @@ class Stylizer:
     def _denoise(
         self, x: torch.Tensor, level: Level, to_level: Level, *, beside: torch.Tensor | None
     ) -> Denoised:
+        plan = self.settings.plan
+        self._say(f"step {plan.levels.index(level) + 1} of {plan.evaluations}")
         guidance = self.settings.recipe.guidance
         conditions = [self.condition, self.unconditional]
         if beside is not None:

@@ -30,6 +30,7 @@ CORE = (
 EXTRAS = {
     "demo": {"skimage": "scikit-image"},
     "eval": {"cv2": "opencv-python-headless", "matplotlib": "matplotlib", "skimage": "scikit-image"},
+    "heif": {"pillow_heif": "pillow-heif"},
     "tensorboard": {"tensorboard": "tensorboard"},
 }
 EMBEDDED_FILES = (

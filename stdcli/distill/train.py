@@ -137,7 +137,8 @@ def _distill(
     with _memory_told(config.device):
         run = _prepare(config, paths, folder, start, console=console, dry_run=dry_run)
         if dry_run:
-            estimate = measure(config, run.training, run.loop)
+            with console.stage("two steps to measure"):
+                estimate = measure(config, run.training, run.loop)
             return Distilled(student, was_finished=False, facts={}, estimate=estimate)
     is_main = run.accelerator.is_main_process
     if is_main:
@@ -196,7 +197,8 @@ def _prepare(
         if config.student.kind == "full":
             console.note(check_full(config, None if dry_run else folder, values=values, device=device))
 
-    network = paths.walker.bundle if paths.walker else _load(config, paths, before)
+    with console.stage("loading the base"):
+        network = paths.walker.bundle if paths.walker else _load(config, paths, before)
     float16_ok = network.family != EMBEDDED
     accelerator = make_accelerator(choose(config.device, config.dtype, float16_ok=float16_ok))
     get_codec = _codec_getter(config, network, paths.walker)

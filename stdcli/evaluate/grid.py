@@ -68,7 +68,7 @@ class GridRun:
             StdcliError: as `stdcli stylize` would.
         """
         forget_peak()
-        bundle = load_configured(method.config, styles=True)
+        bundle = load_configured(method.config, styles=True, console=console)
         run = cls(method, bundle, Stopwatch(bundle.device))
         for _, sentence in misfits(bundle, run.settings):
             console.warning(f"{method.title}: {sentence}")

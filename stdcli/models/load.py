@@ -48,6 +48,7 @@ def load_model(
     styles: bool = False,
     masked: bool = False,
     weights: bool = True,
+    tell: Callable[[str], None] = lambda stage: None,
 ) -> Bundle:
     """Load a model.
 
@@ -65,6 +66,7 @@ def load_model(
         masked: whether masks will be given, without which an inpainting network is refused.
         weights: False reads configs and headers only: what comes back knows all that is said of the model,
             checked against its files, and computes nothing.
+        tell: told what is being done, stage by stage.
 
     Raises:
         ModelError: not found, damaged, unsafe, incomplete, unknown, a student or LoRA that does not fit, a
@@ -83,12 +85,15 @@ def load_model(
     check_masked(pipe.unet.config, name, masked=masked)
     if weights:
         move(pipe, found.choice.device)
+    if distilled is not None or loras:
+        tell(f"fusing adapters into {name}")
     doubts = [] if distilled is None else [*apply_student(pipe, distilled, family=family.name)]
     applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
     kind = StyleAdapter if weights else StyleOutline
     style = kind(pipe, files=found.adapter, scale=scale, offline=offline)
     if styles or family is embedded.FAMILY:  # the embedded network was trained with it
+        tell(f"installing the style adapter of {name}")
         style.load()
     bundle = _bundle(found, opened, style=style, applied=applied, student=distilled)
     bundle.notes.extend([*doubts, *(note for lora in applied for note in lora.notes)])

@@ -86,7 +86,8 @@ def build_bank(
     files = BankFiles(out)
     existing = _read_existing(files)
     found, styles = find_data(config, existing, console)
-    bundle = load_teacher(config)
+    with console.stage(f"loading {config.model}"):
+        bundle = load_teacher(config)
     console.note(f"{bundle.name}: {bundle.dtype_reason}")
     wanted = max(config.num_paths or len(existing) + _count_new(found, existing), len(existing))
     make = sample_maker(config, bundle, prompts=prompts, styles=styles)
@@ -223,7 +224,8 @@ def probe_conditions(teacher: Teacher, samples: Sequence[Sample], pictures: Pict
 
 
 def _tell(console: Console, manifest: Manifest, cost: Cost, teacher: Teacher, config: BankConfig) -> None:
-    second_s = teacher.time_forward(batch_size=min(config.batch_size, manifest.num_paths))
+    with console.stage("timing the teacher"):
+        second_s = teacher.time_forward(batch_size=min(config.batch_size, manifest.num_paths))
     total = manifest.num_paths * cost.forwards
     hours = manifest.num_paths * cost.evaluations * second_s / 3600
     length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"

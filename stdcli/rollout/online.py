@@ -78,7 +78,8 @@ def open_walker(config: BankConfig, *, console: Console) -> Walker:
         )
     prompts = read_prompts(config.prompts)
     found, styles = find_data(config, [], console)
-    bundle = load_teacher(config)
+    with console.stage(f"loading {config.model}"):
+        bundle = load_teacher(config)
     make = sample_maker(config, bundle, prompts=prompts, styles=styles)
 
     def sample_of(number: int) -> Sample:

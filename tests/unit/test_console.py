@@ -4,13 +4,15 @@ import io
 import json
 import os
 import sys
+import time
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from stdcli.console import Console, NoProgress, PlainProgress, to_plain
+from stdcli import console as console_module
+from stdcli.console import Console, NoProgress, PlainProgress, PlainStage, to_plain
 from stdcli.errors import ConfigError, ModelError
 
 
@@ -173,6 +175,62 @@ def test_plain_progress_writes_at_most_every_30_seconds_and_at_the_end() -> None
     progress.advance()
     progress.finish(completed=True)
     assert lines == ["frames: 6 in 30.0 s", "frames: 10 in 61.0 s", "frames: 11/20 in 70.0 s"]
+
+
+def test_plain_progress_beats_though_nothing_is_finished() -> None:
+    lines: list[str] = []
+    clock = FakeClock()
+    progress = PlainProgress("paths", 8, write=lines.append, clock=clock)
+    for clock.now_s in (29, 31, 60, 62):
+        progress.beat()
+    assert lines == ["paths: 0/8 in 31.0 s", "paths: 0/8 in 62.0 s"]
+
+
+def test_a_plain_stage_tells_after_three_seconds_and_then_every_thirty() -> None:
+    lines: list[str] = []
+    clock = FakeClock()
+    stage = PlainStage("loading", write=lines.append, clock=clock)
+    for clock.now_s in (2.9, 3, 4):
+        stage.beat()
+    stage("fusing")
+    for clock.now_s in (32, 33):
+        stage.beat()
+    assert lines == ["loading, 3 s so far", "fusing, 33 s so far"]
+
+
+@pytest.mark.parametrize("kind", ["stage", "progress"])
+def test_what_takes_long_is_told_meanwhile_and_what_is_quick_is_not(kind, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(console_module, "BEAT_S", 0.01)
+    with getattr(Console(), kind)("quick"):
+        pass
+    before = capsys.readouterr().err
+    monkeypatch.setattr(console_module, "QUICK_S", 0.02)
+    monkeypatch.setattr(console_module, "PLAIN_INTERVAL_S", 0.02)
+    for mode, count in (("human", 1), ("json", 1), ("quiet", 0)):
+        with getattr(Console(mode), kind)("slow"):
+            wait_s, told = time.monotonic() + 5, ""
+            while count and "slow" not in told and time.monotonic() < wait_s:
+                time.sleep(0.01)
+                told += capsys.readouterr().err
+        assert ("slow" in told) == bool(count)
+        capsys.readouterr()
+    assert kind == "progress" or before == ""
+
+
+def test_a_stage_inside_a_bar_draws_nothing(monkeypatch) -> None:
+    terminal = FakeTerminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console()
+    with console.progress("results", 2) as progress:
+        with console.stage("loading x") as tell:
+            tell("fusing y")
+        progress.advance()
+    assert "results" in terminal.getvalue() and "loading" not in terminal.getvalue()
+    with console.stage("loading z") as tell:
+        tell("fusing w")
+        time.sleep(0.15)
+    assert "fusing w" in terminal.getvalue()
 
 
 def test_progress_without_a_terminal_tells_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from stdcli.apply.session import Session
 from stdcli.apply.settings import settle
 from stdcli.apply.stylizer import FRAME_ID, Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.statistics import channel_statistics, match_statistics, pool_statistics
+from stdcli.media.image import Picture
 from stdcli.models.bundle import Denoiser
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded
@@ -89,3 +91,15 @@ def test_what_is_known_is_the_picture_itself_and_not_its_recoloured_self(bundle,
     wanted = torch.where(cells > 0, recoloured, latents(bundle, PIXELS))
     torch.testing.assert_close(start(style, mask=mask), wanted, rtol=0, atol=1e-4)
     assert (wanted - recoloured).abs().max() > 0.1
+
+
+def test_every_step_is_told_before_it_is_taken(bundle):
+    """Guided, so that an evaluation is two forwards: steps are counted, not forwards."""
+    config = StylizeConfig(steps=2, strength=0.6, guidance=2.0)
+    told: list[str] = []
+    style = Picture(np.zeros((32, 32, 3), np.uint8))
+    session = Session(bundle, config, settle(config, bundle.recipe, bundle.schedule), [style])
+    frames = np.zeros((1, 32, 32, 3), np.uint8)
+    quiet = session.stylize(frames)
+    assert np.array_equal(session.telling(told.append).stylize(frames), quiet)
+    assert told == ["encoding", "step 1 of 2", "step 2 of 2", "decoding"]
