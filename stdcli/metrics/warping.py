@@ -24,7 +24,8 @@ RULES = {
     "none": "all but what leaves the frame",
     "forward-backward": "where not |Fw + Fb|^2 > 0.01 (|Fw|^2 + |Fb|^2) + 0.5",
     "forward-backward+boundaries": (
-        "where neither |Fw + Fb|^2 > 0.01 (|Fw|^2 + |Fb|^2) + 0.5 nor |grad Fw|^2 > 0.01 |Fw|^2 + 0.002"
+        "where neither |Fw + Fb|^2 > 0.01 (|Fw|^2 + |Fb|^2) + 0.5 nor |grad Fw|^2 > 0.01 |Fw|^2 + 0.002, "
+        "grad Fw by the next pixel"
     ),
 }
 NORMS = {"l1": "mean |d|", "mse": "mean d^2", "rmse": "root of the mean d^2 of all pairs"}
@@ -170,7 +171,9 @@ def followed(forward: np.ndarray, backward: np.ndarray, occlusion: str) -> np.nd
         gap = _squared(forward + back)
         seen &= np.isfinite(gap) & (gap <= 0.01 * (_squared(forward) + _squared(back)) + 0.5)
         if occlusion == "forward-backward+boundaries":
-            steepness = sum(_squared(slope) for slope in np.gradient(forward, axis=(0, 1)))
+            ends = forward[-1:], forward[:, -1:]  # the next pixel beyond the edge is like the last
+            slopes = (np.diff(forward, axis=axis, append=end) for axis, end in enumerate(ends))
+            steepness = sum(_squared(slope) for slope in slopes)
             seen &= steepness <= 0.01 * _squared(forward) + 0.002
     return seen
 

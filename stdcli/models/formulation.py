@@ -72,18 +72,10 @@ def check_scheduler(config: Mapping[str, Any], where: Path) -> None:
         where: the model, for messages.
 
     Raises:
-        ModelError: EDM or another with continuous noise levels, or flow matching that predicts no flow.
+        ModelError: EDM or another with continuous noise levels.
     Source: diffusers, EDMEulerScheduler, and EulerDiscreteScheduler for `timestep_type`.
     """
     name = str(config.get("_class_name", ""))
-    told_prediction = config.get("prediction_type")
-    if "FlowMatch" in name and told_prediction != "flow":
-        raise ModelError(
-            "this model was trained by a formulation that is not sampled here: flow matching",
-            where=where,
-            got=f"{name}, prediction_type {told_prediction}",
-            expected="a scheduler with a table of betas",
-        )
     marks = {key: config.get(key) for key in ("sigma_data", "sigma_max", "sigma_min")}
     continuous = config.get("timestep_type", "discrete") != "discrete"
     told = [f"{key} {value}" for key, value in marks.items() if value is not None]
@@ -93,5 +85,5 @@ def check_scheduler(config: Mapping[str, Any], where: Path) -> None:
         "this model was trained by a formulation that is not sampled here: EDM, as CosXL",
         where=where,
         got=", ".join([name, *told, *(["timestep_type continuous"] if continuous else [])]),
-        expected="a scheduler with a table of betas",
+        expected="a scheduler with a table of betas, or of a flow",
     )

@@ -128,6 +128,18 @@ def test_boundaries_of_motion_are_a_rule_of_their_own(slope, is_seen):
     assert followed(forward, -forward, "forward-backward")[20].all()
 
 
+def test_boundaries_are_one_sided_as_in_the_released_code():
+    """A step between columns 4 and 5 marks column 4 alone, one between rows 6 and 7 row 6 alone."""
+    forward = np.zeros((9, 9, 2), np.float32)
+    forward[:, 5:] += 0.1
+    forward[7:] += 0.1
+    seen = followed(forward, -forward, "forward-backward+boundaries")
+    inside = followed(forward, -forward, "forward-backward")
+    expected = inside.copy()
+    expected[:, 4] = expected[6] = False
+    np.testing.assert_array_equal(seen, expected)
+
+
 def test_what_leaves_the_frame_is_not_seen():
     forward = np.zeros((10, 12, 2), np.float32) + np.array([3, -2], np.float32)
     seen = followed(forward, -forward, "none")
