@@ -164,8 +164,11 @@ def _tell(done: Distilled, resolved: Resolved, console: Console, *, out: Path) -
         console.result(message, path=done.student, was_finished=done.was_finished, run=done.facts)
         return
     plain = resolved.config.model_dump(mode="json")
-    message = f"nothing trained (dry run): {done.estimate.line()}"
-    console.result(message, path=out, dry_run=True, config=plain, **vars(done.estimate))
+    estimate = done.estimate
+    console.note(estimate.elsewhere())
+    message = f"nothing trained (dry run): {estimate.line()}"
+    there = {"gpu_bytes": estimate.gpu_bytes, "fits_24gb": estimate.fits_24gb}
+    console.result(message, path=out, dry_run=True, config=plain, **vars(estimate), **there)
 
 
 def _show_settings(resolved: Resolved, console: Console, *, dry_run: bool) -> None:

@@ -6,14 +6,21 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from stdcli.config.distill import DistillConfig
+from stdcli.distill.kept import count_kept
 from stdcli.distill.setup import Training
 from stdcli.distill.space import checkpoint_bytes, run_bytes
 from stdcli.runtime.memory import peak_bytes
 from stdcli.training.loop import Loop
 
 STEPS = 2
+PASSING = 0.2
+"""What comes and goes within an operation, as a share of the activations."""
+LIBRARIES_BYTES = 2**30
+"""What CUDA and its libraries take of a GPU for themselves."""
+GPU_BYTES = 24 * 2**30
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,40 @@ class Estimate:
         disk_bytes: checkpoints there at once while one is written, and the student.
         step_s: of one step, once warm.
         hours: of all steps.
+        weight_bytes: of all networks but what is trained.
+        state_bytes: of what is trained: weights, gradients, the optimisers' moments, averages.
+        activation_bytes: what autograd keeps for the backward pass, at this batch, resolution and dtype.
     """
 
     memory_bytes: int
     disk_bytes: int
     step_s: float
     hours: float
+    weight_bytes: int
+    state_bytes: int
+    activation_bytes: int
+
+    @property
+    def gpu_bytes(self) -> int:
+        """What a GPU must have: weights, states, activations and a fifth more, 1 GiB for its libraries."""
+        activations = int((1 + PASSING) * self.activation_bytes)
+        return self.weight_bytes + self.state_bytes + activations + LIBRARIES_BYTES
+
+    @property
+    def fits_24gb(self) -> bool:
+        """Whether a GPU of 24 GB has room."""
+        return self.gpu_bytes <= GPU_BYTES
+
+    def elsewhere(self) -> str:
+        """What it takes on other hardware, for the user."""
+        weights, states, kept, total = (
+            f"{count / 2**30:.2f}"
+            for count in (self.weight_bytes, self.state_bytes, self.activation_bytes, self.gpu_bytes)
+        )
+        return (
+            f"on a GPU: {total} GiB (weights {weights}, states {states}, activations {kept} and a fifth, "
+            f"1 for its libraries): a GPU of 24 GB {'has room' if self.fits_24gb else 'is too small'}"
+        )
 
     def line(self) -> str:
         """For the user."""
@@ -47,15 +82,17 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
         NumericsError: a loss or gradient is not finite.
     """
     device = training.networks.device
+    weights = _weights(training)
     try:
         taken_s = []
-        for step in range(STEPS):
-            began_s = time.perf_counter()
-            loop.step(step)
-            training.after_step()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            taken_s.append(time.perf_counter() - began_s)
+        with count_kept(weights) as kept:
+            for step in range(STEPS):
+                began_s = time.perf_counter()
+                loop.step(step)
+                training.after_step()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                taken_s.append(time.perf_counter() - began_s)
     finally:
         training.task.source.close()
     values = sum(value.numel() for value in training.exported().values())
@@ -64,4 +101,32 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
         disk_bytes=run_bytes(checkpoint_bytes(training), values),
         step_s=taken_s[-1],
         hours=(taken_s[0] + (config.train.steps - 1) * taken_s[-1]) / 3600,
+        weight_bytes=_frozen_bytes(training, weights),
+        state_bytes=checkpoint_bytes(training) + sum(value.nbytes for value in _trained(training)),
+        activation_bytes=kept.peak_bytes,
     )
+
+
+def _trained(training: Training) -> list[Tensor]:
+    return [value for learner in training.learners for value in learner.parameters.values()]
+
+
+def _weights(training: Training) -> list[Tensor]:
+    """Of every network of a run, trained or not; of a walker's codec and encoders see `_frozen_bytes`."""
+    modules = [training.networks.student, *(learner.module for learner in training.learners)]
+    if training.task.opponent is not None:
+        parts = vars(training.task.opponent.adversary.features).values()
+        modules += [getattr(part, "vae", part) for part in parts]  # DINOv2, and the codec before it
+    modules = [module for module in modules if isinstance(module, torch.nn.Module)]
+    values = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    return [*{id(value): value for value in values}.values()]
+
+
+def _frozen_bytes(training: Training, weights: list[Tensor]) -> int:
+    trained = {id(value) for value in _trained(training)}
+    frozen = sum(value.nbytes for value in weights if id(value) not in trained)
+    walker = training.paths.walker
+    if walker is None:
+        return frozen
+    parts = walker.bundle.need
+    return frozen + parts.weight_bytes - parts.parts["unet"] * parts.choice.dtype.itemsize

@@ -15,6 +15,7 @@ from transformers import Dinov2Config, Dinov2Model
 from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
 from stdcli.models.denoiser import Denoiser
+from stdcli.models.weights import count_values
 from stdcli.training.loop import Loop
 from tests import tiny_runs
 from tests.tiny_runs import Bench, bytes_of, checkpoint, distill, recipe, reports, weights
@@ -161,6 +162,11 @@ def test_a_dry_run_writes_nothing(bench: Bench, tmp_path: Path, capsys: pytest.C
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["dry_run"] is True and told["step_s"] > 0 and told["disk_bytes"] > 0
     assert not out.exists()
+    folder = bench.model("embedded")
+    values = count_values([*folder.glob("unet/*.safetensors"), *folder.glob("ip_adapter/*.safetensors")])
+    assert told["weight_bytes"] == 4 * values
+    needed = told["weight_bytes"] + told["state_bytes"] + int(1.2 * told["activation_bytes"]) + 2**30
+    assert (told["gpu_bytes"], told["fits_24gb"]) == (needed, True)
 
 
 def test_a_student_of_sdxl(bench: Bench, tmp_path: Path) -> None:
