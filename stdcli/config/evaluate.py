@@ -17,6 +17,7 @@ from stdcli.config.schema import (
     Device,
     Dtype,
     Guidance,
+    Prompt,
     Section,
     Seed,
     Steps,
@@ -118,7 +119,7 @@ class EvalConfig(Section):
     """Whether a metric without its weights is an error rather than n/a."""
     threshold: Thresholds = ()
     """What must hold, such as 'palette<=5' (every method) or 'student:edges>=0.6' (this one)."""
-    prompt: str | None = None
+    prompt: Prompt | None = None
     """What the results should show, for metrics that compare with a text."""
     seed: Seed = 0
     device: Device = "auto"

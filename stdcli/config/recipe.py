@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -111,3 +112,9 @@ class Recipe(Section):
         elif given.keys() & {"steps", "strength", "num_solver_steps"}:
             data["timesteps"] = None
         return Recipe.model_validate(data | given)
+
+    def as_json(self, *, indent: int | None = None) -> str:
+        """JSON on one line, or indented; names that are not UTF-8 are in it as escapes."""
+        data = self.model_dump(mode="json")
+        text = json.dumps(data, indent=indent, separators=None if indent else (",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")

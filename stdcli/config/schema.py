@@ -17,6 +17,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -83,6 +85,24 @@ def wrap_text(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _keep_bytes(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Names of files need not be UTF-8: Python keeps their bytes as surrogates, which pydantic refuses."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+    except UnicodeEncodeError:
+        return value
+    return check(value)
+
+
+def _check_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not UTF-8 text") from None
+    return value
+
+
 def _check_decreasing(value: tuple[int, ...]) -> tuple[int, ...]:
     if any(later >= earlier for earlier, later in pairwise(value)):
         raise ValueError("must decrease: the path runs from noise to the picture")
@@ -124,7 +144,10 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
-Text = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1), WrapValidator(_keep_bytes)]
+Prompt = Annotated[
+    str, BeforeValidator(lambda value: _check_text(value) if isinstance(value, str) else value)
+]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(wrap_text)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_numbers)]
 Timesteps = Annotated[
@@ -185,8 +208,8 @@ class StylizeConfig(Section):
     """One weight per style picture; only their ratio counts."""
     style_scale: Annotated[float, Field(ge=0)] | None = None
     """Strength of the style tokens (IP-Adapter scale); 0 switches them off."""
-    prompt: str | None = None
-    negative_prompt: str | None = None
+    prompt: Prompt | None = None
+    negative_prompt: Prompt | None = None
     lora: Loras = ()
     """More adapters, each 'path' or 'path:scale'."""
     steps: Steps | None = None

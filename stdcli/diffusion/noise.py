@@ -37,7 +37,7 @@ def _encode(part: int | str | bytes) -> tuple[bytes, bytes]:
         case int():
             return b"i", str(part).encode("ascii")
         case str():
-            return b"s", part.encode("utf-8")
+            return b"s", part.encode("utf-8", "surrogateescape")  # names are bytes
         case bytes():
             return b"b", part
     raise TypeError(f"seeds are made of int, str and bytes, not {type(part).__name__}")

@@ -6,9 +6,7 @@ metric measured by another protocol or with other weights gets a column of its o
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,11 @@ import numpy as np
 
 from stdcli.config.evaluate import EvalConfig
 from stdcli.console import Console
+from stdcli.disk.opening import own_path
 from stdcli.errors import MediaError
 from stdcli.evaluate.gates import enforce, judge
 from stdcli.evaluate.ids import make_ids
-from stdcli.evaluate.report import Report, claim, head, make_table, read_report
+from stdcli.evaluate.report import NUMBERED, Report, claim, head, keep_pictures, make_table, read_report
 from stdcli.media.image import read_image
 
 Cell = tuple[tuple[Any, ...], str]
@@ -52,35 +51,33 @@ def compare_reports(
         )
     report = Report(head(config.title, command=command))
     data = report.data
-    data |= _begin(*reports[0], shared=shared, out=out) | {
-        "suite": {"reports": [str(path) for path in paths]}
-    }
+    data |= _begin(*reports[0], shared=shared) | {"suite": {"reports": [str(path) for path in paths]}}
     names: dict[Any, str] = {_key(entry): entry["id"] for entry in data["contents"]}
     names |= {entry["sha256"]: entry["id"] for entry in data["styles"]}
     for source, folder in reports:
         dropped = sum(cell not in shared for cell, _ in _cells(source))
         if dropped:
             console.warning(f"{folder}: {dropped} results have no counterpart in the others and are left out")
-        _add(report, source, partial(_from_here, folder=folder, out=out), shared=shared, names=names)
+        _add(report, source, folder, shared=shared, names=names)
     apart = [column["title"] for column in data["metrics"] if column["id"] != column["name"]]
     for title in apart:
         console.warning(
             f"{title}: measured by another protocol or with other weights; in a column of its own"
         )
-    _show_all(report, out)
     claim(out)
+    _keep_all(report, out)
     data["gates"] = judge(config.threshold, data)
     report.write(out)
     enforce(data["gates"])
     return report
 
 
-def _begin(first: Mapping[str, Any], folder: Path, *, shared: set[Cell], out: Path) -> dict[str, Any]:
+def _begin(first: Mapping[str, Any], folder: Path, *, shared: set[Cell]) -> dict[str, Any]:
     """A comparison without methods, its contents and styles those of the first report that all have."""
     contents, styles = ({cell[place] for cell in shared} for place in (0, 1))
 
     def found(entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {**entry, "file": _from_here(entry["file"], folder=folder, out=out)}
+        return {**entry, "file": _found(entry, folder)}
 
     return {
         "contents": [found(entry) for entry in first["contents"] if _key(entry) in contents],
@@ -112,12 +109,12 @@ def _key(content: Mapping[str, Any]) -> tuple[Any, ...]:
 def _add(
     report: Report,
     source: Mapping[str, Any],
-    find: Callable[[str | None], str | None],
+    folder: Path,
     *,
     shared: set[Cell],
     names: Mapping[Any, str],
 ) -> None:
-    """A report's methods, and their results on the shared cells; `find` says where its files are."""
+    """A report's methods, and their results on the shared cells, each with the place of its kept file."""
     data = report.data
     columns = {entry["id"]: _column_id(data, entry) for entry in source["metrics"]}
     known = [method["id"] for method in data["methods"]]
@@ -130,7 +127,7 @@ def _add(
         if cell in shared:
             values = {columns[name]: value for name, value in result["values"].items()}
             place = {"method": methods[result["method"]], "content": names[cell[0]], "style": names[cell[1]]}
-            results.append({**result, **place, "values": values, "file": find(result["file"])})
+            results.append({**result, **place, "values": values, "file": _found(result, folder)})
     data["results"] += results
     contents = {entry["id"]: names.get(_key(entry)) for entry in source["contents"]}
     for floor in source["floors"]:
@@ -160,33 +157,34 @@ def _column_id(data: dict[str, Any], entry: Mapping[str, Any]) -> str:
     return name
 
 
-def _from_here(file: str | None, *, folder: Path, out: Path) -> str | None:
-    """A kept file of another report, as seen from this one."""
-    return None if file is None else Path(os.path.relpath(folder / file, out)).as_posix()
+def _found(entry: Mapping[str, Any], folder: Path) -> tuple[Path, str] | None:
+    """The folder of a report and the name in it of what it kept, which `check_form` has found harmless."""
+    return None if entry.get("file") is None else (folder, entry["file"])
 
 
-def _show_all(report: Report, out: Path) -> None:
-    for kind in ("content", "style"):
-        for entry in report.data[f"{kind}s"]:
-            _show(report, f"{kind}/{entry['id']}", out, entry["file"])
-    for result in report.data["results"]:
+def _keep_all(report: Report, out: Path) -> None:
+    """Take what the reports kept over into this one, which is whole by itself then, and show it."""
+    data = report.data
+    counts = {entry["id"]: entry["frames"] for entry in data["contents"] if entry["kind"] == "clip"}
+    entries = [(f"content/{entry['id']}", entry, counts.get(entry["id"])) for entry in data["contents"]]
+    entries += [(f"style/{entry['id']}", entry, None) for entry in data["styles"]]
+    for result in data["results"]:
         key = f"result/{result['method']}/{result['content']}/{result['style']}"
-        _show(report, key, out, result["file"])
+        entries.append((key, result, counts.get(result["content"])))
+    for key, entry, count in entries:
+        frames = None if entry["file"] is None else _read(*entry["file"], count=count)
+        entry["file"] = None
+        if frames is not None:
+            entry["file"] = keep_pictures(report, out, key, frames=frames, is_clip=count is not None)
 
 
-def _show(report: Report, key: str, folder: Path, file: str | None) -> None:
-    """Put a kept picture, or the middle frame of a kept clip, on the page, if it is there."""
-    if file is None:
-        return
-    path = folder / file
-    if "%" in path.name:
-        frames = sorted(path.parent.glob("*.png"))
-        index = len(frames) // 2
-        if frames:
-            report.images[f"{key}/{index:04d}"] = _read(frames[index])
-    elif path.is_file():
-        report.images[key] = _read(path)
-
-
-def _read(path: Path) -> np.ndarray:
-    return read_image(path).rgb
+def _read(folder: Path, file: str, *, count: int | None) -> np.ndarray | None:
+    """uint8 [F, H, W, 3], a picture (`count` None) or kept frames; None if they are gone."""
+    names = [file] if count is None else [file.replace(NUMBERED, f"{index:05d}") for index in range(count)]
+    paths = [own_path(folder, name, MediaError) for name in names]
+    if not all(path.is_file() for path in paths):
+        return None
+    frames = [read_image(path).rgb for path in paths]
+    if len({frame.shape for frame in frames}) > 1:
+        raise MediaError("kept frames of one clip differ in size", where=folder / file)
+    return np.stack(frames)

@@ -1,7 +1,8 @@
 """A report as one HTML file that needs nothing else: no network, no folder beside it.
 
 The page forbids itself, by a content security policy, to load anything that is not inside it, and to run any
-script but its own. Text of users is escaped where markup is made (`page/markup.py`).
+script but its own. Text of users is escaped where markup is made (`page/markup.py`), and control characters
+in it before anything is made of it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stdcli.evaluate.page.numbers import Numbers
 from stdcli.evaluate.page.pictures import Gallery, Pair, find_pairs
 from stdcli.evaluate.page.plots import plots
 from stdcli.evaluate.page.table import notes, protocols, table
+from stdcli.visible import visible
 
 PAGE = files("stdcli.evaluate.page")
 
@@ -43,6 +45,7 @@ def render(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
         ResourceError: matplotlib is not installed.
         ValueError: an image of another shape or dtype.
     """
+    report = _shown(report)
     numbers = Numbers(report)
     pairs = find_pairs(report, images)
     gallery = Gallery(images, pairs, [method["id"] for method in numbers.methods])
@@ -67,6 +70,15 @@ def render(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
         ),
         version=tag("span", f"stdcli {report['versions'].get('stdcli', '')}"),
     )
+
+
+def _shown(data: Any) -> Any:
+    """A report whose text, in drawings too, is seen rather than acts."""
+    if isinstance(data, Mapping):
+        return {_shown(key): _shown(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_shown(value) for value in data]
+    return visible(data) if isinstance(data, str) else data
 
 
 def _sections(

@@ -28,9 +28,11 @@ import stdcli
 from stdcli.console import to_plain
 from stdcli.disk.reading import read_object
 from stdcli.disk.removing import remove_file, remove_folder
+from stdcli.disk.writing import write_durably
 from stdcli.errors import MediaError
 from stdcli.evaluate.html import render
 from stdcli.evaluate.inputs import Content, Style
+from stdcli.evaluate.report_form import check_form
 from stdcli.media.arrays import fit_max_size
 from stdcli.media.image import Picture, write_image
 from stdcli.media.output import write_errors
@@ -38,6 +40,7 @@ from stdcli.metrics.extra import load_extra
 
 FORMAT, VERSION = "stdcli-report", 1
 JSON_FILE, HTML_FILE, PICTURES = "report.json", "report.html", "pictures"
+NUMBERED = "%05d"  # in the name of a clip's frames
 MARKER = ".stdcli-eval"  # says that a folder was made for a report
 SHOWN_FRAMES, SHOWN_PX = 3, 384  # of a clip; longer side on the page
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "pillow", "scikit-image", "opencv-python-headless")
@@ -87,10 +90,8 @@ class Report:
         text = render(self.data, self.images)
         with write_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            for path, content in ((page, text), (record, dump(self.data))):
-                unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-                unfinished.write_text(content, encoding="utf-8")
-                unfinished.replace(path)
+            for path, content in ((page, text.encode()), (record, dump(self.data))):
+                write_durably(path, content)
         return page
 
 
@@ -127,9 +128,10 @@ def claim(out: Path) -> None:
         (out / MARKER).touch()
 
 
-def dump(data: Mapping[str, Any]) -> str:
-    """report.json's text."""
-    return json.dumps(to_plain(dict(data)), indent=1, ensure_ascii=False) + "\n"
+def dump(data: Mapping[str, Any]) -> bytes:
+    """report.json in UTF-8; what is no text, as in names of other encodings, is escaped as JSON does it."""
+    text = json.dumps(to_plain(dict(data)), indent=1, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def head(title: str, *, command: str) -> dict[str, Any]:
@@ -276,7 +278,7 @@ def keep_pictures(
         report.images[f"{key}/{index:04d}"] = fit_max_size(frames[index], SHOWN_PX)
         if heat is not None:
             report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = heat[index]
-    return f"{name}/%05d.png"
+    return f"{name}/{NUMBERED}.png"
 
 
 def _shown(count: int) -> list[int]:
@@ -297,7 +299,7 @@ def read_report(path: Path) -> tuple[dict[str, Any], Path]:
         path: report.json, or a folder that holds one.
 
     Raises:
-        MediaError: none there, or not one that this version reads.
+        MediaError: none there, not one that this version reads, or one that names files outside its folder.
     """
     file = path / JSON_FILE if path.is_dir() else path
     if not file.exists():
@@ -311,4 +313,5 @@ def read_report(path: Path) -> tuple[dict[str, Any], Path]:
     found = data.get("format"), data.get("version")
     if found != (FORMAT, VERSION):
         raise MediaError("not a report that is understood", where=file, got=found, expected=(FORMAT, VERSION))
+    check_form(data, file)
     return data, file.parent

@@ -118,7 +118,7 @@ def _recipe_metadata(recipe: Recipe) -> dict[str, Any]:
     start_t = trained.start_t if trained is not None else next(iter(timesteps), None)
     cfg = "fused" if recipe.guidance_fused else "live" if recipe.guidance != 1 else "none"
     found = {
-        STORED_RECIPE: recipe.model_dump_json(),
+        STORED_RECIPE: recipe.as_json(),
         "std.strength": f"{recipe.strength:g}",
         "std.steps": recipe.steps,
         "std.guidance": f"{recipe.guidance:g}",

@@ -314,4 +314,4 @@ def _write_single_file(export: Export, merge: Merge, place: Path) -> None:
 
 def _write_recipe(folder: Path, recipe: Recipe | None) -> None:
     if recipe is not None:
-        (folder / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
+        (folder / RECIPE_FILE).write_text(recipe.as_json(indent=2) + "\n", "utf-8")

@@ -107,7 +107,8 @@ def _clean_json(path: Path, name: str, *, base: str | None) -> bytes | None:
         if SEAL in data:
             data = sealed(data)
     _refuse_paths(data, where=path)
-    return None if data == before else (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return None if data == before else text.encode("utf-8", "backslashreplace")
 
 
 def _refuse_paths(data: Any, *, where: Path) -> None:

@@ -141,7 +141,7 @@ def gather(
     written = own_page(artefact)
     text = make_card(facts) if written is None else written
     check_text(text, where="the card" if written is None else artefact.root / CARD)
-    return [*items, *shown, Item(CARD, text.encode())]
+    return [*items, *shown, Item(CARD, text.encode("utf-8", "backslashreplace"))]
 
 
 def own_page(artefact: Artefact) -> str | None:

@@ -286,7 +286,7 @@ def save_folder(
         "vae": ["stdcli.models.patch_autoencoder", "PatchAutoencoder"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
+    (folder / "recipe.json").write_text(recipe.as_json(indent=2) + "\n")
 
 
 def check_start(folder: Path) -> None:

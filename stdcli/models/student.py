@@ -293,7 +293,7 @@ def save_student(
     try:
         with new_folder(Path(folder), check=check) as fresh:
             (_save_lora if student.kind == "lora" else _save_unet)(fresh, student.unet, values)
-            (fresh / RECIPE_FILE).write_text(recipe.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            (fresh / RECIPE_FILE).write_text(recipe.as_json(indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise ResourceError("the student cannot be written", where=folder, got=error) from error
 

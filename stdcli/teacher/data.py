@@ -36,7 +36,7 @@ class TrainingData:
     def digest(self) -> str:
         """SHA-256 over the names that are trained on; what is in the files is not looked at."""
         names = "\n".join((*self.content.names, "", *self.art.names))
-        return hashlib.sha256(names.encode()).hexdigest()
+        return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
     def facts(self) -> dict[str, Any]:
         """Counts and unreadable files, for run.json."""

@@ -13,6 +13,7 @@ import pytest
 
 from stdcli.cli.main import main
 from stdcli.evaluate.inputs import read_contents, read_styles
+from stdcli.evaluate.report import read_report
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.metrics.metric import Subject
 from stdcli.metrics.optical_flow import dis_flows, write_flo
@@ -234,6 +235,17 @@ def test_reports_side_by_side(inputs: Path, done: Path, tmp_path: Path, capsys) 
         "student-1-step",
     ]
     assert [content["id"] for content in data["contents"]] == ["two"]
+    kept = [entry["file"] for kind in ("contents", "styles", "results") for entry in data[kind]]
+    assert len(kept) == 1 + 2 + 5 * 2
+    shown = (both / "report.html").read_text().count("<img")
+    for entry in data["results"]:
+        name = f"pictures/result/{entry['method']}/two/{entry['style']}.png"
+        source = other if entry["method"] in ("student-2-steps-2", "student-1-step") else done
+        original = source / name.replace("student-2-steps-2", "student-2-steps")
+        assert entry["file"] == name
+        assert np.array_equal(read_image(both / name).rgb, read_image(original).rgb)
+    assert shown >= len(kept)
+    assert read_report(both)[0] == data
     rows = {(row["method"], row["metric"]): row for row in data["table"]}
     assert rows["student-2-steps", "palette"]["mean"] == rows["student-2-steps-2", "palette"]["mean"]
     assert rows["student-2-steps", "palette"]["count"] == 2

@@ -26,6 +26,7 @@ from stdcli.rollout.data import read_prompts
 from stdcli.training.resume import RunKind, check_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_banks import write_tiny_bank
+from tests.tiny_reports import make_report
 
 ODD = (None, True, -1, 0, 10**30, 1e300, 10**7, "", "x", [], {}, [[]], [None], {"x": None}, ["x", "y", "z"])
 BYTES = (
@@ -143,7 +144,7 @@ def make(kind: str, root: Path) -> None:
         "metrics.jsonl": {"progress/step": 1},
         "out.mp4.job/job.json": JOB,
         "record.json": RECORD,
-        "report.json": {"format": "stdcli-report", "version": 1},
+        "report.json": make_report(),
         "prompts.jsonl": {"file_name": "a.png", "text": "b"},
     }
     for name, whole in wholes.items():

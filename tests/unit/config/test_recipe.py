@@ -36,7 +36,9 @@ def test_stored_timesteps_may_not_contradict_steps() -> None:
 
 
 def test_a_recipe_survives_json() -> None:
-    assert Recipe.model_validate_json(STORED.model_dump_json()) == STORED
+    for indent in (None, 2):
+        assert STORED.as_json(indent=indent) == STORED.model_dump_json(indent=indent)
+        assert Recipe.model_validate_json(STORED.as_json(indent=indent)) == STORED
 
 
 def test_nothing_given_changes_nothing() -> None:

@@ -23,6 +23,7 @@ from tests.tiny_reports import FETCH, MEANS, METHODS, METRICS, make_images, make
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 FEW = ("palette", "csd", "warping")  # metrics, where plots are not what is looked at
 NASTY = """<script>alert("x")</script>&'$title $nav <!--]]> {0} 漢"""
+ODD = NASTY + "\x1b[2J\u202e\udce9\x00"
 
 
 class Reader(HTMLParser):
@@ -204,16 +205,16 @@ def test_the_same_report_gives_the_same_bytes(page: str) -> None:
 def test_text_of_users_is_never_markup() -> None:
     report = make_report()
     images = make_images(size=(8, 8))
-    report |= dict.fromkeys(("title", "command", "machine", "created"), NASTY)
+    report |= dict.fromkeys(("title", "command", "machine", "created"), ODD)
     for method in report["methods"]:
-        method |= {"title": f"{NASTY}{method['id']}", "family": NASTY, "settings": {NASTY: NASTY}}
-        method["hashes"] = {NASTY: NASTY}
+        method |= {"title": f"{ODD}{method['id']}", "family": ODD, "settings": {ODD: ODD}}
+        method["hashes"] = {ODD: ODD}
     for metric in report["metrics"]:
-        metric |= dict.fromkeys(("title", "unit", "protocol", "cite"), NASTY) | {"weights": {NASTY: NASTY}}
+        metric |= dict.fromkeys(("title", "unit", "protocol", "cite"), ODD) | {"weights": {ODD: ODD}}
         if metric["missing"]:
-            metric["missing"] = {"what": NASTY, "fetch": NASTY}
+            metric["missing"] = {"what": ODD, "fetch": ODD}
     for gate in report["gates"]:
-        gate["rule"] = NASTY
+        gate["rule"] = ODD
     for result in report["results"]:
         result["file"] = "javascript:alert(1)//<b>"
         result["content"] = NASTY if result["content"] == "cat" else result["content"]
@@ -221,6 +222,8 @@ def test_text_of_users_is_never_markup() -> None:
     images = {key.replace("/cat", "/" + NASTY): image for key, image in images.items()}
     page = render(report, images)
     reader = Reader(page)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", page)
+    assert r"\x1b[2J\u202e\udce9" in reader.text
     assert page.count("<script") == 1 and "alert(&quot;" in page
     assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
     assert not any("javascript:" in str(value) for _, a in reader.tags for value in a.values())

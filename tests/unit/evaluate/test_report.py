@@ -1,7 +1,8 @@
 """Tables, best guidances, pictures kept, folders claimed, reports read again."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from stdcli.evaluate.report import (
     read_report,
 )
 from stdcli.media.image import read_image
+from tests.tiny_reports import make_report
 
 
 def test_means_deviations_and_counts() -> None:
@@ -117,10 +119,53 @@ def test_what_is_no_report(tmp_path: Path, text: str) -> None:
 
 
 def test_a_report_is_read_by_folder_or_by_name(tmp_path: Path) -> None:
-    data = {"format": "stdcli-report", "version": 1, "title": "ä", "value": float("nan")}
-    (tmp_path / "report.json").write_text(dump(data), encoding="utf-8")
+    data = make_report() | {"title": "ä\udce9", "value": float("nan")}
+    (tmp_path / "report.json").write_bytes(dump(data))
     for path in (tmp_path, tmp_path / "report.json"):
         assert read_report(path) == (data | {"value": None}, tmp_path)
     with pytest.raises(MediaError, match="no report here"):
         read_report(tmp_path / "elsewhere")
-    assert json.loads(dump(data))["title"] == "ä"
+    assert '"title": "ä\\udce9",'.encode() in dump(data)
+
+
+def put(value: object, *keys: str | int) -> Callable[[dict[str, Any]], None]:
+    """A change of a report: another value under some keys; None takes it away."""
+
+    def change(data: Any) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        if value is None:
+            del data[keys[-1]]
+        else:
+            data[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (put("/etc/a.png", "results", 0, "file"), "leads out of its folder"),
+        (put("../a.png", "results", 0, "file"), "leads out of its folder"),
+        (put("pictures/../../a.png", "contents", 0, "file"), "leads out of its folder"),
+        (put("linked/a.png", "styles", 0, "file"), "a link, where"),
+        (put("a/b", "contents", 0, "id"), "contents.0.id"),
+        (put("..", "methods", 0, "id"), "methods.0.id"),
+        (put("nobody", "results", 0, "method"), "method nobody"),
+        (put({"none": 1.0}, "results", 0, "values"), "metric none"),
+        (put("none", "floors", 0, "content"), "content none"),
+        (put(None, "machine"), "machine"),
+        (put([], "metrics", 0, "weights"), "metrics.0.weights"),
+        (put([1], "contents", 0, "size"), "contents.0.size"),
+        (put({}, "table"), "table"),
+        (put("1", "results", 0, "values", "palette"), "results.0.values.palette"),
+    ],
+)
+def test_a_strangers_report_is_checked_whole(tmp_path: Path, change, told: str) -> None:
+    (tmp_path / "linked").symlink_to(tmp_path.parent)
+    data = make_report()
+    change(data)
+    (tmp_path / "report.json").write_bytes(dump(data))
+    with pytest.raises(MediaError) as caught:
+        read_report(tmp_path)
+    assert told in str(caught.value)
