@@ -56,8 +56,9 @@ class StdSection(Section):
     target_decay: Decay = 0.95
     """Of that average."""
     jump_weight: Literal["none", "inverse-square"] = "none"
-    """"inverse-square" divides an error by what a unit of noise contributes over the jump, so that long and
-    short jumps count alike."""
+    """"inverse-square" divides an error by what a unit of the network's output contributes over the jump, so
+    that long and short jumps count alike. A loss of l2 is so divided by its square, but one of huber, the
+    default, by it once: that is linear in errors far above `huber_c`."""
 
 
 class StudentSection(Section):

@@ -131,8 +131,8 @@ def test_boundaries_of_motion_are_a_rule_of_their_own(slope, is_seen):
 def test_boundaries_are_one_sided_as_in_the_released_code():
     """A step between columns 4 and 5 marks column 4 alone, one between rows 6 and 7 row 6 alone."""
     forward = np.zeros((9, 9, 2), np.float32)
-    forward[:, 5:] += 0.1
-    forward[7:] += 0.1
+    forward[:, 5:] -= 0.1
+    forward[7:] -= 0.1
     seen = followed(forward, -forward, "forward-backward+boundaries")
     inside = followed(forward, -forward, "forward-backward")
     expected = inside.copy()
