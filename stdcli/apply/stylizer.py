@@ -81,7 +81,8 @@ class Stylizer:
             content=self.content_statistics,
             device=bundle.device,
         )
-        noise, keep, beside = self._noise(latents), None, None
+        noise, keep = self._noise(latents), None
+        beside = latents if bundle.sees_photo else None
         if mask is not None and bundle.sees_mask:
             beside = self._beside(pixels, mask, latents)
         elif mask is not None:

@@ -36,6 +36,14 @@ StyleData = Annotated[
     str | None,
     typer.Option("--style-data", metavar="DIR", help="Artworks; default: the photos serve as both."),
 ]
+Paintings = Annotated[
+    str | None,
+    typer.Option(
+        "--paintings",
+        metavar="DIR",
+        help="Photos as they should become, with an index.csv: what the model learns to paint.",
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", metavar="DIR", help="Folder of the run; the model will be in DIR/model."),
@@ -48,6 +56,7 @@ def train(
     out: Out,
     data: Data = None,
     style_data: StyleData = None,
+    paintings: Paintings = None,
     steps: Steps = None,
     seed: Seed = None,
     device: Device = None,
@@ -70,12 +79,14 @@ def train(
     Examples:
       stdcli teacher train --data pictures/ -o runs/teacher
       stdcli teacher train --data photos/ --style-data art/ --preset embedded-gpu -o runs/teacher
+      stdcli teacher train --data pictures/ --paintings painted/ --preset painter-cpu -o runs/painter
       stdcli teacher train --config runs/teacher/run.json --seed 1 -o runs/another
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     flags = {
         "data": data,
         "style_data": style_data,
+        "paintings": paintings,
         "train.steps": steps,
         "seed": seed,
         "device": device,

@@ -7,7 +7,7 @@ torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -29,6 +29,8 @@ PATCH_PX = 8  # the codec's patch: one latent cell
 LARGEST_CROP_PX = 192  # the smallest size at which pictures are kept in memory
 LARGEST_STRIDE_PX = 256  # the style encoder's size, which a UNet of any depth must divide
 
+CROPS_A_PAINTING = 2  # places cut from each painting of a batch, which share its style picture
+
 Rate = Annotated[float, Field(gt=0)]
 CropSide = Annotated[int, Field(ge=16, le=LARGEST_CROP_PX, multiple_of=PATCH_PX)]
 PaintedSide = Annotated[int, Field(ge=32, le=LARGEST_CROP_PX, multiple_of=PATCH_PX)]  # of what is painted
@@ -37,16 +39,29 @@ Widths = Annotated[tuple[Width, ...], Field(min_length=2), BeforeValidator(split
 
 
 class CodecSection(Section):
-    """Linear patch codec: principal components of patches, then a small correction of the decoder."""
+    """Linear codec of patches, then a small correction of the decoder."""
 
+    kind: Literal["blocks", "lapped"] = "blocks"
+    """`blocks` of 8 pixels, principal components of each; or `lapped` windows of 16, which leave no seams."""
     latent_channels: Annotated[int, Field(ge=1, le=3 * PATCH_PX**2)] = 48
     """Components kept of a patch's 192."""
     hidden_channels: Count = 128
-    """Width of the correction."""
+    """Width of the correction of blocks."""
     hidden_layers: Natural = 3
-    """Convolutions of the correction between its first and its last."""
+    """Convolutions of that correction between its first and its last."""
+    widths: Annotated[
+        tuple[Count, ...], Field(min_length=4, max_length=4), BeforeValidator(split_numbers)
+    ] = (
+        96,
+        64,
+        32,
+        16,
+    )
+    """Widths of the correction of lapped windows, at 1/8, 1/4, 1/2 and full size."""
+    fit_steps: Natural = 1500
+    """Steps of descent that fit lapped windows."""
     temper: Share = 1.0
-    """1 keeps the components' own scales, 0 whitens them."""
+    """Of blocks: 1 keeps the components' own scales, 0 whitens them."""
     fit_crops: Annotated[int, Field(ge=16)] = 2500
     """Crops that the components are computed from."""
     fit_crop_px: CropSide = 64
@@ -88,9 +103,10 @@ class PairsSection(Section):
     style_px: PaintedSide = 128
     """Side of the styles' crops."""
     art_share: Share = 0.15
-    """How often an artwork takes the photo's place."""
+    """How often an artwork takes the photo's place; with paintings, how often it is its own pair."""
     repeat_after: Natural = 256
-    """Batches after which the first comes again, its painting kept in memory (2 MB a batch); 0 for never."""
+    """Batches after which the first comes again, its painting kept in memory (2 MB a batch); 0 for never. Has
+    no effect with paintings."""
 
 
 class TrainSection(Section):
@@ -99,7 +115,7 @@ class TrainSection(Section):
     steps: Count = 1500
     batch_size: Count = 16
     texture_weight: Weight = 0.4
-    """Of the amount and kind of texture, against every pixel in its place."""
+    """Of the amount and kind of texture, against every pixel in its place; has no effect with paintings."""
     learning_rate: Rate = 4e-4
     warmup_steps: Natural = 100
     """First steps, over which the learning rate rises."""
@@ -132,6 +148,9 @@ class TeacherConfig(Section):
     """Folder of photos; or of `content/` and `style/`, photos and artworks."""
     style_data: Text | None = None
     """Folder of artworks; by default the photos serve as both."""
+    paintings: Text | None = None
+    """Folder of paintings with an `index.csv`: photos as they should become, by whatever painted them. The
+    network then sees the photo beside the noise, and learns to draw such paintings from it."""
     init: Text | None = None
     """Model to start from instead of random weights: `embedded`, or a folder that a run wrote."""
     codec: CodecSection = CodecSection()
@@ -148,3 +167,5 @@ class TeacherConfig(Section):
         if self.pairs.photo_px % stride_px:
             levels = len(self.network.channels)
             yield "pairs.photo_px", f"must be a multiple of {stride_px}, for a UNet of {levels} levels"
+        if self.paintings is not None and self.train.batch_size % CROPS_A_PAINTING:
+            yield "train.batch_size", f"must be a multiple of {CROPS_A_PAINTING} with paintings"

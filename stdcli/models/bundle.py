@@ -166,6 +166,7 @@ class Bundle(Network):
         multiple_px: picture sides must be multiples of this.
         needs_style: whether the network knows style pictures alone, and no prompts.
         sees_mask: whether the network is shown a mask and what it leaves, to repaint the rest.
+        sees_photo: whether the network is shown the clean latents of what a path begins with.
     """
 
     codec: Codec
@@ -174,6 +175,7 @@ class Bundle(Network):
     multiple_px: int
     needs_style: bool
     sees_mask: bool
+    sees_photo: bool = False
 
     def condition(
         self,

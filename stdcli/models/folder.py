@@ -21,12 +21,18 @@ from stdcli.disk.reading import read_object, read_text
 from stdcli.errors import ModelError
 from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.inpainting import sees_mask
+from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.locate import PICKLE_SUFFIXES
+from stdcli.models.painter_unet import PainterUNet
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.weights import read_metadata, read_shapes
 
-# diffusers takes classes from imported modules only; naming PatchAutoencoder here also lets it find that one.
-TRUSTED = frozenset({"diffusers", "transformers", "stable_diffusion", PatchAutoencoder.__module__})
+OWN_CODECS: dict[str, type] = {kind.__name__: kind for kind in (PatchAutoencoder, LappedAutoencoder)}
+OWN_CLASSES: dict[str, type] = {**OWN_CODECS, PainterUNet.__name__: PainterUNet}
+# diffusers takes classes from imported modules only; naming our own here also lets it find those.
+TRUSTED = frozenset({"diffusers", "transformers", "stable_diffusion"}) | {
+    kind.__module__ for kind in OWN_CLASSES.values()
+}
 WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
 SD2_WIDTH = 1024  # of the text tokens
 STORED_RECIPE = "std.recipe"
@@ -35,7 +41,8 @@ CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json")
 MAX_LAYERS, MAX_SIZE = 1000, 10**7
 """Of anything that a config counts layers by, and of any other number in it."""
 COUNTS = re.compile(r"layers|blocks?$|blocks_per|_per_block|depth|heads|stages")
-VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "PatchAutoencoder")
+UNET_CLASSES = ("UNet2DConditionModel", PainterUNet.__name__)
+VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", *OWN_CODECS)
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ def check_folder(folder: ModelFolder, *, needed: Iterable[str]) -> None:
             got=", ".join(sorted(folder.components)),
             expected=", ".join(needed),
         )
-    for part, known in (("unet", ("UNet2DConditionModel",)), ("vae", VAE_CLASSES)):
+    for part, known in (("unet", UNET_CLASSES), ("vae", VAE_CLASSES)):
         if folder.components[part] not in known:
             raise ModelError(
                 f"unknown kind of {part}",
@@ -331,7 +338,8 @@ def _check_unet(folder: ModelFolder) -> None:
         if not isinstance(value, int) or value < 1:
             where = folder.path / "unet" / "config.json"
             raise ModelError("a UNet's channels are whole numbers", where=where, got=value)
-    if channels != latent and not sees_mask(config):
+    has_photo = folder.components["unet"] == PainterUNet.__name__ and channels == 2 * latent
+    if channels != latent and not sees_mask(config) and not has_photo:
         raise ModelError(
             "this UNet takes more than a latent (an edit model)",
             where=folder.path / "unet",

@@ -26,6 +26,7 @@ from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora import AppliedLora, apply_lora, check_lora
 from stdcli.models.opening import Found, Opened, count_denoiser, find_model, move, open_model
 from stdcli.models.outline import StyleOutline, outline_model
+from stdcli.models.painter_unet import check_unseeing, sees_photo
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
 from stdcli.runtime.devices import DeviceChoice
@@ -132,6 +133,7 @@ def load_denoiser(
     opened = open_model(found, only=DENOISER)
     pipe, family = opened.pipe, opened.family
     check_masked(pipe.unet.config, name, masked=False)
+    check_unseeing(pipe.unet, name)
     move(pipe, found.choice.device)
     encoder = found.folder.path / "image_encoder" if "image_encoder" in opened.weight_files else None
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
@@ -220,6 +222,7 @@ def _bundle(
         multiple_px=multiple_of(pipe.unet, factor=pipe.vae_scale_factor),
         needs_style=opened.family is embedded.FAMILY,
         sees_mask=sees_mask(pipe.unet.config),
+        sees_photo=sees_photo(pipe.unet),
         loras=[(lora.name, lora.scale, lora.files) for lora in applied],
     )
 

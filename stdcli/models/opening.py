@@ -18,6 +18,7 @@ from stdcli.errors import HubError, ModelError, ResourceError
 from stdcli.models.families import embedded, sd15, sdxl
 from stdcli.models.families.family import Family
 from stdcli.models.folder import (
+    OWN_CLASSES,
     WITH_WEIGHTS,
     ModelFolder,
     check_folder,
@@ -28,7 +29,6 @@ from stdcli.models.folder import (
     weight_files,
 )
 from stdcli.models.locate import EMBEDDED, Source, locate_model
-from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.room import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
 from stdcli.models.style import AdapterFiles, find_adapter, own_adapter
@@ -245,7 +245,7 @@ def count_denoiser(found: Found) -> int:
 def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
     """A part with fp16 files only, in float32: upstream would take such files for all other parts too."""
     name = folder.components[part]
-    kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
+    kind = OWN_CLASSES.get(name) or class_named(name)
     return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
 
 

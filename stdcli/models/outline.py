@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 
 from stdcli.errors import ModelError
-from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, weight_files
+from stdcli.models.folder import OWN_CLASSES, WITH_WEIGHTS, ModelFolder, weight_files
 from stdcli.models.opening import Found, Opened, check_room, count_parts, recipe_of
 from stdcli.models.original import original_unet
-from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.single_file import apply_overrides, misfit, unet_config
 from stdcli.models.style import StyleAdapter, StyleEmbeds, embedding_width, shares
 from stdcli.models.upstream import FAULTS, class_named, first_line
@@ -100,7 +99,7 @@ def _files(found: Found) -> dict[str, list[Path]]:
 def _empty(folder: ModelFolder, part: str, *, config: Mapping[str, Any] | None = None) -> torch.nn.Module:
     name = folder.components[part]
     try:
-        kind = PatchAutoencoder if name == PatchAutoencoder.__name__ else class_named(name)
+        kind = OWN_CLASSES.get(name) or class_named(name)
         with META:
             if hasattr(kind, "from_config"):
                 return kind.from_config(dict(config or folder.config(part)))

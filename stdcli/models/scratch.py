@@ -1,7 +1,8 @@
 """Build the parts of a small SDXL-layout stylizer from nothing, and save them as a diffusers folder.
 
 The counterpart of loading: `stdcli teacher train` gets untrained networks here and hands trained ones back.
-Everything is a diffusers or transformers class except the codec (`patch_autoencoder.py`). It knows nothing of
+Everything is a diffusers or transformers class except the codec (`patch_autoencoder.py`,
+`lapped_autoencoder.py`). It knows nothing of
 training data or optimisers.
 
 Layout written by `save_folder` (readable by diffusers' SDXL img2img pipeline):
@@ -23,7 +24,9 @@ from safetensors.torch import load_file, save_file
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
-from stdcli.models.folder import check_folder, read_folder, weight_files
+from stdcli.models.folder import OWN_CODECS, check_folder, read_folder, weight_files
+from stdcli.models.lapped_autoencoder import LappedAutoencoder
+from stdcli.models.painter_unet import PainterUNet
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.upstream import (
     FAULTS,
@@ -43,6 +46,7 @@ IP_TOKENS = 4  # a plain IP-Adapter always has four; diffusers infers it from th
 TIME_ID_DIM = 8  # width of each of the six time ids' embeddings
 NUM_TIME_IDS = 6
 STYLE_PATCH = 8
+SmallCodec = PatchAutoencoder | LappedAutoencoder
 PIXELS = 256  # the size that the style encoder sees and that the time ids speak of
 
 
@@ -77,6 +81,7 @@ def build_networks(
     style_width: int,
     style_layers: int,
     cross_dim: int = 64,
+    sees_photo: bool = False,
     seed: int = 0,
 ) -> StylizerNetworks:
     """Make an untrained UNet with style input at every level, and its style encoder.
@@ -91,13 +96,16 @@ def build_networks(
         style_width: hidden width of the style encoder, a multiple of 32.
         style_layers: transformer layers of the style encoder.
         cross_dim: width of the text and style tokens.
+        sees_photo: whether the UNet has C more input channels, for the photo's clean latents.
         seed: of the initial weights.
 
     Returns:
         Networks in float32 on the CPU.
     """
     with _initialised_from(seed):
-        unet = _build_unet(latent_channels, channels, style_dim=style_dim, cross_dim=cross_dim)
+        unet = _build_unet(
+            latent_channels, channels, style_dim=style_dim, cross_dim=cross_dim, sees_photo=sees_photo
+        )
         encoder = CLIPVisionModelWithProjection(
             CLIPVisionConfig(
                 hidden_size=style_width,
@@ -123,6 +131,12 @@ def build_codec(
         return PatchAutoencoder(
             latent_channels=latent_channels, hidden_channels=hidden_channels, hidden_layers=hidden_layers
         )
+
+
+def build_lapped_codec(*, latent_channels: int, widths: tuple[int, ...], seed: int = 0) -> LappedAutoencoder:
+    """Make an unfitted lapped codec in float32 on the CPU; its refinement starts from `seed`."""
+    with _initialised_from(seed):
+        return LappedAutoencoder(latent_channels=latent_channels, widths=widths)
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -152,11 +166,12 @@ def _initialised_from(seed: int) -> Iterator[None]:
 
 
 def _build_unet(
-    latent_channels: int, channels: tuple[int, ...], *, style_dim: int, cross_dim: int
+    latent_channels: int, channels: tuple[int, ...], *, style_dim: int, cross_dim: int, sees_photo: bool
 ) -> UNet2DConditionModel:
     plain = len(channels) - 1
-    unet = UNet2DConditionModel(
-        in_channels=latent_channels,
+    kind = PainterUNet if sees_photo else UNet2DConditionModel
+    unet = kind(
+        in_channels=latent_channels * (2 if sees_photo else 1),
         out_channels=latent_channels,
         block_out_channels=channels,
         layers_per_block=1,
@@ -170,6 +185,9 @@ def _build_unet(
         projection_class_embeddings_input_dim=style_dim + NUM_TIME_IDS * TIME_ID_DIM,
         use_linear_projection=True,
     )
+    if sees_photo:
+        torch.nn.init.zeros_(unet.conv_out.weight)  # begins at the linear estimate
+        torch.nn.init.zeros_(unet.conv_out.bias)
     _install_ip_adapter(unet, style_dim=style_dim)
     return unet
 
@@ -218,7 +236,11 @@ def encode_style(encoder: CLIPVisionModelWithProjection, pictures: torch.Tensor)
 
 
 def predict(
-    unet: UNet2DConditionModel, x: torch.Tensor, t: torch.Tensor, style: torch.Tensor
+    unet: UNet2DConditionModel,
+    x: torch.Tensor,
+    t: torch.Tensor,
+    style: torch.Tensor,
+    beside: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Run the UNet the way an SDXL pipeline with null text and an IP-Adapter does.
 
@@ -227,11 +249,13 @@ def predict(
         x: [B, C, h, w] noisy latents.
         t: [B] int64 training timesteps.
         style: [B, style_dim]; zeros for the unconditional branch.
+        beside: [B, C, h, w] clean latents of the photo, for a UNet that sees it.
 
     Returns:
         Raw network output [B, C, h, w].
     """
     batch = x.shape[0]
+    x = x if beside is None else torch.cat([x, beside], dim=1)
     tokens = x.new_zeros(batch, 1, unet.config.cross_attention_dim)
     time_ids = x.new_tensor([[PIXELS, PIXELS, 0, 0, PIXELS, PIXELS]]).expand(batch, -1)
     added = {"text_embeds": style, "time_ids": time_ids, "image_embeds": [style[:, None]]}
@@ -242,7 +266,7 @@ def save_folder(
     folder: Path,
     *,
     networks: StylizerNetworks,
-    codec: PatchAutoencoder,
+    codec: SmallCodec,
     scheduler: DDIMScheduler,
     recipe: Recipe,
     dtype: torch.dtype = torch.float16,
@@ -282,8 +306,8 @@ def save_folder(
         "text_encoder_2": null,
         "tokenizer": null,
         "tokenizer_2": null,
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["stdcli.models.patch_autoencoder", "PatchAutoencoder"],
+        "unet": _origin(unet),
+        "vae": _origin(codec),
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (folder / "recipe.json").write_text(recipe.as_json(indent=2) + "\n")
@@ -300,12 +324,12 @@ def check_start(folder: Path) -> None:
     for part in ("unet", "vae", "image_encoder"):
         weight_files(found, part, half=False)
     codec = found.components["vae"]
-    got = f"no {ADAPTER_FILE}" if codec == PatchAutoencoder.__name__ else f"vae of class {codec}"
-    if codec != PatchAutoencoder.__name__ or not (folder / ADAPTER_FILE).is_file():
+    got = f"no {ADAPTER_FILE}" if codec in OWN_CODECS else f"vae of class {codec}"
+    if codec not in OWN_CODECS or not (folder / ADAPTER_FILE).is_file():
         raise ModelError("cannot start from this model", where=folder, got=got, expected=STARTABLE)
 
 
-def load_weights(folder: Path, *, networks: StylizerNetworks, codec: PatchAutoencoder) -> None:
+def load_weights(folder: Path, *, networks: StylizerNetworks, codec: SmallCodec) -> None:
     """Give networks and codec the weights of a folder that `save_folder` wrote.
 
     Args:
@@ -319,7 +343,7 @@ def load_weights(folder: Path, *, networks: StylizerNetworks, codec: PatchAutoen
     check_start(folder)
     here = {"use_safetensors": True, "local_files_only": True}  # never a pickle, never the Hub
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", **here)
+        unet = type(networks.unet).from_pretrained(folder / "unet", **here)
         flat = load_file(folder / ADAPTER_FILE)
         adapter = {part: {} for part in ("image_proj", "ip_adapter")}
         for key, value in flat.items():
@@ -329,7 +353,7 @@ def load_weights(folder: Path, *, networks: StylizerNetworks, codec: PatchAutoen
         encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **here)
         networks.unet.load_state_dict(unet.state_dict())
         networks.style_encoder.load_state_dict(encoder.state_dict())
-        codec.load_state_dict(PatchAutoencoder.from_pretrained(folder / "vae", **here).state_dict())
+        codec.load_state_dict(type(codec).from_pretrained(folder / "vae", **here).state_dict())
     except (*FAULTS, SafetensorError) as error:
         raise ModelError(
             "cannot start from this model",
@@ -337,6 +361,12 @@ def load_weights(folder: Path, *, networks: StylizerNetworks, codec: PatchAutoen
             got=first_line(error),
             expected=f"{STARTABLE}, with networks of the same sizes",
         ) from error
+
+
+def _origin(module: torch.nn.Module) -> list[str]:
+    """How model_index.json names a class."""
+    kind = type(module)
+    return ["diffusers" if kind is UNet2DConditionModel else kind.__module__, kind.__name__]
 
 
 def _save_as(module: torch.nn.Module, folder: Path, dtype: torch.dtype) -> None:
@@ -347,7 +377,7 @@ def _split_ip_adapter(unet: UNet2DConditionModel) -> tuple[UNet2DConditionModel,
     """A plain UNet (as SDXL ships it) and the IP-Adapter tensors under IP-Adapter's own key names."""
     config = dict(unet.config) | {"encoder_hid_dim_type": None}
     with _initialised_from(0):
-        plain = UNet2DConditionModel.from_config(config)
+        plain = type(unet).from_config(config)
     state = unet.state_dict()
     kept = set(plain.state_dict())
     plain.load_state_dict({k: v for k, v in state.items() if k in kept})

@@ -25,6 +25,7 @@ from stdcli.errors import (
 )
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
+from stdcli.models.painter_unet import check_unseeing
 from stdcli.rollout.data import File, Found, Prompts, find_files, read_prompts
 from stdcli.rollout.plan import (
     Cost,
@@ -115,7 +116,7 @@ def build_bank(
 
 def load_teacher(config: BankConfig) -> Bundle:
     """The model that walks, its style adapter found where there will be style pictures."""
-    return load_model(
+    bundle = load_model(
         config.model,
         base=config.base,
         device=config.device,
@@ -123,6 +124,8 @@ def load_teacher(config: BankConfig) -> Bundle:
         offline=config.offline,
         styles=config.style_data is not None,
     )
+    check_unseeing(bundle.denoiser.unet, config.model)
+    return bundle
 
 
 def sample_maker(

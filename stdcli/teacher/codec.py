@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.models.scratch import SmallCodec
 from stdcli.teacher.losses import fidelity_loss
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 
@@ -63,7 +64,7 @@ def fit_components(codec: PatchAutoencoder, pictures: torch.Tensor, *, temper: f
 
 
 def refine_decoder(
-    codec: PatchAutoencoder,
+    codec: SmallCodec,
     sets: tuple[PictureSet, ...],
     *,
     steps: int,
@@ -78,7 +79,7 @@ def refine_decoder(
     By `fidelity_loss`. The denoiser's training goes on with it, on latents that are not exact.
 
     Args:
-        codec: from `fit_components`; its `refine` is trained in place.
+        codec: from `fit_components` or `lapped.fit_lapped`; its `refine` is trained in place.
         sets: pictures to crop from.
         steps: optimiser steps.
         batch_size: crops per step.

@@ -79,7 +79,7 @@ class PrefetchedPairs:
     """The same batches as a sampler's, drawn ahead by threads while the networks compute.
 
     Args:
-        sampler: source of batches.
+        sampler: source of batches: of pairs, or of what has `repeats` and `batch` too.
         pool: threads to draw in.
         ahead: how many batches to draw ahead.
     """

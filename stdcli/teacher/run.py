@@ -17,7 +17,9 @@ from stdcli.config.teacher import TeacherConfig, TrainSection
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
 from stdcli.models.locate import locate_model
+from stdcli.models.painter_unet import make_wide_scheduler
 from stdcli.models.scratch import check_start, make_scheduler
+from stdcli.models.upstream import DDIMScheduler
 from stdcli.runtime.devices import choose
 from stdcli.teacher.data import TrainingData, count_pictures, find_folders
 from stdcli.teacher.samples import plan_samples
@@ -32,6 +34,7 @@ MODEL = "model"
 FREE = {
     "data",  # the names of the pictures are compared, wherever they are
     "style_data",
+    "paintings",  # their index is compared
     "device",
     "train.threads",
     "train.log_every",
@@ -106,7 +109,7 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     """
     run = RunFolder(out)
     check_run(run, config, overwrite=overwrite)
-    plan_samples(config.recipe, NoiseSchedule.from_config(make_scheduler().config))
+    plan_samples(config.recipe, NoiseSchedule.from_config(scheduler_for(config).config))
     choose(config.device, config.train.dtype, float16_ok=False)
     if config.init is not None:
         check_start(locate_model(config.init, offline=True).path)
@@ -124,14 +127,28 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     return [(name, work, "done" if name in done else "to do") for name, work in stages]
 
 
-def check_pictures(facts: dict[str, Any], data: TrainingData) -> None:
-    """Whether the run began with these pictures.
+def scheduler_for(config: TeacherConfig) -> DDIMScheduler:
+    """Little noise for a network that sees nothing but the state, more for one that sees the photo."""
+    return make_scheduler() if config.paintings is None else make_wide_scheduler()
+
+
+def check_pictures(facts: dict[str, Any], data: TrainingData, index_sha256: str | None = None) -> None:
+    """Whether the run began with these pictures, and this index of paintings.
 
     Raises:
         ConfigError: it did not.
     """
     before = facts.get("pictures")
-    if before is None or before["names_sha256"] == data.digest:
+    if before is None:
+        return
+    if before.get("paintings_sha256") != index_sha256:
+        problem = "the run's index of paintings is another one, or one of the two has none"
+        raise ConfigError(
+            "the paintings are not those of this run",
+            [("paintings", problem)],
+            hint="--overwrite begins anew",
+        )
+    if before["names_sha256"] == data.digest:
         return
     after = data.facts()
     problems = [

@@ -25,8 +25,8 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.statistics import match_statistics
 from stdcli.errors import ConfigError
 from stdcli.media.tensors import to_uint8
-from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.scratch import StylizerNetworks, encode_style, predict
+from stdcli.models.painter_unet import sees_photo
+from stdcli.models.scratch import SmallCodec, StylizerNetworks, encode_style, predict
 from stdcli.teacher.denoiser import PREDICTION
 
 NOISE_ID = 0  # one noise for every picture, as in stylize
@@ -60,7 +60,7 @@ class SampleSheet:
 
     photos: Tensor
     styles: Tensor
-    codec: PatchAutoencoder
+    codec: SmallCodec
     schedule: NoiseSchedule
     recipe: Recipe
     plan: Plan
@@ -98,8 +98,9 @@ class SampleSheet:
             noise = make_noise(latents.shape[1:], self.seed, NOISE_ID, step=step)
             return noise.to(latents.device).expand_as(latents)
 
+        beside = latents if sees_photo(networks.unet) else None
         state = sample(
-            lambda x, level: self._denoise(networks, x, level, vectors),
+            lambda x, level: self._denoise(networks, x, level, vectors, beside),
             start_state(latents, make_step_noise(None), self.plan.levels[0]),
             self.plan,
             schedule=self.schedule,
@@ -109,13 +110,16 @@ class SampleSheet:
         )
         return self.codec.decode(state).sample
 
-    def _denoise(self, networks: StylizerNetworks, x: Tensor, level: Level, style: Tensor) -> Denoised:
+    def _denoise(
+        self, networks: StylizerNetworks, x: Tensor, level: Level, style: Tensor, beside: Tensor | None
+    ) -> Denoised:
         if self.recipe.guidance == 1:
-            output = predict(networks.unet, x, _times(x, level), style)
+            output = predict(networks.unet, x, _times(x, level), style, beside)
         else:
             both = torch.cat([x, x])
             vectors = torch.cat([style, torch.zeros_like(style)])
-            cond, uncond = predict(networks.unet, both, _times(both, level), vectors).chunk(2)
+            seen = None if beside is None else torch.cat([beside, beside])
+            cond, uncond = predict(networks.unet, both, _times(both, level), vectors, seen).chunk(2)
             output = guide(cond, uncond, self.recipe.guidance)
         return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=PREDICTION)
 

@@ -1,7 +1,7 @@
 """`stdcli teacher train`: from folders of pictures to a model, in three stages that can each be resumed.
 
-    codec      OUT/codec.safetensors   principal components of patches, then the decoder's correction
-    denoiser   OUT/checkpoints/        the network and the decoder together, on photos and styles
+    codec      OUT/codec.safetensors   components of patches, then the decoder's correction
+    denoiser   OUT/checkpoints/        the network; and the decoder, unless on definite paintings
     model      OUT/model/              a diffusers folder with the averaged weights
 
 A stage whose result is there is not done again, so the same command resumes a stopped run, and a finished one
@@ -25,24 +25,26 @@ from stdcli.console import Console
 from stdcli.diffusion.levels import Plan
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.image import Picture, write_image
+from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.locate import locate_model
-from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import (
+    SmallCodec,
     StylizerNetworks,
     build_codec,
+    build_lapped_codec,
     build_networks,
     load_weights,
-    make_scheduler,
     save_folder,
 )
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.durable import new_folder
 from stdcli.runtime.interrupt import deferred_interrupt
 from stdcli.runtime.seeding import fold
-from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
+from stdcli.teacher.codec import SIGNAL, crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.data import TrainingData, find_folders, load_data
-from stdcli.teacher.denoiser import DenoiserTrainer
-from stdcli.teacher.pairs import PairSampler, prefetched
+from stdcli.teacher.lapped import fit_lapped
+from stdcli.teacher.painters import Trainer, find_paintings, index_digest, open_trainer
+from stdcli.teacher.paintings import Paintings
 from stdcli.teacher.pictures import PictureSet
 from stdcli.teacher.run import (
     CODEC,
@@ -53,6 +55,7 @@ from stdcli.teacher.run import (
     is_finished,
     note_of_length,
     open_run,
+    scheduler_for,
 )
 from stdcli.teacher.samples import SampleSheet, plan_samples
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
@@ -117,14 +120,15 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
         check_outcome(run)
         if note := note_of_length(run, config):
             console.note(note)
-    scheduler = make_scheduler()
+    scheduler = scheduler_for(config)
     schedule = NoiseSchedule.from_config(scheduler.config)
     plan = plan_samples(config.recipe, schedule)
     choice = choose(config.device, config.train.dtype, float16_ok=False)
     networks, codec = _build(config)
     data = load_data(*find_folders(config.data, config.style_data), console=console)
     if run.exists() and not overwrite:
-        check_pictures(run.read_facts(), data)
+        check_pictures(run.read_facts(), data, index_digest(config))
+    paintings = find_paintings(config, console)
     facts = open_run(run, config, overwrite=overwrite)  # from here on the folder holds this run
     console.note(f"training on {choice.reason}")
     try:
@@ -132,7 +136,7 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
             "state": "running",
             "versions": versions(),
             "device": choice.reason,
-            "pictures": data.facts(),
+            "pictures": data.facts() | {"paintings_sha256": index_digest(config)},
         }
         run.write_facts(facts)
         codec.to(choice.device)
@@ -142,7 +146,7 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
         run.write_facts(facts)
         sheet = _make_sheet(data, codec, schedule, plan=plan, config=config, console=console)
         trainer = _denoiser_stage(
-            config, data, networks, sheet=sheet, choice=choice, run=run, console=console
+            config, data, paintings, networks, sheet=sheet, choice=choice, run=run, console=console
         )
         with trainer.ema.applied():
             _export(run, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
@@ -154,17 +158,25 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
     return TrainedTeacher(model, was_finished=False, facts=facts)
 
 
-def _build(config: TeacherConfig) -> tuple[StylizerNetworks, PatchAutoencoder]:
+def _build(config: TeacherConfig) -> tuple[StylizerNetworks, SmallCodec]:
     """Networks and codec as a run begins with them."""
     section = config.codec
-    codec = build_codec(
-        latent_channels=section.latent_channels,
-        hidden_channels=section.hidden_channels,
-        hidden_layers=section.hidden_layers,
-        seed=config.seed,
-    )
+    if section.kind == "lapped":
+        codec = build_lapped_codec(
+            latent_channels=section.latent_channels, widths=section.widths, seed=config.seed
+        )
+    else:
+        codec = build_codec(
+            latent_channels=section.latent_channels,
+            hidden_channels=section.hidden_channels,
+            hidden_layers=section.hidden_layers,
+            seed=config.seed,
+        )
     networks = build_networks(
-        latent_channels=section.latent_channels, seed=config.seed, **config.network.model_dump()
+        latent_channels=section.latent_channels,
+        sees_photo=config.paintings is not None,
+        seed=config.seed,
+        **config.network.model_dump(),
     )
     if config.init is not None:
         load_weights(locate_model(config.init, offline=True).path, networks=networks, codec=codec)
@@ -172,7 +184,7 @@ def _build(config: TeacherConfig) -> tuple[StylizerNetworks, PatchAutoencoder]:
 
 
 def _codec_stage(
-    config: TeacherConfig, data: TrainingData, codec: PatchAutoencoder, *, run: RunFolder, console: Console
+    config: TeacherConfig, data: TrainingData, codec: SmallCodec, *, run: RunFolder, console: Console
 ) -> None:
     """Load the codec or fit it; one that came with `config.init` is kept: the network knows its latents."""
     section, path = config.codec, run.root / CODEC
@@ -190,7 +202,11 @@ def _codec_stage(
             crop_px=section.fit_crop_px,
             generator=fold(config.seed, "codec", "fit"),
         )
-        fit_components(codec, fitted, temper=section.temper)
+        if isinstance(codec, LappedAutoencoder):
+            generator = fold(config.seed, "codec", "lapped")
+            fit_lapped(codec, fitted, signal=SIGNAL, steps=section.fit_steps, generator=generator)
+        else:
+            fit_components(codec, fitted, temper=section.temper)
         with console.progress("codec", section.steps) as progress:
 
             def on_step(step: int, loss: float, psnr: float) -> None:
@@ -212,7 +228,7 @@ def _codec_stage(
 
 
 @torch.no_grad()
-def _measure_codec(codec: PatchAutoencoder, data: TrainingData, seed: int) -> float:
+def _measure_codec(codec: SmallCodec, data: TrainingData, seed: int) -> float:
     """PSNR in dB on crops of pictures that were not trained on, if there are any."""
     held = tuple(side for side in (data.held_content, data.held_art) if len(side))
     sets = held or (data.content, data.art)
@@ -225,35 +241,19 @@ def _measure_codec(codec: PatchAutoencoder, data: TrainingData, seed: int) -> fl
 def _denoiser_stage(
     config: TeacherConfig,
     data: TrainingData,
+    paintings: Paintings | None,
     networks: StylizerNetworks,
     *,
     sheet: SampleSheet,
     choice: DeviceChoice,
     run: RunFolder,
     console: Console,
-) -> DenoiserTrainer:
+) -> Trainer:
     """Build or restore the trainer and run it to its last step."""
-    train = config.train
     networks.unet.to(choice.device, memory_format=torch.channels_last)
     networks.style_encoder.to(choice.device)
-    sampler = PairSampler(data.content, data.art, seed=config.seed, **config.pairs.model_dump())
-    with prefetched(sampler, threads=train.threads) as source:
-        trainer = DenoiserTrainer(
-            networks=networks,
-            codec=sheet.codec,
-            pairs=source,
-            schedule=sheet.schedule,
-            texture_weight=train.texture_weight,
-            learning_rate=train.learning_rate,
-            total_steps=train.steps,
-            cooldown_steps=train.cooldown_steps,
-            warmup_steps=train.warmup_steps,
-            batch_size=train.batch_size,
-            ema_decay=train.ema_decay,
-            seed=config.seed,
-            device=choice.device,
-            autocast=None if choice.dtype == torch.float32 else choice.dtype,
-        )
+    parts = {"codec": sheet.codec, "schedule": sheet.schedule, "choice": choice, "console": console}
+    with open_trainer(config, data, paintings, networks, **parts) as trainer:
         newest = run.newest(warn=console.warning)
         if newest is not None:
             trainer.restore(newest[1])
@@ -265,7 +265,7 @@ def _denoiser_stage(
 
 
 def _run_steps(
-    trainer: DenoiserTrainer, config: TeacherConfig, *, sheet: SampleSheet, run: RunFolder, console: Console
+    trainer: Trainer, config: TeacherConfig, *, sheet: SampleSheet, run: RunFolder, console: Console
 ) -> None:
     """Take the remaining steps, with reports, sample sheets and checkpoints on the way."""
     every, total = config.train, trainer.total_steps
@@ -294,7 +294,7 @@ def _is_due(step: int, total: int) -> Callable[[int], bool]:
     return lambda every: step % every == 0 or step == total
 
 
-def _counters(trainer: DenoiserTrainer) -> dict[str, float]:
+def _counters(trainer: Trainer) -> dict[str, float]:
     counters = {STEP: trainer.step, "progress/samples": trainer.step * trainer.batch_size}
     if trainer.device.type == "cuda":
         counters["mem/peak_mib"] = torch.cuda.max_memory_allocated(trainer.device) / 2**20
@@ -303,7 +303,7 @@ def _counters(trainer: DenoiserTrainer) -> dict[str, float]:
 
 def _make_sheet(
     data: TrainingData,
-    codec: PatchAutoencoder,
+    codec: SmallCodec,
     schedule: NoiseSchedule,
     *,
     plan: Plan,
@@ -331,7 +331,7 @@ def _squares(pictures: PictureSet, count: int) -> torch.Tensor:
     return torch.stack([pictures.square(i, size_idx=SHEET_SIZE_IDX) for i in chosen]) * 2 - 1
 
 
-def _write_sheet(path: Path, sheet: SampleSheet, trainer: DenoiserTrainer) -> None:
+def _write_sheet(path: Path, sheet: SampleSheet, trainer: Trainer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, Picture(sheet.render(trainer.networks)), overwrite=True)
 
@@ -339,8 +339,8 @@ def _write_sheet(path: Path, sheet: SampleSheet, trainer: DenoiserTrainer) -> No
 def _export(
     run: RunFolder,
     *,
-    trainer: DenoiserTrainer,
-    codec: PatchAutoencoder,
+    trainer: Trainer,
+    codec: SmallCodec,
     scheduler: Any,
     config: TeacherConfig,
 ) -> None:

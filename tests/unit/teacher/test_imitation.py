@@ -1,0 +1,136 @@
+"""The conditional painter's loss, its checkpoints, and what the style encoder should foretell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.errors import NumericsError
+from stdcli.models.painter_unet import make_wide_scheduler
+from stdcli.models.scratch import build_lapped_codec, build_networks
+from stdcli.teacher.codec import SIGNAL
+from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
+from stdcli.teacher.lapped import fit_lapped
+from stdcli.teacher.lessons import Lesson
+
+CODEC = build_lapped_codec(latent_channels=6, widths=(4, 4, 4, 4))
+NOISE = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(9))
+fit_lapped(CODEC, NOISE * 2 - 1, signal=SIGNAL, steps=0, generator=torch.Generator())
+
+
+class FixedLessons:
+    """Noise pictures; what is painted is what is shown, plus `gap` times other noise."""
+
+    def __init__(self, gap: float, sources: tuple[int, int] = (0, -1)) -> None:
+        self.gap, self.sources = gap, torch.tensor(sources)
+
+    def batch(self, step: int, batch_size: int) -> Lesson:
+        generator = torch.Generator().manual_seed(step)
+        shown, other = torch.rand(2, batch_size, 3, 32, 32, generator=generator)
+        amounts = torch.ones(batch_size)
+        amounts[0] = 0
+        targets = shown + self.gap * amounts[:, None, None, None] * (other - 0.5)
+        styles = torch.rand(2, 3, 32, 32, generator=generator)
+        return Lesson(shown, targets, styles, torch.arange(batch_size) % 2, amounts, self.sources)
+
+
+def make_trainer(lessons: FixedLessons, **changed) -> ImitationTrainer:
+    networks = build_networks(
+        latent_channels=6,
+        channels=(32, 32),
+        style_dim=16,
+        style_width=32,
+        style_layers=1,
+        cross_dim=16,
+        sees_photo=True,
+    )
+    settings = {
+        "networks": networks,
+        "codec": CODEC,
+        "lessons": lessons,
+        "schedule": NoiseSchedule.from_config(make_wide_scheduler().config),
+        "statistics": torch.tensor([[1.0, -2.0]]),
+        "learning_rate": 1e-3,
+        "total_steps": 20,
+        "cooldown_steps": 10,
+        "batch_size": 8,
+        "ema_decay": 0.9,
+        "seed": 0,
+        "device": torch.device("cpu"),
+        "warmup_steps": 2,
+    }
+    return ImitationTrainer(**settings | changed)
+
+
+def test_the_loss_is_that_of_the_best_linear_estimate_before_training() -> None:
+    """Independent pixels differ by independent amounts, so per channel the error is known in closed form."""
+    lessons = FixedLessons(0.6)
+    trainer = make_trainer(lessons)
+    variances = measure_variances(CODEC, lessons, batches=3, batch_size=8)
+    trainer.networks.unet.variances.copy_(variances)
+    losses = [trainer._losses(lessons.batch(step, 8)) for step in range(4)]
+    ratios = trainer.schedule.sigmas / trainer.schedule.alphas
+    alphas, d = trainer.schedule.alphas, variances.double()
+    per_t = torch.stack([(d / (alphas[t] ** 2 * (d + ratios[t] ** 2))).mean() for t in range(0, 1000, 10)])
+    found = torch.stack([torch.stack([loss[f"loss/band{band}"] for band in range(4)]) for loss in losses])
+    assert torch.allclose(found.mean(0), per_t.view(4, 25).mean(1).float(), rtol=0.25)
+
+
+def test_the_style_vector_foretells_known_artworks_alone() -> None:
+    trainer = make_trainer(FixedLessons(0.5))
+    losses = trainer._losses(trainer.lessons.batch(0, 8))
+    assert losses["loss/foretell"].item() == pytest.approx((1 + 4) / 2)  # it says 0 before it is trained
+    total = losses["loss/v"] + 0.1 * losses["loss/foretell"]
+    assert losses["loss/total"].item() == pytest.approx(total.item())
+    unknown = make_trainer(FixedLessons(0.5, sources=(-1, -1)))
+    assert unknown._losses(unknown.lessons.batch(0, 8))["loss/foretell"].item() == 0
+
+
+def test_variances_are_of_what_asks_for_all_of_the_painting() -> None:
+    """Noise of variance g^2/12 in [0, 1], through orthonormal filters: 4 g^2/12 over the codec's scale."""
+    gap, lessons = 0.5, FixedLessons(0.5)
+    found = measure_variances(CODEC, lessons, batches=20, batch_size=8)
+    weight = CODEC.project.weight.detach().double()
+    expected = 4 * gap**2 / 12 * weight.square().sum((1, 2, 3))
+    assert torch.allclose(found.double(), expected, rtol=0.1)
+
+
+def test_training_learns_and_resumes_to_the_bit() -> None:
+    whole = make_trainer(FixedLessons(0.5))
+    reports = [whole.train_step() for _ in range(8)]
+    assert reports[7]["loss/foretell"] < reports[0]["loss/foretell"]
+    assert reports[0]["lr"] == pytest.approx(5e-4) and reports[1]["lr"] == pytest.approx(1e-3)
+    first, second = make_trainer(FixedLessons(0.5)), make_trainer(FixedLessons(0.5), seed=0)
+    for _ in range(4):
+        first.train_step()
+    second.restore(first.state())
+    assert second.step == 4
+    for _ in range(4):
+        second.train_step()
+    ours, theirs = whole.state(), second.state()
+    assert ours.keys() == theirs.keys() and "live.foretell.weight" in ours
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    moved = (whole.ema.average["unet.conv_in.weight"] - whole.networks.unet.conv_in.weight).abs().max()
+    assert moved > 0
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
+    trainer = make_trainer(FixedLessons(float("nan")))
+    before = trainer.networks.unet.conv_in.weight.clone()
+    with pytest.raises(NumericsError, match="step 0"):
+        trainer.train_step()
+    assert torch.equal(before, trainer.networks.unet.conv_in.weight) and trainer.step == 0
+
+
+def test_principal_statistics_are_scores_of_unit_variance() -> None:
+    random = np.random.default_rng(0)
+    moments = random.normal(size=(40, 5)) * [9, 4, 1, 0.1, 0.01] + 3
+    found = principal_statistics(torch.from_numpy(moments), kept=2).double().numpy()
+    centred = moments - moments.mean(0)
+    _, _, axes = np.linalg.svd(centred)
+    scores = centred @ axes[:2].T
+    scores /= scores.std(0)
+    assert np.allclose(np.abs(found), np.abs(scores), atol=1e-5)
+    assert principal_statistics(torch.from_numpy(moments[:3]), kept=9).shape == (3, 3)
