@@ -20,7 +20,7 @@ from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
 from stdcli.media.image import Picture, check_image, read_image
 from stdcli.media.mux import Companions, find_companions
-from stdcli.media.output import existing_folder
+from stdcli.media.output import check_length, existing_folder
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.recipe import KEY
 from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
@@ -220,6 +220,7 @@ def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoI
     numbered = Numbered(path)
     if source.kind == "sequence":
         numbered = Numbered(path, Numbered.starting_at(source.path).first + info.first)
+    check_length(numbered.file(info.frames - 1))
     _check_apart(numbered, info.frames, [source.path, *_styles_and_mask(config)])
     if facts_of(path.parent).get("results") != str(numbered):
         check_frames(numbered, info.frames, overwrite=overwrite)

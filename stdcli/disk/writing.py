@@ -6,6 +6,7 @@ Nothing is ever written through a link: a temporary file is always a new one, ma
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from stdcli.disk.opening import NO_LINK, kind_of_mode
 from stdcli.disk.removing import remove_file
 
 SUFFIX = ".part"
+NAME_BYTES = 255
+"""What file systems take as a name."""
 UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """What file systems answer that cannot make anything more durable than it is: network shares, FUSE."""
 _FLAGS = os.O_WRONLY | os.O_CREAT | NO_LINK | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -49,9 +52,17 @@ def open_append(path: Path) -> BinaryIO:
     return os.fdopen(handle, "ab")
 
 
+def hidden_beside(path: Path, end: str) -> Path:
+    """`.NAME` and `end` beside a file or folder; a hash for a name that would become too long so."""
+    name = f".{path.name}{end}"
+    if len(os.fsencode(name)) > NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}{end}"
+    return path.with_name(name)
+
+
 def temporary_of(path: Path) -> Path:
     """`.NAME.part` beside a file: the same each time, so that the next writer replaces what one left."""
-    return path.with_name(f".{path.name}{SUFFIX}")
+    return hidden_beside(path, SUFFIX)
 
 
 def write_durably(path: Path, data: bytes | Iterable[bytes]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from stdcli.disk.removing import remove_file, remove_folder
-from stdcli.disk.writing import sync_file, sync_folder, temporary_of
+from stdcli.disk.writing import hidden_beside, sync_file, sync_folder, temporary_of
 from stdcli.errors import MediaError
 from stdcli.runtime.locks import hold_file
 
@@ -37,7 +37,7 @@ def new_folder(folder: Path, *, check: Callable[[], object] = lambda: None) -> I
         OSError: the disk is full or refuses, or a link has one of the temporary names.
     """
     folder = folder.resolve()
-    fresh, old = temporary_of(folder), folder.with_name(f".{folder.name}{OLD}")
+    fresh, old = temporary_of(folder), hidden_beside(folder, OLD)
     with _alone(folder):
         if old.exists() and not folder.exists():  # a power cut, see above
             old.replace(folder)
@@ -68,7 +68,7 @@ def new_folder(folder: Path, *, check: Callable[[], object] = lambda: None) -> I
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the lock beside a folder, which is the system's own, so that a killed process holds none."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}{LOCK}")
+    path = hidden_beside(folder, LOCK)
     try:
         lock = hold_file(path)
     except Timeout as error:

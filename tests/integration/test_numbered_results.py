@@ -116,3 +116,20 @@ def test_frames_never_replace_the_input(shot, model, capsys, name) -> None:
     assert run(shot, model, "--overwrite", out=name) == 5
     assert "is an input" in capsys.readouterr().err
     assert pictures(shot / "shot") == before
+
+
+def test_names_of_frames_are_measured_before_any_work(shot, model, capsys) -> None:
+    long = "n" * 248
+    for k in range(9, 9 + FRAMES):  # the last ones have a digit more than the pattern's two letters
+        (shot / f"shot/{k - 8:03d}.png").rename(shot / f"shot/{k * 100:04d}.png")
+    for k, file in enumerate(sorted((shot / "shot").iterdir())):
+        file.rename(shot / f"shot/{k + 9994}.png")
+    places = [
+        str(shot / "shot/%d.png"),
+        "-o",
+        str(shot / f"{long}%d.png"),
+        "--style",
+        str(shot / "style.png"),
+    ]
+    assert main(["stylize", *places, "--model", model]) == 5
+    assert "no file can have this name" in capsys.readouterr().err

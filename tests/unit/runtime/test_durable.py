@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stdcli.disk.writing import write_durably
 from stdcli.errors import MediaError
 from stdcli.runtime.durable import new_folder
 
@@ -80,3 +81,16 @@ def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path / "here")
     put(Path(), "x")
     assert names(tmp_path) == ["here"] and names(tmp_path / "here") == ["a"]
+
+
+@pytest.mark.parametrize("length", [249, 250, 255])
+def test_a_name_as_long_as_can_be(tmp_path: Path, length: int) -> None:
+    folder, other = tmp_path / ("n" * length), tmp_path / ("n" * (length - 1) + "m")
+    for content in ("one", "two"):
+        with new_folder(folder) as fresh, new_folder(other) as fresh_other:
+            (fresh / "a").write_text(content)
+            (fresh_other / "a").write_text("other")
+        assert (folder / "a").read_text() == content
+    write_durably(folder / ("f" * length), b"data")
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "f" * length]
+    assert sorted(tmp_path.iterdir()) == sorted([folder, other])
