@@ -2,7 +2,8 @@
 
     manifest.json                         what the paths are: model, schedule, levels, guidance, plan
     samples.jsonl                         what each path is made from, one line per path
-    run.json                              settings of the last build, for `stdcli bank build --config`
+    run.json                              settings of the last build, for `stdcli bank build --config`, and
+                                          seconds of batches, by machine
     shards/shard-00000.safetensors        states, x0, guidance, noise_seed, sample_id, index of each condition
     shards/shard-00000.json               its hash and size, first path, count, sources; written last
     conditions/cond-00000.safetensors     the conditions of that shard, each once

@@ -35,7 +35,7 @@ from stdcli.rollout.plan import (
     plan_path,
 )
 from stdcli.rollout.samples import Pictures, Sample, draw_samples, make_sample
-from stdcli.rollout.shards import Work
+from stdcli.rollout.shards import Work, recall_pace
 from stdcli.rollout.teacher import Teacher
 
 SHOWN = 10  # files named in a message
@@ -98,18 +98,20 @@ def build_bank(
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)
     teacher = make_teacher(manifest, config, bundle)
     probes = probe_conditions(teacher, samples, pictures)
-    cost = estimate(manifest, teacher.plan, samples, probes)
+
+    def cost_of(count: int) -> Cost:
+        return estimate(replace(manifest, num_paths=count), teacher.plan, samples[:count], probes)
+
     if config.max_bytes is not None:
-
-        def cost_of(count: int) -> Cost:
-            return estimate(replace(manifest, num_paths=count), teacher.plan, samples[:count], probes)
-
         count = max(len(existing), _fitting(cost_of, len(samples), config.max_bytes, console))
-        samples, manifest, cost = samples[:count], replace(manifest, num_paths=count), cost_of(count)
-    _tell(console, manifest, cost, teacher, config)
+        samples, manifest = samples[:count], replace(manifest, num_paths=count)
+    cost = cost_of(len(samples))
+    _tell(console, manifest, cost)
+    options = {"config": config, "worker": worker, "console": console, "pace": recall_pace(files, teacher)}
+    work = Work(files, manifest, samples, teacher, pictures, **options)
     if dry_run:
+        work.tell_length()
         return Built(manifest, cost, built=0, seconds=0.0, missing=manifest.num_shards)
-    work = Work(files, manifest, samples, teacher, pictures, config=config, worker=worker, console=console)
     with hold_slot(files, *worker):
         return Built(cost=cost, **work.run(cost))
 
@@ -226,16 +228,11 @@ def probe_conditions(teacher: Teacher, samples: Sequence[Sample], pictures: Pict
     return [teacher.conditions(sample, pictures) for sample in chosen]
 
 
-def _tell(console: Console, manifest: Manifest, cost: Cost, teacher: Teacher, config: BankConfig) -> None:
-    with console.stage("timing the teacher"):
-        second_s = teacher.time_forward(batch_size=min(config.batch_size, manifest.num_paths))
-    total = manifest.num_paths * cost.forwards
-    hours = manifest.num_paths * cost.evaluations * second_s / 3600
-    length = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+def _tell(console: Console, manifest: Manifest, cost: Cost) -> None:
     start, end = manifest.levels[0], manifest.levels[-1]
     console.note(
         f"{manifest.num_paths} paths in {manifest.num_shards} shards · {len(manifest.levels)} levels, t "
         f"{start['t']} to {end['t']} · {cost.path_bytes / 1e6:.2f} MB per path, "
-        f"{cost.total_bytes / 1e9:.3f} GB in all · {cost.forwards} forwards per path, {total} in all, "
-        f"about {length} on one such machine"
+        f"{cost.total_bytes / 1e9:.3f} GB in all · {cost.forwards} forwards per path, "
+        f"{manifest.num_paths * cost.forwards} in all"
     )

@@ -8,7 +8,7 @@ many workers there are nor on how often they were stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,9 +30,29 @@ from stdcli.config.bank import BankConfig
 from stdcli.console import Console
 from stdcli.disk.sealing import sealed
 from stdcli.errors import BankCorruptError, BankError, ConfigError, Interrupted
+from stdcli.rollout.pace import Pace, length
 from stdcli.rollout.plan import Cost, check_space
 from stdcli.rollout.samples import Pictures, Sample
 from stdcli.rollout.teacher import Teacher
+from stdcli.runtime.devices import machine_of
+
+TOLD_AGAIN = 0.15  # a share by which a time must turn out otherwise to be told anew
+
+
+def recall_pace(files: BankFiles, teacher: Teacher) -> Pace:
+    """What earlier builds of a bank learnt on a machine like this, if anything."""
+    pace = Pace(teacher.plan.evaluations)
+    pace.recall(_paces(files).get(machine_of(teacher.bundle.device)))
+    return pace
+
+
+def _paces(files: BankFiles) -> dict[str, Any]:
+    """By machine."""
+    try:
+        paces = files.read_json(RUN).get("pace") if files.exists(RUN) else {}
+    except BankCorruptError:  # it will be written anew
+        return {}
+    return paces if isinstance(paces, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Work:
         config: the user's values, for the record and the batch size.
         worker: (i, n): the shards k with k mod n = i are this run's.
         console: told the progress.
+        pace: how long batches take, see `recall_pace`.
     """
 
     files: BankFiles
@@ -58,6 +79,18 @@ class Work:
     config: BankConfig = field(kw_only=True)
     worker: tuple[int, int] = field(kw_only=True)
     console: Console = field(kw_only=True)
+    pace: Pace = field(kw_only=True)
+
+    def tell_length(self) -> None:
+        """Say how long the whole bank takes; where no build has learnt it, a batch is begun for that."""
+        manifest, batch_size = self.manifest, self.config.batch_size
+        shards = [len(manifest.paths_of(index)) for index in range(manifest.num_shards)]
+        if not self.pace.seconds:
+            there = [sample for sample in self.samples if not self.pictures.missing([sample])]
+            with self.console.stage("timing the teacher"):
+                self.teacher.try_batch(there[: min(batch_size, max(shards))], self.pictures, self.pace)
+        total_s = self.pace.total_s(shards, batch_size=batch_size)
+        self.console.note(f"about {length(total_s)} for {manifest.num_paths} paths on one such machine")
 
     def run(self, cost: Cost) -> dict[str, Any]:
         """Build what is missing.
@@ -82,13 +115,12 @@ class Work:
             raise ConfigError("files of this bank are gone", [("data", ", ".join(missing[:10]))])
         check_space(files.root, cost.total_bytes * len(paths) // manifest.num_paths)
         self._publish()
+        self._follow([len(self.manifest.paths_of(index)) - len(kept[index] or ()) for index in wanted])
         began_s, built = time.perf_counter(), 0
         try:
             with self.console.progress("paths", len(paths)) as progress:
                 for index in wanted:
-                    walked = self._build(index, kept.pop(index))
-                    built += walked
-                    progress.advance(walked)
+                    built += self._build(index, kept.pop(index), progress.advance)
         except KeyboardInterrupt as error:
             told = {"got": f"{built} paths built", "hint": "the same command goes on"}
             raise Interrupted("interrupted", where=files.root, **told) from error
@@ -105,9 +137,38 @@ class Work:
             if there != rows[: len(there)]:
                 hint = "the same command again, with the same data for every worker"
                 raise BankError("another worker has planned other paths", where=files.root, hint=hint)
-            files.write_json(RUN, sealed({"task": "bank", "config": self.config.model_dump(mode="json")}))
+            self._write_run()
             files.write_lines(SAMPLES, rows)
             write_manifest(files, self.manifest)
+
+    def _write_run(self) -> None:
+        """Settings and what is known of times, other machines' too; the plan's lock must be held."""
+        paces = _paces(self.files)
+        if self.pace.seconds:
+            paces[machine_of(self.teacher.bundle.device)] = self.pace.to_json()
+        run = {"task": "bank", "config": self.config.model_dump(mode="json"), "pace": paces}
+        self.files.write_json(RUN, sealed(run))
+
+    def _follow(self, shards: Sequence[int]) -> None:
+        """Say how long shards of so many paths take, once that is known and when it turns out otherwise."""
+        told_s: float | None = None
+
+        def tell() -> None:
+            nonlocal told_s
+            total_s = self.pace.total_s(shards, batch_size=self.config.batch_size)
+            if not total_s or (told_s and abs(total_s / told_s - 1) <= TOLD_AGAIN):
+                return
+            now = " now" if told_s else ""
+            self.console.note(f"about {length(total_s)}{now} for {sum(shards)} paths on this machine")
+            told_s = total_s
+
+        def learn() -> None:
+            tell()
+            with hold_plan(self.files):
+                self._write_run()
+
+        tell()
+        self.pace.on_news = learn
 
     def _finish(self) -> tuple[Manifest, int]:
         """The manifest as it is now, complete if it can be, and how many shards it lacks."""
@@ -143,13 +204,16 @@ class Work:
     def _ids_there(self, index: int) -> list[int]:
         return [source["sample_id"] for source in self.files.read_json(sidecar_name(index))["sources"]]
 
-    def _build(self, index: int, kept: Paths | None) -> int:
+    def _build(self, index: int, kept: Paths | None, advance: Callable[[int], object]) -> int:
         """Write one shard; what an earlier, shorter plan left of it is kept. Returns the paths walked."""
         wanted = [self.samples[path] for path in self.manifest.paths_of(index)]
         rest = wanted[len(kept) if kept else 0 :]
-        walked = self.teacher.walk(rest, self.pictures, batch_size=self.config.batch_size)
+        options = {"batch_size": self.config.batch_size, "pace": self.pace, "advance": advance}
+        walked = self.teacher.walk(rest, self.pictures, **options)
         paths = join_paths([kept, walked]) if kept else walked
+        began_s = time.perf_counter()
         write_shard(self.files, self.manifest, index, paths)
+        self.pace.wrote(time.perf_counter() - began_s, len(paths))
         return len(walked)
 
     def _shorter(self, index: int) -> Paths | None:

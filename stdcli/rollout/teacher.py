@@ -5,9 +5,8 @@ Legend: B paths of a batch, L stored levels, C latent channels, h w latent cells
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -27,6 +26,7 @@ from stdcli.media.arrays import resize
 from stdcli.media.tensors import to_tensor
 from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Transform, encode_towards, measure
+from stdcli.rollout.pace import ENOUGH, Pace
 from stdcli.rollout.samples import Loaded, Pictures, Sample
 from stdcli.runtime.pipeline import read_ahead
 
@@ -49,6 +49,11 @@ class Begun:
     state: Tensor
     conditions: Sequence[tuple[Condition, Condition]]
     guidance: Tensor
+
+    def stacked(self) -> tuple[Condition, Condition]:
+        """Conditions and unconditionals of all paths, each as one."""
+        cond, uncond = (_stack([pair[side] for pair in self.conditions]) for side in (0, 1))
+        return cond, uncond
 
 
 @dataclass
@@ -79,13 +84,23 @@ class Teacher:
     )
 
     @torch.no_grad()
-    def walk(self, samples: Sequence[Sample], pictures: Pictures, *, batch_size: int) -> Paths:
+    def walk(
+        self,
+        samples: Sequence[Sample],
+        pictures: Pictures,
+        *,
+        batch_size: int,
+        pace: Pace | None = None,
+        advance: Callable[[int], object] = lambda paths: None,
+    ) -> Paths:
         """The paths of some samples.
 
         Args:
             samples: whose paths.
             pictures: where their pictures are.
             batch_size: B.
+            pace: told of every batch and evaluation.
+            advance: called after each batch, with its paths.
 
         Raises:
             MediaError: a picture cannot be read any more.
@@ -93,8 +108,14 @@ class Teacher:
         """
         batches = [samples[k : k + batch_size] for k in range(0, len(samples), batch_size)]
         loaded = ((batch, pictures.load(batch)) for batch in batches)
+        pace, walked = pace or Pace(self.plan.evaluations), []
         with closing(read_ahead(loaded, 1)) as ready:
-            return join_paths([self._walk(*item) for item in ready])
+            for batch in batches:
+                pace.start(len(batch))
+                walked.append(self._walk(*next(ready), pace))
+                pace.stop()
+                advance(len(batch))
+        return join_paths(walked)
 
     def conditions(self, sample: Sample, pictures: Pictures) -> dict[str, Tensor]:
         """What the bank stores of a path's conditions, by name."""
@@ -102,22 +123,27 @@ class Teacher:
         return rows_of(self._condition(sample, style))
 
     @torch.no_grad()
-    def time_forward(self, *, batch_size: int) -> float:
-        """Seconds per evaluation and path, measured; the first, slower one is left out."""
-        cond, uncond = next(iter(self._conditions.values()))
-        probe = torch.zeros(1, 3, self.side_px, self.side_px, device=self.bundle.device)
-        x = self.bundle.codec.encode(probe).expand(batch_size, -1, -1, -1)
-        for _ in range(2):
-            began_s = time.perf_counter()
-            guidance = {"unconditional": uncond, "guidance": 2.0} if self.guided else {}
-            self.bundle.denoise(x, self.plan.levels[0], cond, **guidance).x0.cpu()
-        return (time.perf_counter() - began_s) / batch_size
+    def try_batch(self, samples: Sequence[Sample], pictures: Pictures, pace: Pace) -> None:
+        """Begin a batch only to learn how long it would take: what a dry run has for it.
 
-    def _walk(self, samples: Sequence[Sample], loaded: Loaded) -> Paths:
+        Args:
+            samples: as many as a batch has.
+            pictures: where their pictures are.
+            pace: told.
+        """
+        pace.start(len(samples))
+        begun = self.begin(samples, pictures.load(samples))
+        cond, uncond = begun.stacked()
+        pace.step()
+        for _ in range(min(ENOUGH, self.plan.evaluations)):
+            self.denoise(begun.state, self.plan.levels[0], cond, uncond, begun.guidance).x0.cpu()
+            pace.step()
+
+    def _walk(self, samples: Sequence[Sample], loaded: Loaded, pace: Pace) -> Paths:
         begun = self.begin(samples, loaded)
-        cond, uncond = (_stack([pair[side] for pair in begun.conditions]) for side in (0, 1))
+        cond, uncond = begun.stacked()
         return Paths(
-            states=self._states(begun.state, cond, uncond, begun.guidance, samples),
+            states=self._states(begun.state, cond, uncond, begun.guidance, samples, on_step=pace.step),
             x0=begun.x0.to("cpu", self.store_dtype),
             guidance=begun.guidance.float(),
             noise_seed=torch.tensor([noise_seed(self.seed, s.sample_id) for s in samples]),
@@ -151,14 +177,22 @@ class Teacher:
         return self.bundle.denoise(x, level, cond, uncond if self.guided else None, guidance=guidance)
 
     def _states(
-        self, start: Tensor, cond: Condition, uncond: Condition, guidance: Tensor, samples: Sequence[Sample]
+        self,
+        start: Tensor,
+        cond: Condition,
+        uncond: Condition,
+        guidance: Tensor,
+        samples: Sequence[Sample],
+        *,
+        on_step: Callable[[], object] = lambda: None,
     ) -> Tensor:
-        """[B, L, C, h, w], as stored."""
+        """[B, L, C, h, w], as stored; `on_step` is called at the start and after each evaluation."""
         states: list[Tensor] = []
 
         def keep(index: int, level: Level, state: Tensor) -> None:
             if level.id in self.kept:
                 states.append(state.to("cpu", self.store_dtype))
+            on_step()
 
         def denoise(x: Tensor, level: Level) -> Denoised:
             return self.denoise(x, level, cond, uncond, guidance)

@@ -62,6 +62,13 @@ def available() -> list[str]:
     return [*names, "cpu"]
 
 
+def machine_of(device: torch.device) -> str:
+    """What decides how fast a device is, by name: `cuda: NVIDIA H200`, or `cpu, 8 threads`."""
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+
+
 def _pick_device(name: str) -> tuple[torch.device, str]:
     there = available()
     own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # launchers give every process its own GPU

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
 from stdcli.cli.main import main
 from stdcli.diffusion.noise import hash63, sample_id
-from stdcli.models.bundle import Denoiser
+from stdcli.models.bundle import Bundle, Denoiser
 from stdcli.rollout import build as build_module
 from stdcli.rollout import shards as shards_module
 from tests.integration.test_clips import write_clip
@@ -533,6 +534,63 @@ def test_a_dry_run_writes_nothing(
     before = contents(world.bank)
     build(world.common, "--data", world.photos, "-o", world.bank, "--num-paths", 20, "--dry-run")
     assert contents(world.bank) == before
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Paths of every evaluation of a teacher's network."""
+    seen: list[int] = []
+    original = Bundle.denoise
+
+    def denoise(self: Bundle, x: torch.Tensor, *args: object, **options: object) -> object:
+        seen.append(len(x))
+        return original(self, x, *args, **options)
+
+    monkeypatch.setattr(Bundle, "denoise", denoise)
+    return seen
+
+
+def test_nothing_is_computed_for_the_time_alone(
+    world: SimpleNamespace,
+    tmp_path: Path,
+    forwards: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Told from the first batch of all, kept, and told at once by the command that goes on."""
+    original = shards_module.write_shard
+
+    def stop_at_two(files: BankFiles, manifest: object, index: int, paths: object) -> None:
+        if index == 2:
+            raise KeyboardInterrupt
+        original(files, manifest, index, paths)
+
+    command = [world.common, "--data", world.photos, "-o", tmp_path / "b", "--batch-size", 8]
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "write_shard", stop_at_two)
+        build(*command, code=130)
+    assert forwards == [2] * 3 * 3, "three evaluations of each batch of two"
+    assert re.search(r"^about \S+ (s|min) for 7 paths on this machine$", capsys.readouterr().err, re.M)
+    forwards.clear()
+    batches = BankFiles(tmp_path / "b").read_json("run.json")["pace"]
+    assert [list(pace["batches"]) for pace in batches.values()] == [["2"]]
+    build(*command, "--dry-run")
+    assert forwards == [] and "for 7 paths on one such machine" in capsys.readouterr().err
+    build(*command)
+    assert forwards == [2, 2, 2, 1, 1, 1]
+    lines = capsys.readouterr().err.splitlines()
+    known = next(k for k, line in enumerate(lines) if line.startswith("about"))
+    assert lines[known].endswith("for 3 paths on this machine")
+    assert known < next(k for k, line in enumerate(lines) if line.startswith("paths:"))
+    assert contents(tmp_path / "b") == contents(world.bank)
+
+
+def test_a_dry_run_begins_one_batch_as_a_shard_has_it(
+    world: SimpleNamespace, tmp_path: Path, forwards: list[int], capsys: pytest.CaptureFixture
+) -> None:
+    build(world.common, "--data", world.photos, "-o", tmp_path / "b", "--batch-size", 8, "--dry-run")
+    assert forwards == [2, 2]
+    assert re.search(r"^about \S+ (s|min) for 7 paths on one such machine$", capsys.readouterr().err, re.M)
 
 
 def test_json_is_one_object(world: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
