@@ -153,6 +153,7 @@ class Session:
             style_weights=self.config.style_weights,
             size_px=size_px,
             guidance=self.settings.recipe.guidance,
+            pooled=self.config.pooled,
         )
 
     def _style_statistics(self, size_px: tuple[int, int]) -> Measured | None:

@@ -77,6 +77,7 @@ class Manifest:
         num_solver_steps: N, rows of the level table; the teacher walks all of them below the start.
         solver: `ddim`.
         guidance: `{min, max, form: "imagen"}`; each path has one value in that range.
+            `pooled: "keep"` where the unconditional branch keeps the prompt's pooled embedding.
         latent_shape: C, h, w.
         resolution_px: side of the square pictures.
         compute_dtype: of the teacher's weights.

@@ -12,6 +12,7 @@ from stdcli.config.schema import (
     Count,
     Device,
     Dtype,
+    Pooled,
     Section,
     Seed,
     Steps,
@@ -72,6 +73,8 @@ class BankConfig(Section):
     prompts: Text = "none"
     """'none', 'sidecar' (PICTURE.txt), a .txt of one prompt per line, of which each path draws one, or a
     .jsonl of file_name and text."""
+    pooled: Pooled = "zero"
+    """Pooled text embedding of SDXL's unconditional branch: zeros, or "keep" the prompt's."""
     style_data: Text | None = None
     """A style picture or a folder of them, of which each path draws one; "self": a crop of the sample."""
     start: Literal["none", "adain", "colours"] | None = None

@@ -168,6 +168,7 @@ Guidance = Annotated[float, Field(ge=0)]
 Gamma = Annotated[float, Field(ge=0, le=1)]
 Sampler = Literal["jump", "renoise"]
 Final = Literal["level0", "x0"]
+Pooled = Literal["zero", "keep"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Annotated[
@@ -210,6 +211,9 @@ class StylizeConfig(Section):
     """Strength of the style tokens (IP-Adapter scale); 0 switches them off."""
     prompt: Prompt | None = None
     negative_prompt: Prompt | None = None
+    pooled: Pooled = "zero"
+    """Pooled text embedding of SDXL's unconditional branch: zeros (or the negative prompt's), or "keep" the
+    prompt's, as the code of Single Trajectory Distillation does."""
     lora: Loras = ()
     """More adapters, each 'path' or 'path:scale'."""
     steps: Steps | None = None

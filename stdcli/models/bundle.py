@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image
@@ -186,6 +186,7 @@ class Bundle(Network):
         style_weights: Sequence[float] | None = None,
         size_px: tuple[int, int],
         guidance: float = 1.0,
+        pooled: Literal["zero", "keep"] = "zero",
     ) -> tuple[Condition, Condition | None]:
         """Make the condition and its unconditional counterpart, one row each.
 
@@ -200,6 +201,7 @@ class Bundle(Network):
             style_weights: one weight per style picture, sum > 0; None is equal weights.
             size_px: (H, W) of the picture.
             guidance: 1.0 means that no unconditional condition is needed.
+            pooled: "keep" the prompt's pooled embedding in SDXL's unconditional branch; others have none.
 
         Returns:
             (condition, unconditional or None).
@@ -214,6 +216,9 @@ class Bundle(Network):
         cond, uncond = self.text.encode(
             prompt=prompt, negative_prompt=negative_prompt, size_px=size_px, guided=guided, style=style
         )
+        if pooled == "keep" and uncond is not None and self.family == "sdxl":
+            kept = {"text_embeds": cond.added["text_embeds"]}
+            uncond = replace(uncond, added={**uncond.added, **kept})
         if style is None:
             if not self.style.loaded:
                 return cond, uncond

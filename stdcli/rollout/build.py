@@ -215,6 +215,7 @@ def make_teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teac
         seed=manifest.seed,
         side_px=manifest.resolution_px,
         guided=(manifest.guidance["min"], manifest.guidance["max"]) != (1, 1),
+        pooled=config.pooled,
     )
 
 

@@ -66,6 +66,7 @@ def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
     with torch.inference_mode():
         channels = bundle.codec.encode(probe).shape[1]
     cells = side_px // bundle.codec.factor
+    pooled = {} if config.pooled == "zero" else {"pooled": config.pooled}
     return Manifest(
         model=dict(bundle.identity),
         schedule=bundle.schedule.fingerprint(),
@@ -74,7 +75,7 @@ def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
         strength=bundle.recipe.strength if config.strength is None else config.strength,
         num_solver_steps=config.num_solver_steps,
         solver=config.solver,
-        guidance={"min": low, "max": high, "form": "imagen"},
+        guidance={"min": low, "max": high, "form": "imagen"} | pooled,
         latent_shape=(channels, cells, cells),
         resolution_px=side_px,
         compute_dtype=str(bundle.dtype).removeprefix("torch."),

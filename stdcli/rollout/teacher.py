@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Teacher:
         seed: of the noise.
         side_px: S.
         guided: whether any path has guidance.
+        pooled: see `Bundle.condition`.
     """
 
     bundle: Bundle
@@ -79,6 +81,7 @@ class Teacher:
     seed: int
     side_px: int
     guided: bool
+    pooled: Literal["zero", "keep"] = "zero"
     _conditions: OrderedDict[tuple[str | None, str], tuple[Condition, Condition]] = field(
         default_factory=OrderedDict
     )
@@ -253,6 +256,7 @@ class Teacher:
                 styles=[] if style is None else [Image.fromarray(style)],
                 size_px=(self.side_px, self.side_px),
                 guidance=2.0,  # whatever the path's own: the unconditional branch is stored too
+                pooled=self.pooled,
             )
             if len(self._conditions) > _KEPT_CONDITIONS:
                 self._conditions.popitem(last=False)

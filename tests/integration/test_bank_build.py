@@ -28,7 +28,7 @@ from stdcli.rollout import build as build_module
 from stdcli.rollout import shards as shards_module
 from tests.integration.test_clips import write_clip
 from tests.tiny_banks import contents, write_pictures
-from tests.tiny_models import save_tiny_embedded, save_tiny_sd15
+from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 
 NAMES = [f"{letter}.png" for letter in "abcdefg"]
 SMALL = ["--resolution", "32", "--num-solver-steps", "5", "--shard-size", "2", "--dtype", "float32"]
@@ -385,6 +385,29 @@ def test_prompts(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture) -> No
     if kind in ("sidecar", "jsonl"):
         build("--model", model, *small, "--data", photos, "--prompts", given, "-o", tmp_path / "c", code=2)
         assert "a sample has no prompt" in capsys.readouterr().err
+
+
+def test_pooled_embeddings_of_sdxl(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Zeros without text, or the prompt's, and one bank holds one kind only."""
+    given = [
+        "--model",
+        save_tiny_sdxl(tmp_path / "model"),
+        *SMALL,
+        "--resolution",
+        "64",
+        "--guidance-range",
+        "3",
+    ]
+    given += ["--data", write_pictures(tmp_path / "photos", NAMES[:2]), "--strength", "0.6", "-o"]
+    build(*given, tmp_path / "zero")
+    build(*given, tmp_path / "keep", "--set", "pooled=keep")
+    for name in ("zero", "keep"):
+        found = verified(tmp_path / name).conditions([0])
+        prompt, uncond = found["cond.text_embeds"], found["uncond.text_embeds"]
+        assert prompt.any() and torch.equal(uncond, prompt if name == "keep" else torch.zeros_like(prompt))
+    capsys.readouterr()
+    build(*given, tmp_path / "keep", code=3)
+    assert "pooled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,26 @@ def test_sdxl_negative_prompt_replaces_both_zeros(bundles: dict[str, Bundle]) ->
     assert torch.allclose(uncond.added["text_embeds"], same.added["text_embeds"])
 
 
+@pytest.mark.parametrize("negative", [None, "blurred"])
+def test_sdxl_keeps_the_prompts_pooled_embedding_if_told(bundles: dict[str, Bundle], negative) -> None:
+    """As the code of Single Trajectory Distillation guides: the pooled embedding is the prompt's."""
+    options = {"prompt": "x", "negative_prompt": negative, "size_px": SIZE, "guidance": 5.0}
+    cond, usual = bundles["sdxl"].condition(**options)
+    _, uncond = bundles["sdxl"].condition(**options, pooled="keep")
+    assert torch.equal(uncond.added["text_embeds"], cond.added["text_embeds"])
+    assert not torch.equal(usual.added["text_embeds"], cond.added["text_embeds"])
+    assert torch.equal(uncond.encoder_hidden_states, usual.encoder_hidden_states)
+    assert torch.equal(uncond.added["time_ids"], usual.added["time_ids"])
+
+
+def test_other_families_have_no_pooled_text(bundles: dict[str, Bundle]) -> None:
+    options = {"styles": [RED], "size_px": SIZE, "guidance": 5.0}
+    _, usual = bundles["embedded"].condition(**options)
+    _, uncond = bundles["embedded"].condition(**options, pooled="keep")
+    assert torch.equal(uncond.added["text_embeds"], usual.added["text_embeds"])
+    assert bundles["sd15"].condition(prompt="x", size_px=SIZE, guidance=5.0, pooled="keep")[1] is not None
+
+
 def test_sdxl_empty_prompt_is_encoded_not_zeroed(bundles: dict[str, Bundle]) -> None:
     empty, _ = bundles["sdxl"].condition(prompt="", size_px=SIZE)
     none, _ = bundles["sdxl"].condition(size_px=SIZE)
