@@ -2,7 +2,8 @@
 
 The state is a noised painting; the photo's clean latents are further input channels (Brooks et al. 2023,
 "InstructPix2Pix", section 3.2), the style is a vector, scaled by how much of it is asked for. The loss
-is the squared error of v on latents (Salimans and Ho 2022), with no decoder in it, and one of the style
+is the squared error of v on latents (Salimans and Ho 2022) in units of the one that the best linear estimate
+has at that noise, so that all noise weighs the same (Karras et al. 2022, section 5), and one of the style
 encoder: its vector has to foretell what the artwork's features are like (`StyleStatistics.moments`), which a
 stroke's share in the loss of v teaches only slowly.
 """
@@ -105,8 +106,8 @@ class ImitationTrainer:
         """One optimiser step.
 
         Returns:
-            `loss/total`, `loss/v`, `loss/foretell`, that of v by bands of noise from low to high (if a
-            batch has two for each), `grad/norm` before clipping, `lr`.
+            `loss/total`, `loss/v` (1 is the best linear estimate's), `loss/foretell`, that of v by bands of
+            noise from low to high (if a batch has two for each), `grad/norm` before clipping, `lr`.
 
         Raises:
             NumericsError: the loss or a gradient is not finite; the weights are as before the step.
@@ -149,7 +150,7 @@ class ImitationTrainer:
         seen = vectors[lesson.style_of.to(self.device)] * lesson.amounts[:, None].to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             output = predict(self.networks.unet, x, t.to(self.device), seen, beside)
-        errors = (output.float() - target).square().mean((1, 2, 3))
+        errors = (output.float() - target).square().mean((1, 2, 3)) / self._linear_errors(t)
         foretold = self._foretell_loss(vectors, lesson.sources)
         v = errors.mean()
         losses = {"loss/total": v + FORETELL_WEIGHT * foretold, "loss/v": v, "loss/foretell": foretold}
@@ -157,6 +158,14 @@ class ImitationTrainer:
             bands = (t * BANDS).div(len(self.schedule.alphas), rounding_mode="floor").to(self.device)
             losses |= {f"loss/band{band}": errors[bands == band].mean() for band in range(BANDS)}
         return losses
+
+    def _linear_errors(self, t: Tensor) -> Tensor:
+        """Squared error of v of the best linear estimate, mean over channels: [B]."""
+        alpha, sigma = (
+            table[t].float().view(-1, 1) for table in (self.schedule.alphas, self.schedule.sigmas)
+        )
+        variances = self.networks.unet.variances.cpu()
+        return (variances / (alpha.square() * variances + sigma.square())).mean(1).to(self.device)
 
     def _draw_times(self, count: int, generator: torch.Generator) -> Tensor:
         """One time out of each of `count` equal parts of the schedule, in random order: int64 [count]."""
