@@ -68,6 +68,8 @@ class Faults:
     swapped: dict[str, bytes] = field(default_factory=dict)
     """File -> what is sent in its place, headers included; the listing announces the true one."""
     no_ranges: bool = False
+    answers: dict[str, bytes] = field(default_factory=dict)
+    """Part of a request's path -> what is answered with success, whatever was asked."""
 
 
 class HubServer:
@@ -193,6 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.log.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         try:
             self._check_faults(path)
+            for part, answer in self.hub.faults.answers.items():
+                if part in path:
+                    self._send(answer, **{"Content-Type": "application/json"})
+                    return
             for pattern, name in ROUTES[self.command].items():
                 if match := re.fullmatch(pattern, path):
                     getattr(self, f"_{name}")(**{k: v for k, v in match.groupdict().items() if v is not None})

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from stdcli.hub.card import MARKER, Facts, make_card
 from stdcli.hub.clean import check_text, cleaned, public_base
 from stdcli.models.announced import Announced, file_sha256, git_blob
 from stdcli.models.fetch import RECIPE_FILE, files, listing
-from stdcli.models.hub_errors import hub_errors
+from stdcli.models.hub_errors import UNREADABLE, hub_errors
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def gather(
         license=license,
         recipe=recipe,
         manifest=manifest,
-        run=read_object(artefact.run / RUN) if artefact.run is not None else {},
+        run=read_object(artefact.run / RUN, ModelError) if artefact.run is not None else {},
         report=report,
         samples=[item.name for item in shown],
     )
@@ -247,11 +248,11 @@ def _upload_errors(repo: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error.__cause__, OSError):
+        if isinstance(error.__cause__, (OSError, *UNREADABLE)):
             raise error.__cause__ from error
         raise
     except ValueError as error:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | UnicodeDecodeError | JSONDecodeError):
             raise
         lines = str(error).splitlines()
         raise HubError(lines[0].rstrip("."), where=repo, got=" ".join(lines[1:]) or None) from error

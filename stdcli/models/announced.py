@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import tqdm
 
 from stdcli.disk.opening import open_file
@@ -37,6 +38,18 @@ class Announced:
     size_bytes: int
     sha256: str | None
     blob: str
+
+    @classmethod
+    def of(cls, entry: RepoFile) -> Announced:
+        """What one entry of a listing announces.
+
+        Raises:
+            TypeError: it is not of the kinds that listings have.
+        """
+        sha256 = entry.lfs and entry.lfs.sha256
+        if type(entry.size) is not int or not {type(sha256), type(entry.blob_id)} <= {str, type(None)}:
+            raise TypeError(f"{entry.path!r} of {entry.size!r} bytes, named {entry.blob_id!r}")
+        return cls(entry.size, sha256, entry.blob_id)
 
     def is_of(self, path: Path) -> bool:
         """Whether a local file has this very content."""

@@ -125,12 +125,12 @@ def listing(
     options = {"repo_type": repo_type, "allow_patterns": [], "tqdm_class": Silent}
     with hub_errors(repo, revision, repo_type=repo_type, offline_hint=ONCE if offline else None):
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=offline, **options))
-    try:
-        found = get_cached_repo_tree(repo, repo_type=repo_type, revision=folder.name)
-    except CachedRepoTreeNotFoundError:
-        return folder, None
-    check_names([entry.path for entry in found], where=_name(repo, revision))
-    return folder, {e.path: Announced(e.size, e.lfs and e.lfs.sha256, e.blob_id) for e in found}
+        try:
+            found = get_cached_repo_tree(repo, repo_type=repo_type, revision=folder.name)
+        except CachedRepoTreeNotFoundError:
+            return folder, None
+        check_names([entry.path for entry in found], where=_name(repo, revision))
+        return folder, {e.path: Announced.of(e) for e in found}
 
 
 def files(

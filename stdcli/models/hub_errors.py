@@ -25,6 +25,8 @@ from stdcli.errors import HubError, ResourceError
 
 RepoType = Literal["model", "dataset"]
 LOGIN = "hf auth login"
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What the client raises on answers that are not UTF-8, not JSON, or JSON of another kind than it expects."""
 _QUERY = re.compile(r"\?[^\s'\"]+")
 
 
@@ -85,6 +87,10 @@ def hub_errors(
                 "a file is not of the size that was announced", where=where, got=_line(e), hint="try again"
             ) from e
         raise HubError("cannot fetch from the Hub", where=where, got=_line(e)) from e
+    except UNREADABLE as e:
+        hint = "try again later; a proxy or a sign-in page of the network may answer in the Hub's place"
+        got = f"{type(e).__name__}: {_line(e)}"
+        raise HubError("an answer of the Hub cannot be read", where=where, got=got, hint=hint) from e
 
 
 def status_of(error: BaseException | None) -> int | None:

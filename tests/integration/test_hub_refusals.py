@@ -85,6 +85,46 @@ def test_a_rate_limit_that_stays(hub: HubServer, client: HubClient, tmp_path: Pa
     assert ran.code == 6 and "the Hub asks for fewer requests" in ran.err
 
 
+ODD = {
+    "not UTF-8": (b'{"sha": "\xff\xfe"}', "UnicodeDecodeError"),
+    "a page": (b"<html>please sign in</html>", "JSONDecodeError"),
+    "nothing": (b"", "JSONDecodeError"),
+    "another kind": (b"[3]", ""),
+    "nested": (b"[" * 200_000, "RecursionError"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_answers_that_cannot_be_read(hub: HubServer, client: HubClient, tmp_path: Path, odd: str) -> None:
+    """Those to every request of a pull, and of a push where the client asks in another way."""
+    answer, kind = ODD[odd]
+    asked = dict.fromkeys(("/revision/", "/tree/"), ("pull", "me/s", "-o", tmp_path / "b"))
+    if odd in ("not UTF-8", "another kind"):
+        requests = ("whoami", "/create", "validate", "/preupload/", "/batch", "/commit/")
+        asked |= dict.fromkeys(requests, ("push", write_student(tmp_path / "s"), "me/new"))
+    elif odd == "nested":
+        asked["/preupload/"] = ("push", write_student(tmp_path / "s"), "me/new")
+    for part, argv in asked.items():
+        hub.repos.clear()
+        hub.objects.clear()
+        hub.put("me/s", {LORA: weights(), "notes": odd.encode()})
+        hub.faults.answers = {part: answer}
+        ran = client(*argv)
+        assert ran.code == 6, (part, ran.err)
+        assert ran.err.startswith("error: an answer of the Hub cannot be read\n  at: me/"), (part, ran.err)
+        assert f"got {kind}" in ran.err, (part, ran.err)
+    assert not (tmp_path / "b").exists()
+
+
+def test_sizes_that_are_none(hub: HubServer, client: HubClient, tmp_path: Path) -> None:
+    hub.put("me/s", {LORA: weights(), "notes": b"sizes"})
+    for size in ('"9"', "null", "9.5", "true"):
+        row = f'[{{"type": "file", "path": "{LORA}", "size": {size}, "oid": "aa"}}]'
+        hub.faults.answers = {"/tree/": row.encode()}
+        ran = client("pull", "me/s", "-o", tmp_path / "b")
+        assert ran.code == 6 and "an answer of the Hub cannot be read" in ran.err, (size, ran.err)
+
+
 @pytest.mark.parametrize(
     "name",
     [
