@@ -14,6 +14,8 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.load import load_model
 from stdcli.models.lora import apply_lora
+from tests.real_configs import SDXL
+from tests.sparse_models import measure_loading, save_sparse_lora, save_sparse_model
 from tests.tiny_models import (
     _original_name,
     _unet_names,
@@ -442,3 +444,15 @@ def test_a_mis_shaped_layer_is_one_line(
     save_file(tensors | {key: torch.ones(len(tensors[key]), 3)}, tmp_path / "b.safetensors")
     assert "down [2, " in error_of(pipe, tmp_path / "b.safetensors").got
     assert capfd.readouterr() == ("", "") and not caplog.records
+
+
+@pytest.mark.slow
+def test_fusing_takes_little_memory_beside_the_weights(sdxl: Path, tmp_path: Path) -> None:
+    """A UNet of 0.3 GB, a student of rank 64: what comes and goes is a layer, not the model or the LoRA."""
+    config = SDXL | {"block_out_channels": (128, 256, 512), "attention_head_dim": (2, 4, 8)}
+    model = save_sparse_model(tmp_path / "m", sdxl, config | {"cross_attention_dim": 32})
+    student = save_sparse_lora(tmp_path / "student.safetensors", model, rank=64)
+    plain, fused = measure_loading(model), measure_loading(model, student)
+    assert fused["weights"] > 2**28
+    for when in ("peak", "left"):
+        assert fused[when] - plain[when] < 0.25 * fused["weights"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import shutil
 import time
 from pathlib import Path
 
@@ -20,10 +17,10 @@ from stdcli.errors import ModelError
 from stdcli.models import load, opening
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
-from stdcli.models.upstream import UNet2DConditionModel
 from stdcli.models.weights import count_values
 from stdcli.runtime.room import Room
 from tests.real_configs import SDXL
+from tests.sparse_models import save_sparse_model
 from tests.tiny_models import (
     add_style_adapter,
     save_tiny_checkpoint,
@@ -129,30 +126,11 @@ def test_a_dry_run_loads_nothing_and_says_what_a_run_takes(
     assert main([*map(str, asked)]) == 7
 
 
-def write_sparse(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A safetensors file in float16 whose values were never written: they are zeros that take no disk."""
-    header, at = {}, 0
-    for name, shape in shapes.items():
-        end = at + 2 * math.prod(shape)
-        header[name], at = {"dtype": "F16", "shape": shape, "data_offsets": [at, end]}, end
-    text = json.dumps(header).encode()
-    text = text.ljust(-(-len(text) // 8) * 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text)
-    os.truncate(path, 8 + len(text) + at)
-
-
 def test_the_outline_of_full_sdxl_takes_seconds_and_no_memory(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """5 GB of weights in half precision; reading them takes longer, and as much memory."""
-    folder = Path(shutil.copytree(folders["sdxl"], tmp_path / "m"))
-    shutil.rmtree(folder / "unet")
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(**SDXL)
-    (folder / "unet").mkdir()
-    (folder / "unet" / "config.json").write_text(unet.to_json_string())
-    shapes = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
-    write_sparse(folder / "unet" / "diffusion_pytorch_model.safetensors", shapes)
+    folder = save_sparse_model(tmp_path / "m", folders["sdxl"], SDXL)
     before_s, before = time.process_time(), psutil.Process().memory_info().rss
     drawn = load_model(str(folder), device="cpu", dtype="bfloat16", weights=False)
     assert time.process_time() - before_s < 10
