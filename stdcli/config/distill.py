@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from stdcli.config.bank import BankConfig
+from stdcli.config.bank import SELF, BankConfig
 from stdcli.config.schema import (
     Count,
     Device,
@@ -87,8 +87,9 @@ class AdversarySection(Section):
     dino: Text = "facebook/dinov2-small"
     """Folder or Hub id of DINOv2."""
     real: Literal["auto", "x0", "path-end", "style"] = "auto"
-    """The real pictures: samples, ends of the teacher's paths, or style pictures. "auto" is `path-end` for a
-    bank with style pictures, whose samples are not in the style, else `x0`."""
+    """The real pictures: samples, ends of the teacher's paths, or each path's own style picture. Where there
+    are style pictures, "auto" is `path-end` with a bank and `style` without one, since samples are not in the
+    style; else `x0`."""
     levels: Literal["xs-xr", "xs", "xs-x0", "x0", "xs-xR"] = "xs-xr"
     """Levels of the student's state and the real one; "xs-xr", the paper's, takes r below s at random. With
     method lcm it is "x0" always."""
@@ -167,7 +168,8 @@ class DistillConfig(Section):
     train: TrainSection = TrainSection()
     online: OnlineSection = OnlineSection()
     style_data: Text | None = None
-    """Folder of the bank's style pictures, for sheets of samples and for the adversary's `real: style`."""
+    """Folder of the bank's style pictures, for sheets of samples and the adversary's `real: style`; without a
+    bank it is `paths.style_data`."""
     paths: BankConfig = BankConfig()
     """Without a bank: the settings that `stdcli bank build` takes."""
     step_counts: StepCounts = (2, 4, 6, 8)
@@ -193,8 +195,8 @@ class DistillConfig(Section):
             yield "steps", f"{self.steps} is not among step_counts {list(self.step_counts)}"
         if self.method == "lcm":
             yield from self._lcm_conflicts()
-        if self.adversary.weight and self.adversary.real == "style" and self.style_data is None:
-            yield "style_data", "is needed for adversary.real style"
+        if self.adversary.weight and self.adversary.real == "style":
+            yield from self._style_conflicts()
         if self.bank is not None and self.paths.data:
             yield "paths.data", "is not used beside a bank; leave one of the two out"
         if self.adversary.weight and self.adversary.norm == "local-batch":
@@ -203,6 +205,14 @@ class DistillConfig(Section):
                 yield "train.batch_size", f"{size} does not divide into equal parts for local-batch norm"
         if self.bank is None and self.paths.data:
             yield from self._online_conflicts()
+
+    def _style_conflicts(self) -> Iterator[tuple[str, str]]:
+        walks = self.bank is None and bool(self.paths.data)
+        key, given = ("paths.style_data", self.paths.style_data) if walks else ("style_data", self.style_data)
+        if given is None:
+            yield key, "is needed for adversary.real style; --style-data FOLDER"
+        elif walks and given == SELF:
+            yield key, f"{SELF} takes crops of the samples, and adversary.real style needs style pictures"
 
     def _lcm_conflicts(self) -> Iterator[tuple[str, str]]:
         if self.student.s_embedding:
@@ -217,7 +227,7 @@ class DistillConfig(Section):
             yield "bank", f"method {self.method} needs one: its samples and conditions come from there"
         elif self.std.target != "consistency":
             yield "bank", f"target {self.std.target} needs one: only stored paths know the state at s"
-        if self.adversary.real in ("path-end", "style") and self.adversary.weight:
-            yield "bank", f"adversary.real {self.adversary.real} needs one"
+        if self.adversary.real == "path-end" and self.adversary.weight:
+            yield "bank", "adversary.real path-end needs one"
         if self.train.batch_size > self.online.slots:
             yield "online.slots", f"{self.online.slots} are fewer than a batch of {self.train.batch_size}"

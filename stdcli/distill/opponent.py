@@ -13,7 +13,7 @@ from stdcli.distill.adversary import Adversary
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.paths import Paths
-from stdcli.distill.reals import PathEnds, make_styles, samples
+from stdcli.distill.reals import PathEnds, make_styles, make_walked_styles, samples
 from stdcli.distill.sources import Reals
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
@@ -77,17 +77,33 @@ def make_reals(
 ) -> tuple[Reals, str]:
     """Where real latents come from, and its name.
 
+    Args:
+        section: settings.
+        paths: stored, or walked.
+        style_data: folder of a bank's style pictures; those of walked paths are the walker's.
+        get_codec: loads the codec, for style pictures.
+        device: of the codec.
+
     Raises:
         ConfigError: style pictures are asked for and not there.
     """
     kind = section.real
     if kind == "auto":
-        kind = "path-end" if paths.bank is not None and paths.is_styled else "x0"
+        kind = _usual_real(paths)
     if kind == "path-end":
         return PathEnds(Bank(paths.bank.files.root)), kind  # one of its own: the other is read by a thread
+    if kind == "style" and paths.bank is None:
+        return make_walked_styles(paths.walker, codec=get_codec(), device=device), kind
     if kind == "style":
         return make_styles(paths.bank, Path(style_data), codec=get_codec(), device=device), kind
     return samples, kind
+
+
+def _usual_real(paths: Paths) -> str:
+    """What "auto" takes: something in the style wherever there is one."""
+    if paths.bank is None:
+        return "style" if paths.walker.styles else "x0"
+    return "path-end" if paths.is_styled else "x0"
 
 
 def _features(

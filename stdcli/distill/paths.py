@@ -26,11 +26,16 @@ class Walker(Protocol):
         bundle: the teacher.
         manifest: of the bank that `stdcli bank build` would make.
         conditions: of one path, name -> tensor without batch dimension.
+        styles: SHA-256 -> style picture; empty for none.
     """
 
     bundle: Bundle
     manifest: Manifest
     conditions: Mapping[str, Tensor]
+    styles: Mapping[str, Path]
+
+    def style_of(self, number: int) -> str | None:
+        """SHA-256 of the style picture of sample `number`, a key of `styles`; None for none."""
 
     def make_bank(
         self, denoiser: Denoiser, *, num_slots: int, rank: int, num_ranks: int, rate: float

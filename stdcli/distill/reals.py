@@ -6,7 +6,7 @@ Legend: B items, C latent channels, h w latent cells.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stdcli.bank.reader import Bank
 from stdcli.disk.opening import open_file
+from stdcli.distill.paths import Walker
 from stdcli.errors import ConfigError
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
@@ -44,14 +45,14 @@ class Styles:
     """Each path's own style picture, squeezed to the size of the samples and encoded; kept once encoded.
 
     Attributes:
-        sha256: of every path's style picture.
+        sha256_of: number of a path -> SHA-256 of its style picture.
         files: SHA-256 -> style picture.
         codec: encodes.
         side_px: of the samples.
         device: of the codec.
     """
 
-    sha256: Sequence[str]
+    sha256_of: Callable[[int], str]
     files: Mapping[str, Path]
     codec: Codec
     side_px: int
@@ -60,7 +61,7 @@ class Styles:
 
     def __call__(self, paths: Tensor, x0: Tensor) -> Tensor:
         """[B, C, h, w] like `x0`."""
-        return torch.stack([self._one(self.sha256[path]) for path in paths.tolist()]).to(x0)
+        return torch.stack([self._one(self.sha256_of(path)) for path in paths.tolist()]).to(x0)
 
     @torch.no_grad()
     def _one(self, sha256: str) -> Tensor:
@@ -103,4 +104,16 @@ def make_styles(bank: Bank, folder: Path, *, codec: Codec, device: torch.device)
         problem = f"{len(missing)} style pictures of the bank are not there, such as {missing[0]}"
         raise ConfigError("style pictures are gone", [("style_data", problem)])
     hashes = [row["style_sha256"] for row in rows]
-    return Styles(hashes, found, codec, bank.manifest.resolution_px, device)
+    return Styles(hashes.__getitem__, found, codec, bank.manifest.resolution_px, device)
+
+
+def make_walked_styles(walker: Walker, *, codec: Codec, device: torch.device) -> Styles:
+    """The style pictures of paths that are walked as real pictures; told apart by number of sample.
+
+    Raises:
+        ConfigError: the run has no style pictures.
+    """
+    if not walker.styles:
+        problem = "gives this run none; --style-data FOLDER, or --adv-real x0"
+        raise ConfigError("no style pictures", [("paths.style_data", problem)])
+    return Styles(walker.style_of, walker.styles, codec, walker.manifest.resolution_px, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Walker:
         teacher: walks.
         pictures: of the samples.
         sample_of: number -> sample.
+        styles: SHA-256 -> style picture; empty without any, and where samples are their own styles.
     """
 
     bundle: Bundle
@@ -43,6 +45,11 @@ class Walker:
     teacher: Teacher
     pictures: Pictures
     sample_of: Callable[[int], Sample]
+    styles: Mapping[str, Path]
+
+    def style_of(self, number: int) -> str | None:
+        """SHA-256 of the style picture of sample `number`, a key of `styles`; None for none."""
+        return self.sample_of(number).style_sha256
 
     def make_bank(
         self, denoiser: Denoiser, *, num_slots: int, rank: int, num_ranks: int, rate: float
@@ -90,7 +97,8 @@ def open_walker(config: BankConfig, *, console: Console) -> Walker:
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)
     teacher = make_teacher(manifest, config, bundle)
     conditions = probe_conditions(teacher, [sample_of(0)], pictures)[0]
-    return Walker(bundle, manifest, conditions, teacher, pictures, sample_of)
+    by_content = {file.sha256: file.path for file in styles}
+    return Walker(bundle, manifest, conditions, teacher, pictures, sample_of, by_content)
 
 
 def make_online_bank(

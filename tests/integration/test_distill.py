@@ -280,6 +280,8 @@ def test_an_online_bank_as_in_the_paper(bench: Bench, tmp_path: Path) -> None:
     assert online(bench, tmp_path / "run", "--quiet", train__steps=2) == 0
     told = recipe(tmp_path / "run")
     assert told["timesteps"] == [599, 299] and told["guidance_fused"] is True
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert facts["learned"]["choices"][0].endswith("; its real pictures are style")
     kept = checkpoint(tmp_path / "run", 2)
     assert kept["source.0.slots.states"].shape == (4, 8, 8, 8)
     assert any(name.startswith("average.target.") for name in kept)

@@ -49,12 +49,29 @@ ONLINE = {"paths": {"data": ["photos"]}, "std": {"target": "consistency"}}
             ONLINE | {"adversary": {"weight": 1, "real": "path-end"}},
             "bank: adversary.real path-end needs one",
         ),
+        (
+            ONLINE | {"adversary": {"weight": 1, "real": "style"}, "style_data": "art"},
+            r"paths\.style_data: is needed for adversary.real style; --style-data FOLDER",
+        ),
+        (
+            ONLINE
+            | {"adversary": {"weight": 1, "real": "style"}}
+            | {"paths": {"data": ["photos"], "style_data": "self"}},
+            r"paths\.style_data: self takes crops of the samples",
+        ),
         (ONLINE | {"online": {"slots": 4}}, "online.slots: 4 are fewer than a batch of 8"),
     ],
 )
 def test_contradictions_are_named(settings: dict, told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         DistillConfig(**settings)
+
+
+@pytest.mark.parametrize("more", [{}, {"weight": 0}])
+def test_an_online_adversary_takes_style_pictures(more: dict) -> None:
+    paths = {"data": ["photos"], "style_data": None if more else "art"}
+    DistillConfig(**(ONLINE | {"paths": paths}), adversary={"weight": 1, "real": "style"} | more)
+    DistillConfig(bank="b", style_data="art", adversary={"weight": 1, "real": "style"} | more)
 
 
 def test_a_bank_beside_pictures_is_refused() -> None:
