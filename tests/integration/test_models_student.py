@@ -231,7 +231,7 @@ def test_student_then_lora_then_recipes(models, tmp_path) -> None:
     layer = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
     student = train(student_of(models["embedded"], alpha=2))
     save_student(tmp_path / "s", student, recipe=recipe_of(), dtype=torch.float32)
-    lora = save_tiny_lora(tmp_path / "l" / "a.safetensors", models["embedded"])
+    lora = save_tiny_lora(tmp_path / "l" / "a.safetensors", models["embedded"], alpha=2)
     (tmp_path / "l" / "recipe.json").write_text(Recipe(steps=9).model_dump_json())
     options = {"device": "cpu", "dtype": "float32", "student": str(tmp_path / "s"), "loras": [str(lora)]}
     both = load_model(str(models["embedded"]), **options)
