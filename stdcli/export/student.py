@@ -18,8 +18,9 @@ from stdcli.disk.reading import read_object
 from stdcli.errors import ConfigError, ModelError
 from stdcli.export import metadata
 from stdcli.export.outputs import check_out, is_file_name, new_output
+from stdcli.models.configs import read_json
 from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
-from stdcli.models.folder import component_files, read_folder, read_json, read_recipe
+from stdcli.models.folder import component_files, read_folder, read_recipe
 from stdcli.models.locate import is_public, locate_model
 from stdcli.models.lora_file import LoraLayer, read_lora
 from stdcli.models.lora_layers import (

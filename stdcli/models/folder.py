@@ -6,8 +6,7 @@ weights, damaged files, unknown or untrusted classes. Reads JSON and safetensors
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from pydantic import ValidationError
 
 from stdcli.config.pasting import pasted
 from stdcli.config.recipe import Recipe
-from stdcli.disk.opening import check_file
-from stdcli.disk.reading import read_object, read_text
+from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError
+from stdcli.models.configs import check_configs, read_json
 from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.inpainting import sees_mask
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
@@ -37,10 +36,6 @@ WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder"
 SD2_WIDTH = 1024  # of the text tokens
 STORED_RECIPE = "std.recipe"
 """Key of a file's metadata for its recipe as JSON."""
-CONFIGS = ("config.json", "scheduler_config.json", "preprocessor_config.json")
-MAX_LAYERS, MAX_SIZE = 1000, 10**7
-"""Of anything that a config counts layers by, and of any other number in it."""
-COUNTS = re.compile(r"layers|blocks?$|blocks_per|_per_block|depth|heads|stages")
 UNET_CLASSES = ("UNet2DConditionModel", PainterUNet.__name__)
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", *OWN_CODECS)
 
@@ -80,7 +75,8 @@ def read_folder(path: Path) -> ModelFolder:
     if not index_path.is_file():
         raise ModelError(f"not a diffusers folder: no {INDEX_FILE}", where=path, hint=_what_it_may_be(path))
     index = read_json(index_path)
-    check_configs(path)
+    for place in (path, *(inner for inner in sorted(path.iterdir()) if inner.is_dir())):
+        check_configs(place)
     class_name = index.get("_class_name")
     if not isinstance(class_name, str):
         raise ModelError(
@@ -236,21 +232,6 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        ModelError: missing, not JSON, not an object, or it asks for a network of no possible size.
-    """
-    try:
-        value = read_object(path, ModelError)
-    except ModelError as e:
-        got = f"{e.what}{'' if e.got is None else f' ({e.got})'}"
-        raise ModelError("cannot read this config", where=path, got=got, expected="a JSON object") from e
-    _check_sizes(value, path)
-    return value
-
-
 def read_recipe(place: Path) -> Recipe | None:
     """The recipe that lies in a folder, or None.
 
@@ -286,49 +267,6 @@ def _parse_recipe(text: str, path: Path) -> Recipe:
         raise ModelError(
             "cannot read this recipe", where=where, got=first.get("input"), expected=first["msg"]
         ) from e
-
-
-def check_configs(folder: Path) -> None:
-    """Look at all that libraries will read of a model: plain files, and networks that can be built.
-
-    Args:
-        folder: of a model, or of one network.
-
-    Raises:
-        ModelError: a pipe or a device among the files; a config that cannot be read or is of no possible
-            network.
-    """
-    for place in (folder, *(path for path in sorted(folder.iterdir()) if path.is_dir())):
-        for path in sorted(place.iterdir()):
-            if not path.is_dir():
-                check_file(path, ModelError)
-            if path.name in CONFIGS:
-                read_json(path)
-
-
-def _check_sizes(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse numbers by which a few bytes would make networks, or lists of steps, without end."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            _check_sizes(value, path)
-        limit = MAX_LAYERS if COUNTS.search(key) else MAX_SIZE
-        values = list(_leaves(value))
-        wrong = [v for v in values if isinstance(v, int | float) and v > limit]
-        if wrong or (COUNTS.search(key) and len(values) > MAX_LAYERS):
-            raise ModelError(
-                "this config is of no network that can be built",
-                where=f"{path} {key}",
-                got=wrong[0] if wrong else f"{len(values)} values",
-                expected=f"at most {limit}",
-            )
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
 
 
 def _check_unet(folder: ModelFolder) -> None:

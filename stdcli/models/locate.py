@@ -13,8 +13,10 @@ from pathlib import Path
 
 from stdcli.config.names import did_you_mean
 from stdcli.config.pasting import pasted
+from stdcli.disk.opening import check_file
 from stdcli.errors import HubError, ModelError
 from stdcli.models import fetch
+from stdcli.models.configs import check_configs
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "embedded"
@@ -157,7 +159,8 @@ def locate_network(
         also: further files that belong to it, each needed.
 
     Raises:
-        ModelError: nothing there, or not all of config.json, weights and further files.
+        ModelError: nothing there, not all of config.json, weights and further files, or damaged: a pipe or a
+            device among them, or a config that cannot be read or is of no network that can be built.
         HubError: as for `locate_model`.
     """
     path, revision = _local(name), None
@@ -168,6 +171,11 @@ def locate_network(
         files = [NETWORK_FILES[0], *weights, *also]
         path = fetch.files(hub["repo"], hub["revision"], files, offline=offline)
         revision = path.name
+    try:
+        check_configs(path)
+    except ModelError as e:
+        got = e.what if e.got is None else f"{e.what}: {e.got}"
+        raise ModelError(f"this {what} is damaged", where=e.where, got=got, expected=e.expected) from e
     for file in (NETWORK_FILES[0], *also):
         if not (path / file).is_file():
             raise ModelError(f"this {what} is not complete", where=path, got=f"no {file}")
@@ -210,10 +218,12 @@ def is_public(name: str) -> bool:
 def _local(name: str) -> Path:
     try:
         path = Path(name).expanduser()
-        path.exists()
+        is_other = path.exists() and not path.is_dir()
     except (OSError, RuntimeError) as e:  # a name too long, a closed folder, no such ~user
         reason = getattr(e, "strerror", None) or e
         raise ModelError("this name cannot be looked up", where=name, got=reason) from e
+    if is_other:
+        check_file(path, ModelError)
     return path
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from stdcli.disk.reading import parse_object
 from stdcli.errors import ModelError
+from stdcli.models.configs import read_json
 from stdcli.models.fetch import PEFT_CONFIG, PEFT_FILE
-from stdcli.models.folder import read_json
 from stdcli.models.upstream import get_pattern_key
 from stdcli.models.weights import read_metadata
 

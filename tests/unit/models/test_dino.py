@@ -65,6 +65,16 @@ def test_other_networks_are_refused(folder: Path) -> None:
     assert caught.value.got == "dinov2_with_registers"
 
 
+def test_networks_without_end_are_refused_at_once(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for name, value in {"num_hidden_layers": 10**6, "hidden_size": 10**8, "image_size": 10**9}.items():
+        (folder / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(ModelError, match="this DINOv2 model is damaged") as caught:
+            load_dino(str(folder), device="cpu", offline=True)
+        assert caught.value.where == f"{folder / 'config.json'} {name}"
+        assert caught.value.got == f"this config is of no network that can be built: {value}"
+
+
 def test_missing_tensors_are_not_made_up(folder: Path) -> None:
     path = folder / "model.safetensors"
     tensors = load_file(path)

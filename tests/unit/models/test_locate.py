@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from stdcli.errors import HubError, ModelError
 from stdcli.models import fetch
-from stdcli.models.locate import EMBEDDED_FOLDER, locate_lora, locate_model
+from stdcli.models.locate import (
+    EMBEDDED_FOLDER,
+    NETWORK_FILES,
+    locate_lora,
+    locate_model,
+    locate_network,
+    locate_student,
+)
 
 
 def test_embedded_is_in_the_package() -> None:
@@ -39,6 +49,35 @@ def test_pickle_is_refused_unread(tmp_path: Path, suffix: str) -> None:
             locate(str(file), offline=True)
         assert caught.value.where == str(file)
         assert caught.value.expected == ".safetensors"
+
+
+def test_pipes_and_sockets_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the name could be one of the Hub's, which is then not asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").mkdir()
+    names = ("own/name", "own/name.safetensors")
+    for name in names:
+        os.mkfifo(name)
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind("s")
+        for name in (*names, "s"):
+            locate_one = partial(locate_network, what="DINOv2 model")
+            for locate in (locate_model, locate_lora, locate_student, locate_one):
+                with pytest.raises(ModelError, match="not a plain file") as caught:
+                    locate(name, offline=True)
+                assert caught.value.got == ("a socket" if name == "s" else "a named pipe")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "vocab.json", "pytorch_model.bin"])
+def test_a_network_with_a_pipe_among_its_files(tmp_path: Path, file: str) -> None:
+    for name in NETWORK_FILES:
+        (tmp_path / name).write_text("{}")
+    (tmp_path / file).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(ModelError, match="this DINOv2 model is damaged") as caught:
+        locate_network(str(tmp_path), what="DINOv2 model", offline=True)
+    assert caught.value.where == str(tmp_path / file)
+    assert caught.value.got == "not a plain file: a named pipe"
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
