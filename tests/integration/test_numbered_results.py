@@ -119,11 +119,9 @@ def test_frames_never_replace_the_input(shot, model, capsys, name) -> None:
 
 
 def test_names_of_frames_are_measured_before_any_work(shot, model, capsys) -> None:
-    long = "n" * 248
-    for k in range(9, 9 + FRAMES):  # the last ones have a digit more than the pattern's two letters
-        (shot / f"shot/{k - 8:03d}.png").rename(shot / f"shot/{k * 100:04d}.png")
+    long = "n" * 247  # for numbers of four digits; the last two frames have five
     for k, file in enumerate(sorted((shot / "shot").iterdir())):
-        file.rename(shot / f"shot/{k + 9994}.png")
+        file.rename(shot / f"shot/{k + 9995}.png")
     places = [
         str(shot / "shot/%d.png"),
         "-o",
