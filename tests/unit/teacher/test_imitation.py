@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,18 @@ def test_the_style_vector_foretells_known_artworks_alone() -> None:
     assert losses["loss/total"].item() == pytest.approx(total.item())
     unknown = make_trainer(FixedLessons(0.5, sources=(-1, -1)))
     assert unknown._losses(unknown.lessons.batch(0, 8))["loss/foretell"].item() == 0
+
+
+def test_what_asks_for_nothing_is_told_no_style() -> None:
+    for plain, is_told in ((8, False), (0, True)):
+        trainer = make_trainer(FixedLessons(0.5))
+        torch.nn.init.normal_(
+            trainer.networks.unet.conv_out.weight, generator=torch.Generator().manual_seed(1)
+        )
+        lesson = FixedLessons(0.5, plain=plain).batch(0, 8)
+        other = replace(lesson, styles=1 - lesson.styles)
+        losses = [trainer._losses(batch)["loss/v"].item() for batch in (lesson, other)]
+        assert (losses[0] != losses[1]) == is_told
 
 
 def test_variances_are_of_what_asks_for_all_of_the_painting() -> None:

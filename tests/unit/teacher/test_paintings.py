@@ -88,6 +88,15 @@ def test_blurring_is_a_gaussian() -> None:
     assert torch.allclose(blur(flat, 8.0), flat)  # a reach beyond the picture, too
 
 
+def test_layout_is_what_a_gaussian_of_eight_pixels_leaves() -> None:
+    """Of a wave of 32 pixels it leaves exp(-2 (8 pi / 32)^2), which the other picture replaces."""
+    wave = torch.cos(2 * torch.pi * torch.arange(256) / 32).expand(1, 3, 256, 256)
+    found = with_layout(0.5 + 0.3 * wave, torch.full_like(wave, 0.5))
+    left = 1 - np.exp(-2 * (8 * np.pi / 32) ** 2)
+    inner = (..., slice(64, -64))
+    assert torch.allclose(found[inner], 0.5 + 0.3 * left * wave[inner], atol=0.005)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -54,6 +54,14 @@ def test_style_distance_is_its_formula(network: VggFeatures) -> None:
         assert balanced[row].item() == pytest.approx(roots, rel=1e-2)
 
 
+def test_deviations_are_of_all_cells(network: VggFeatures) -> None:
+    found = style_statistics(network, pictures(1))
+    features = network(pictures(1), STYLE_LAYERS)[-1].flatten(2).numpy().astype(np.float64)
+    assert features.shape[2] == 6  # so few that dividing by one less would show
+    assert np.allclose(found.deviations[-1].numpy(), features.std(2), rtol=1e-2, atol=2e-3)
+    assert features.std(2).max() > 0.1
+
+
 def test_equal_statistics_have_no_distance_wherever_things_are(network: VggFeatures) -> None:
     one, other = (style_statistics(network, pictures(seed)) for seed in (1, 3))
     assert style_distance(one, one).max() == 0
