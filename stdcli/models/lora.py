@@ -21,6 +21,7 @@ from stdcli.models.locate import locate_lora
 from stdcli.models.lora_file import LoraFile, check_lora_file, misfit, read_lora
 from stdcli.models.lora_names import COMPONENTS, Place
 from stdcli.models.weights import is_finite
+from stdcli.runtime.memory import give_back
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,15 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> LoraFile:
         _check_finite(values, f"{path}: {lora.spelled[place]}")
     if pipe.unet.device.type == "meta":  # an outline: there is nothing to fuse into
         return lora
-    for place, change in _changes(lora, targets):
+    for number, (place, change) in enumerate(_changes(lora, targets), start=1):
         weight = targets[place]
         fused = (weight.float() + scale * change).to(weight.dtype)
         _check_finite([fused], f"{path}: {place[1]}")
         weight.copy_(fused)
+        if number % 32 == 0:  # sums of all sizes leave holes in the heap
+            del change, fused
+            give_back()
+    give_back()
     return lora
 
 

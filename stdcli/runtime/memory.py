@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,12 @@ def forget_peak() -> None:
             torch.cuda.reset_peak_memory_stats(index)
     with suppress(OSError):  # no such file elsewhere
         _FORGET.write_text("5", encoding="ascii")
+
+
+def give_back() -> None:
+    """Return what was freed to the system, where the C library keeps it (glibc) and can be asked to."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, or none by that name
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_bytes(device: torch.device) -> int:
