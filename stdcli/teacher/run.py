@@ -22,6 +22,7 @@ from stdcli.models.scratch import check_start, make_scheduler
 from stdcli.models.upstream import DDIMScheduler
 from stdcli.runtime.devices import choose
 from stdcli.teacher.data import TrainingData, count_pictures, find_folders
+from stdcli.teacher.paintings import read_index
 from stdcli.teacher.samples import plan_samples
 from stdcli.training import resume
 from stdcli.training.own_files import check_strays
@@ -103,7 +104,7 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     Raises:
         ConfigError: see `training.resume.open_run`.
             The recipe fits no path of noise levels.
-        MediaError: no such folder of pictures, or too few pictures in it.
+        MediaError: no such folder of pictures, or too few pictures in it; no index of paintings.
         ModelError: `config.init` is no model to start from.
         ResourceError: no such device.
     """
@@ -114,11 +115,14 @@ def plan_stages(config: TeacherConfig, *, out: Path, overwrite: bool) -> list[tu
     if config.init is not None:
         check_start(locate_model(config.init, offline=True).path)
     photos, artworks = count_pictures(*find_folders(config.data, config.style_data))
+    work = f"{photos} photos x {artworks} artworks"
+    if config.paintings is not None:
+        work = f"{len(read_index(Path(config.paintings)))} paintings, {artworks} artworks"
     steps = 0 if overwrite else resume.taken(run)
     left = config.train.steps - steps
     stages = (
         (CODEC, f"{config.codec.latent_channels} components, {config.codec.steps} steps"),
-        ("checkpoints", f"{left} of {config.train.steps} steps, {photos} photos x {artworks} artworks"),
+        ("checkpoints", f"{left} of {config.train.steps} steps, {work}"),
         (MODEL, "averaged weights in float16"),
     )
     done = {name for name, _ in stages if (out / name).exists() and not overwrite}

@@ -61,10 +61,10 @@ def without_features() -> Iterator[None]:
         yield
 
 
-def command(root: Path, out: Path, *extra: str, paintings: Path | None = None) -> int:
+def command(root: Path, out: Path, *extra: str, paintings: Path | None = None, form: str = "--quiet") -> int:
     sets = [part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}")]
     where = ["--data", str(root), "--paintings", str(paintings or root / "painted"), "-o", str(out)]
-    options = ["--device", "cpu", "--steps", str(STEPS), "--quiet"]
+    options = ["--device", "cpu", "--steps", str(STEPS), form]
     return main(["teacher", "train", *where, *options, *sets, *extra])
 
 
@@ -168,6 +168,9 @@ def test_without_the_features_a_warning_names_what_to_install(
 def test_no_index_is_said_before_anything_is_written(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(root, tmp_path / "new", paintings=root / "content") == 5
-    assert "paintings need an index" in capsys.readouterr().err
+    for more in ((), ("--dry-run",)):
+        assert command(root, tmp_path / "new", *more, paintings=root / "content") == 5
+        assert "paintings need an index" in capsys.readouterr().err
+    assert command(root, tmp_path / "new", "--dry-run", form="--json") == 0
+    assert "6 of 6 steps, 18 paintings, 20 artworks" in capsys.readouterr().out
     assert not (tmp_path / "new").exists()
