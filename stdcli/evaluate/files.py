@@ -72,7 +72,7 @@ def _match(results: Sequence[Content], given: Sequence[Content], console: Consol
     if len(given) == 1:
         sources = list(given) * len(results)
     elif len(given) == len(results):
-        sources = _by_name(results, given)
+        sources = by_name(results, given)
         if sources is None:
             sources = list(given)
             pairs = ", ".join(
@@ -87,7 +87,7 @@ def _match(results: Sequence[Content], given: Sequence[Content], console: Consol
     return [_checked(result, source) for result, source in zip(results, sources, strict=True)]
 
 
-def _by_name(results: Sequence[Content], given: Sequence[Content]) -> list[Content] | None:
+def by_name(results: Sequence[Content], given: Sequence[Content]) -> list[Content] | None:
     """The content with the longest name that each result's name begins with; None unless all are paired."""
     known: dict[str, Content] = {}
     for source in given:

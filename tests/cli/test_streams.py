@@ -95,9 +95,9 @@ with open("kept", "w") as file:  # must not have the number of the standard outp
 """
 
 
-@pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", "| true"])
+@pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", "| true", "> /dev/full"])
 def test_closed_from_the_start(tmp_path, redirection) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
     command = f'{sys.executable} -c "$CODE" {redirection}'
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"],
@@ -107,5 +107,7 @@ def test_closed_from_the_start(tmp_path, redirection) -> None:
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (tmp_path / "kept").read_text() == "0"
+    full = "full" in redirection
+    told = f"error: standard output cannot be written to: {os.strerror(FULL)}\n" if full else ""
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", told)
+    assert (tmp_path / "kept").read_text() == ("7" if full else "0")

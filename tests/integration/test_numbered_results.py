@@ -131,3 +131,4 @@ def test_names_of_frames_are_measured_before_any_work(shot, model, capsys) -> No
     ]
     assert main(["stylize", *places, "--model", model]) == 5
     assert "no file can have this name" in capsys.readouterr().err
+    assert not list(shot.glob("n*"))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.evaluate.inputs import read_contents, read_styles
+from stdcli.evaluate.files import by_name
+from stdcli.evaluate.inputs import Content, read_contents, read_styles
 from stdcli.media.image import Picture, write_image
 from stdcli.media.video import VideoInfo, VideoWriter
 
@@ -56,3 +57,20 @@ def test_numbered_pictures_are_a_clip(tmp_path: Path) -> None:
     assert (clip.id, clip.name, clip.total) == (tmp_path.resolve().name.lower(), tmp_path.resolve().name, 4)
     assert clip.fps == 25 and np.array_equal(clip.frames, np.stack(frames[:3]))
     assert clip.sha256 == hashlib.sha256(np.stack(frames[:3]).tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("result", "sources", "found"),
+    [
+        ("photo.std", ["photo", "pho"], "photo"),
+        ("a-b_1", ["a", "a-b", "b"], "a-b"),
+        ("a", ["a"], "a"),
+        ("ab_1", ["a"], None),
+        ("b", ["a"], None),
+    ],
+)
+def test_a_result_is_of_the_longest_name_it_begins_with(result: str, sources: list[str], found: str) -> None:
+    pixels = np.zeros((1, 2, 2, 3), np.uint8)
+    given = [Content(name, pixels, name, name=name) for name in sources]
+    paired = by_name([Content("r", pixels, "r", name=result)], given)
+    assert (paired and paired[0].name) == found
