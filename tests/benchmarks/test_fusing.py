@@ -25,6 +25,7 @@ def test_fusing_rank_64_takes_no_longer_than_loading_and_a_third_of_a_gib(tmp_pa
     for name, told in (("plain", plain), ("fused", fused)):
         sizes = f"{told['peak'] / GIB:.2f} GiB at most, {told['left'] / GIB:.2f} left"
         sys.stdout.write(f"\n{name}: {told['cpu_s']:.1f} s of CPU, {sizes}")
-    assert fused["cpu_s"] <= 2 * plain["cpu_s"]
+    # zeros from no disk, and no text encoders: all of SDXL takes some three times as long to load (44 s)
+    assert fused["cpu_s"] - plain["cpu_s"] <= 3 * plain["cpu_s"]
     assert fused["peak"] - plain["peak"] <= 0.3 * GIB
     assert fused["left"] - plain["left"] <= 0.3 * GIB
