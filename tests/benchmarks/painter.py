@@ -36,6 +36,7 @@ from stdcli.apply.session import Session
 from stdcli.apply.settings import settle
 from stdcli.apply.student import load_configured
 from stdcli.config.load import resolve
+from stdcli.console import Console
 from stdcli.diffusion.colours import match_colours
 from stdcli.metrics import edges, palette, texture
 from stdcli.metrics.metric import Subject
@@ -94,7 +95,7 @@ def recolour(photo: np.ndarray, style: np.ndarray) -> np.ndarray:
 def paint_as(model: str, sets: Sequence[str] = ()) -> Painter:
     """What `stdcli stylize --model` would make."""
     config = resolve("stylize", sets=sets, flags={"model": model, "device": "cpu", "dtype": "float32"}).config
-    bundle = load_configured(config, styles=True)
+    bundle = load_configured(config, styles=True, console=Console("quiet"))
     session = Session(bundle, config, settle(config, bundle.recipe, bundle.schedule), ())
     return lambda photo, style: session.in_style_of(style).stylize(photo[None])[0]
 
