@@ -108,7 +108,7 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> LoraFile:
         fused = (weight.float() + scale * change).to(weight.dtype)
         _check_finite([fused], f"{path}: {place[1]}")
         weight.copy_(fused)
-        if number % 128 == 0:  # sums of all sizes leave holes in the heap
+        if number % 32 == 0:  # sums of all sizes leave holes in the heap
             del change, fused
             give_back()
     give_back()
