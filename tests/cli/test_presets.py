@@ -118,7 +118,7 @@ def test_validate_reports_all_problems_of_all_files(wrong_files: list[str], caps
     assert f"  {a}: strenght: unknown key; did you mean strength?" in err
     assert f"  {b}: unknown task, got 'stylise', expected one of bank, distill, eval, inpaint, stylize" in err
     assert f"  {c}:2: not YAML: " in err
-    assert f"  {missing}: no such file" in err
+    assert f"  {missing}: cannot be read: no such file" in err
 
 
 def test_validate_as_json_when_files_are_wrong(wrong_files: list[str], capsys) -> None:

@@ -214,7 +214,7 @@ def test_nothing_is_replaced_unasked_and_inputs_never(models, lora, tmp_path, ex
     export(own, "--dtype", "float16", "-o", tmp_path / "d", "--overwrite")
     assert (tmp_path / "d" / LORA).read_bytes() != before
     assert "holds what is read" in export(own, "-o", own, "--overwrite", code=5)["what"]
-    assert "holds what is read" in export(own, "-o", tmp_path, "--overwrite", code=5)["what"]
+    assert "holds no model" in export(own, "-o", tmp_path, "--overwrite", code=5)["what"]
     assert "no model" in export(own, "-o", tmp_path / "photos", "--overwrite", code=5)["what"]
     error = export(own, "-o", own / LORA, "--overwrite", code=5)
     assert "input itself" in error["what"]
