@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from stdcli.disk.litter import is_litter
 from stdcli.disk.opening import open_file, own_path
 from stdcli.disk.reading import read_object
 from stdcli.disk.removing import remove_file, remove_folder
@@ -106,7 +107,7 @@ class Job:
         own_path(self.output.parent, self.folder.name, MediaError)
         if not self.folder.is_dir():
             return
-        names = sorted(path.name for path in self.folder.iterdir())
+        names = sorted(path.name for path in self.folder.iterdir() if not is_litter(path.name))
         foreign = [name for name in names if not _OWN.fullmatch(name) or (self.folder / name).is_symlink()]
         if not (foreign or {RECORD, LOCK} & {*names} or not names):
             foreign = names
@@ -120,6 +121,8 @@ class Job:
         if not path.exists():
             return
         stored = _read_record(path)
+        if stored is None and _is_older(path):
+            stored = {"format": 1, "facts": {}, "segments": [None]}
         if stored is None:
             self.notes.append(f"{path} is damaged: the clip is made from its first frame again")
             self._clear()
@@ -245,7 +248,7 @@ class Job:
     def _clear(self) -> None:
         with write_errors(self.folder):
             for path in self.folder.iterdir():
-                if path.name != LOCK:
+                if path.name != LOCK and _OWN.fullmatch(path.name):
                     remove_file(path)
 
     def __exit__(self, *_: object) -> None:
@@ -262,6 +265,15 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     except MediaError:
         return None
     return data if data.pop(SUM, None) == _sum(data) else None
+
+
+def _is_older(path: Path) -> bool:
+    """Whether this is the whole record of an earlier version, which kept no hashes."""
+    try:
+        data = read_object(path, MediaError, links=False)
+    except MediaError:
+        return False
+    return SUM not in data and data.get("format") == 1 and bool(data.get("segments"))
 
 
 def _sum(data: Mapping[str, Any]) -> str:

@@ -104,8 +104,11 @@ def replace_durably(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
+_PRIVATE = 0o600
+
+
 def sync_file(path: Path) -> None:
-    """Make a file's content durable, where the system can, and its mode what the umask leaves.
+    """Make a file's content durable, where the system can, and a private one's mode what the umask leaves.
 
     Libraries write weights under temporary names of their own, which nobody else may read (0600).
 
@@ -115,7 +118,7 @@ def sync_file(path: Path) -> None:
     handle = os.open(path, os.O_RDWR | NO_LINK | getattr(os, "O_BINARY", 0))
     try:
         mode, usual = stat.S_IMODE(os.fstat(handle).st_mode), _usual_mode()
-        if mode != usual:
+        if mode == _PRIVATE != usual:
             with suppress(OSError):  # shares that have modes of their own
                 path.chmod(usual)
         sync(handle)

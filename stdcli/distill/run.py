@@ -188,4 +188,4 @@ def _kind(run: RunFolder, config: DistillConfig) -> RunKind:
         is_free = config.train.schedule == "constant" or resume.is_longer(run, facts, settings)
         return fixed | ({"train.steps"} if is_free else set())
 
-    return RunKind(TASK, OWN, free)
+    return RunKind(TASK, OWN, free, type(config)().model_dump(mode="json"))

@@ -33,6 +33,7 @@ FIELD_ORDERS = {
 FIELD_FLAG = re.compile(r"showinfo.* i:([TB]) ")
 FIELD_FLAGS = {"T": "tff", "B": "bff"}
 HD_WIDTH, SD_HEIGHT = 1280, 576  # an untagged clip is BT.709 from HD on, BT.601 below: what players assume
+WHOLE_CHROMA = ("yuv444p16le", "yuva444p16le", "gbrp16le", "gbrap16le")
 WHITE_NITS = 203
 """Brightness that counts as white in HDR (ITU-R BT.2408)."""
 
@@ -96,7 +97,7 @@ class Appearance:
         """Filters that make one whole picture of each pair of fields; none for progressive pictures."""
         return (f"bwdif=mode=send_frame:parity={self.parity}:deint=all",) if self.parity else ()
 
-    def mapping(self, assumed: str | None, *, alpha: bool) -> tuple[str, ...]:
+    def mapping(self, assumed: str | None, *, alpha: bool, odd: bool = False) -> tuple[str, ...]:
         """Filters that bring its colours to BT.709, in 16 bits of RGB; none where they are that already.
 
         Of HDR, what is darker than white keeps its light up to 0.3 of it, the rest is compressed smoothly.
@@ -104,19 +105,23 @@ class Appearance:
         Args:
             assumed: see `assumed_matrix`.
             alpha: whether transparency is kept.
+            odd: whether a side is odd, which zscale takes of whole chroma only.
         """
         if not self.is_mapped or not _has_zscale():
             return ()
+        whole = (f"format={'|'.join(WHOLE_CHROMA)}",) if odd else ()
         matrix = {"bt601": "min=smpte170m:", "bt709": "min=bt709:", None: ""}[assumed]
-        primaries = self.primaries if self.primaries in OTHER_PRIMARIES else "bt709"
+        usual = "bt2020" if self.transfer in HDR and self.primaries == "unknown" else "bt709"
+        primaries = self.primaries if self.primaries in OTHER_PRIMARIES else usual
         source = f"zscale={matrix}pin={primaries}:m=gbr:r=full"
         if self.transfer in HDR:
-            light = f"{source}:tin={self.transfer}:t=linear:npl={WHITE_NITS},format=gbrpf32le"
+            light = f"{source}:p={primaries}:tin={self.transfer}:t=linear:npl={WHITE_NITS},format=gbrpf32le"
             shown = "zscale=tin=linear:t=iec61966-2-1:m=gbr:r=full,format=gbrp16le"
-            return (light, "zscale=p=bt709", "tonemap=mobius:desat=0", shown)
+            return (*whole, light, "zscale=p=bt709", "tonemap=mobius:desat=0", shown)
         curve = self.transfer if self.transfer in (*SCENE_LIGHT, "iec61966-2-1") else "bt709"
         shown = "bt709" if curve == "bt709" else "iec61966-2-1"
-        return (f"{source}:tin={curve}:p=bt709:t={shown}", f"format=gbr{'a' if alpha else ''}p16le")
+        mapped = f"{source}:tin={curve}:p=bt709:t={shown}"
+        return (*whole, mapped, f"format=gbr{'a' if alpha else ''}p16le")
 
     def notes(self, path: Path) -> tuple[str, ...]:
         """What the user should know.
@@ -134,6 +139,9 @@ class Appearance:
                 hint = "pip install --upgrade imageio-ffmpeg, and leave IMAGEIO_FFMPEG_EXE unset"
                 what = "HDR cannot be mapped to the standard range: this ffmpeg has no zscale"
                 raise MediaError(what, where=path, got=HDR[self.transfer], hint=hint)
+            if self.matrix == "bt2020c":
+                what = "HDR of constant luminance cannot be mapped to the standard range"
+                raise MediaError(what, where=path, got=f"{HDR[self.transfer]}, {self.matrix}")
             told.append(f"{path.name} is HDR ({HDR[self.transfer]}): mapped to the standard range")
         elif self.is_mapped and not _has_zscale():
             told.append(f"{path.name}: colours of {self.primaries} are not mapped: this ffmpeg has no zscale")

@@ -42,8 +42,12 @@ def check_configs(folder: Path) -> None:
         ModelError: a pipe or a device among the files; a config that cannot be read or is of no possible
             network.
     """
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir():
+    try:
+        files = sorted(path for path in folder.iterdir() if not path.is_dir())
+    except OSError as e:
+        raise ModelError("cannot look into this folder", where=folder, got=e.strerror) from e
+    for path in files:
+        if path.exists():  # a link that leads nowhere is not read either, or is missed by who does
             check_file(path, ModelError)
         if path.name in CONFIGS:
             read_json(path)

@@ -18,7 +18,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError
 from stdcli.models.configs import check_configs, read_json
-from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
+from stdcli.models.fetch import COMPONENTS, INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.inpainting import sees_mask
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.locate import PICKLE_SUFFIXES
@@ -75,8 +75,6 @@ def read_folder(path: Path) -> ModelFolder:
     if not index_path.is_file():
         raise ModelError(f"not a diffusers folder: no {INDEX_FILE}", where=path, hint=_what_it_may_be(path))
     index = read_json(index_path)
-    for place in (path, *(inner for inner in sorted(path.iterdir()) if inner.is_dir())):
-        check_configs(place)
     class_name = index.get("_class_name")
     if not isinstance(class_name, str):
         raise ModelError(
@@ -98,8 +96,10 @@ def read_folder(path: Path) -> ModelFolder:
                 where=f"{index_path} {name}",
                 got=parts[name][0],
             )
-    for name in components:
-        refuse_code(path / name)
+    for place in (path / name for name in sorted({*components, *COMPONENTS})):
+        if place.is_dir():
+            check_configs(place)
+            refuse_code(place)
     _refuse_shadows(path, components)
     options = {k: v for k, v in index.items() if k not in parts and not k.startswith("_")}
     return ModelFolder(path, class_name, components, options)

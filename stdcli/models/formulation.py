@@ -23,7 +23,8 @@ NETWORKS = (
     "denoiser.",
 )
 """How the names of all tensors of networks begin, and of what trainers store beside them."""
-PREDICTIONS = {"": None, "epsilon": None, "eps": None, "v": "v_prediction", "v_prediction": "v_prediction"}
+V = "v_prediction"
+PREDICTIONS = {"": None, "epsilon": None, "eps": None, "v": V, "v_prediction": V, "v_pred": V, "vpred": V}
 """Values of `modelspec.prediction_type` in diffusers' words; None is as the base says."""
 KEYS = ("modelspec.prediction_type", "modelspec.predict_key")
 _FOREIGN = re.compile(r"(edm|cosxl|flow|rectified|rf|sigma_(min|max|data))(?![a-z])", re.IGNORECASE)
@@ -46,7 +47,7 @@ def schedule_overrides(path: Path, names: Iterable[str], metadata: Mapping[str, 
     """
     loose = sorted(name for name in names if not name.startswith(NETWORKS))
     foreign = [name for name in loose if _FOREIGN.match(name)]
-    told = next((metadata[key].lower() for key in KEYS if metadata.get(key)), "")
+    told = next((metadata[key].lower().replace("-", "_") for key in KEYS if metadata.get(key)), "")
     if foreign or told not in PREDICTIONS:
         kind = _KNOWN.get(foreign[0].partition(".")[0]) if foreign else None
         raise ModelError(
@@ -58,7 +59,7 @@ def schedule_overrides(path: Path, names: Iterable[str], metadata: Mapping[str, 
         )
     found: dict[str, Any] = {}
     if "v_pred" in loose or PREDICTIONS[told]:
-        found["prediction_type"] = "v_prediction"
+        found["prediction_type"] = V
     if "ztsnr" in loose:
         found["rescale_betas_zero_snr"] = True
     return found

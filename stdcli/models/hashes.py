@@ -87,7 +87,8 @@ def _keep(path: Path, mark: tuple[int, ...], digest: str) -> None:
     kept.pop(str(path), None)
     kept[str(path)] = {"mark": mark, "sha256": digest}
     newest = dict(list(kept.items())[-KEPT_FILES:])
-    with suppress(OSError, UnicodeEncodeError):  # a home that cannot be written to; names that are not UTF-8
+    # a home that is not there or cannot be written to; names that are not UTF-8
+    with suppress(OSError, RuntimeError, UnicodeEncodeError):
         write_durably(cache_path(), json.dumps(newest, indent=1).encode())
 
 

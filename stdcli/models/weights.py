@@ -60,7 +60,7 @@ def is_finite(value: Tensor) -> bool:
     looking at each value."""
     if not value.is_floating_point() or not value.numel():
         return True
-    low, high = value.aminmax()
+    low, high = (value.float() if value.element_size() == 1 else value).aminmax()  # float8 has none
     return math.isfinite(low) and math.isfinite(high)
 
 

@@ -59,7 +59,8 @@ def deferred_interrupt() -> Iterator[StopRequest]:
         return
     usual = {number: signal.getsignal(number) for number in OTHERS}
     usual = {number: handler for number, handler in usual.items() if callable(handler)}
-    usual[signal.SIGINT] = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    if (handler := signal.getsignal(signal.SIGINT) or signal.default_int_handler) is not signal.SIG_IGN:
+        usual[signal.SIGINT] = handler
 
     def restore() -> None:
         for number, handler in usual.items():

@@ -171,7 +171,7 @@ def _run_kind(run: RunFolder, config: TeacherConfig) -> RunKind:
         is_longer = resume.is_longer(run, facts, config.model_dump(mode="json"))
         return FREE | ({"train.steps"} if is_longer else set())
 
-    return RunKind(TASK, OWN, free)
+    return RunKind(TASK, OWN, free, type(config)().model_dump(mode="json"))
 
 
 def _may_change_length(run: RunFolder, facts: Mapping[str, Any], config: TeacherConfig) -> bool:

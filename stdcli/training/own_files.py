@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
+from stdcli.disk.litter import is_litter
 from stdcli.disk.opening import own_path
 from stdcli.disk.removing import remove_file, remove_folder
 from stdcli.errors import ConfigError, ResourceError
@@ -69,7 +70,8 @@ def strays(root: Path, own: tuple[str, ...]) -> list[str]:
     folders = sorted({pattern.split("/")[0] for pattern in own if "/" in pattern})
     places = {folder: own_path(root, folder, ConfigError) for folder in folders}
     found = [f"{folder}/{name}" for folder, place in places.items() for name in list_files(place)]
-    return [name for name in found if not is_own(name, own) or (root / name).is_symlink()]
+    foreign = [name for name in found if not is_own(name, own) or (root / name).is_symlink()]
+    return [name for name in foreign if not is_litter(name.rpartition("/")[2])]
 
 
 def check_strays(root: Path, own: tuple[str, ...]) -> None:

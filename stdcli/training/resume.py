@@ -6,7 +6,7 @@ What decides the outcome must be the same; settings that cannot change it may di
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stdcli.errors import ConfigError
@@ -22,11 +22,13 @@ class RunKind:
         task: in run.json.
         own: patterns of names below the folder that belong to such a run beside `RUN`.
         free: what run.json says -> dotted settings that may differ.
+        defaults: values of settings, nested as they are; what a run of before says nothing of had them.
     """
 
     task: str
     own: tuple[str, ...]
     free: Callable[[Mapping[str, Any]], Collection[str]]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_run(
@@ -114,13 +116,24 @@ def other_rates(taken: int, steps: int) -> str:
     )
 
 
+def _filled(there: Any, defaults: Mapping[str, Any]) -> Any:
+    """Settings with the defaults of those that are not among them, which came later."""
+    if not isinstance(there, Mapping):
+        return there
+    known = {
+        key: _filled(value, inner) if isinstance(inner := defaults.get(key), Mapping) else value
+        for key, value in there.items()
+    }
+    return {**{key: value for key, value in defaults.items() if key not in there}, **known}
+
+
 def _check_settings(
     run: RunFolder, kind: RunKind, facts: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
     free = kind.free(facts)
     problems = [
         (key, f"{old!r} in the run that is there, {new!r} now")
-        for key, old, new in changes(facts.get("config", {}), settings)
+        for key, old, new in changes(_filled(facts.get("config", {}), kind.defaults), settings)
         if key not in free
     ]
     if problems:

@@ -104,7 +104,7 @@ def test_other_formulations_are_refused_by_name(tmp_path: Path, models, marks, m
     assert (caught.value.exit_code, caught.value.where, caught.value.got) == (4, str(file), got)
 
 
-@pytest.mark.parametrize("told", ["epsilon", "", "v", "V_Prediction"])
+@pytest.mark.parametrize("told", ["epsilon", "", "v", "V_Prediction", "v-prediction", "v_pred"])
 def test_predictions_told_by_metadata(told: str) -> None:
     found = schedule_overrides(Path("m"), ["first_stage_model.edm"], {"modelspec.prediction_type": told})
     assert found == ({"prediction_type": "v_prediction"} if told.lower().startswith("v") else {})

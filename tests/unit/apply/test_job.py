@@ -236,3 +236,28 @@ def test_files_that_come_into_a_job_meanwhile_stay(tmp_path):
         (job.folder / "notes.txt").write_text("mine")
         job.forget()
     assert [path.name for path in job.folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "._00000", "Thumbs.db", ".nfs0000000000a1"])
+def test_what_desktops_and_shares_leave_in_a_job_stops_nothing(tmp_path, name):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+    (job.folder / name).write_bytes(b"x")
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == 128
+        job.forget()
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        assert job.count == 0
+    assert [path.name for path in job.folder.iterdir()] == [name]
+
+
+def test_the_work_of_an_earlier_version_is_not_thrown_away_unasked(tmp_path):
+    with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
+        write_segment(job, 128)
+    record = {"format": 1, "facts": FACTS, "segments": [{"frames": 128, "bytes": 128}]}
+    (job.folder / "job.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="made otherwise"), Job(tmp_path / "out.mp4", FACTS, discard=False):
+        pass
+    assert job.segment(0).stat().st_size == 128
+    with Job(tmp_path / "out.mp4", FACTS, discard=True) as job:
+        assert job.count == 0 and not job.segment(0).exists()

@@ -14,6 +14,7 @@ from stdcli.disk.writing import (
     open_append,
     open_new,
     replace_durably,
+    sync_file,
     sync_folder,
     temporary_of,
     write_durably,
@@ -116,3 +117,17 @@ def test_modes_are_what_the_umask_leaves(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@POSIX
+@pytest.mark.parametrize(("mode", "after"), [(0o600, 0o644), (0o664, 0o664), (0o640, 0o640)])
+def test_only_private_files_are_opened_to_others(tmp_path: Path, mode: int, after: int) -> None:
+    """Libraries write 0600; a folder may give its files other modes than the umask does."""
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "a").chmod(mode)
+    before = os.umask(0o022)
+    try:
+        sync_file(tmp_path / "a")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == after

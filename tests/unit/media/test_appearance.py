@@ -182,3 +182,34 @@ def test_sound_of_which_nothing_can_be_kept_is_refused(unknown_sound, folder):
         stream_plan(path, folder / "out.mp4", CONTAINERS[".mp4"])
     assert "--no-audio" in raised.value.hint
     assert stream_plan(path, folder / "out.mp4", CONTAINERS[".mp4"], audio=False) == ([], [])
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_hdr_that_names_no_primaries_is_of_bt2020(folder, transfer):
+    shown = []
+    for primaries in ("unknown", "bt2020"):
+        path = flat(folder / f"{transfer}-{primaries}.mkv", 500, primaries, transfer, "bt2020nc", (600, 400))
+        shown.append(next(iter_frames(path, probe(path))))
+    assert np.array_equal(*shown)
+
+
+def test_hdr_of_constant_luminance_is_refused_by_name(folder):
+    path = flat(folder / "constant.mkv", 500, "bt2020", "smpte2084", "bt2020c")
+    with pytest.raises(MediaError, match="constant luminance"):
+        probe(path)
+
+
+def test_clips_of_odd_sides_are_mapped_too(folder):
+    """VP9, as AV1 and VP8, has them with halved chroma; of one colour, so that sizes decide nothing."""
+    shown = []
+    for size in ("64x48", "65x49"):
+        path = folder / f"{size}.webm"
+        tags = "setparams=color_primaries=bt470bg:color_trc=smpte170m:colorspace=bt470bg:range=tv"
+        filters = f"format=yuv420p,geq=lum=120:cb=150:cr=90,{tags}"
+        coding = ["-c:v", "libvpx-vp9", "-lossless", "1", "-frames:v", 2]
+        ffmpeg("-f", "lavfi", "-i", f"color=s={size}:r=5", "-vf", filters, *coding, path)
+        info = probe(path)
+        assert info.mapping
+        shown.append(next(iter_frames(path, info)))
+    assert shown[1].shape == (49, 65, 3)
+    assert np.abs(shown[0][0, 0].astype(int) - shown[1].astype(int)).max() <= 1

@@ -62,3 +62,15 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
             read(tmp_path / "a.safetensors")
     with pytest.raises(ModelError, match="not a plain file"):
         read_folder(tmp_path)
+
+
+def test_what_no_part_reads_is_nobodys_business(tmp_path: Path) -> None:
+    """A cache's link to a file that was cleaned away, another program's settings, a folder of one's own."""
+    (tmp_path / "model_index.json").write_text(json.dumps(INDEX))
+    (tmp_path / "whole.safetensors").symlink_to(tmp_path / "gone")
+    for name, text in (("mine", "[1, 2]"), ("more", '{"size": 1e9}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(text)
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "model.ckpt").symlink_to(tmp_path / "gone")
+    assert read_folder(tmp_path).path == tmp_path

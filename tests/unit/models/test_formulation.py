@@ -92,3 +92,9 @@ def test_a_folder_with_such_a_scheduler_is_refused(tiny, kind: type) -> None:
     with pytest.raises(ModelError, match="formulation that is not sampled here") as caught:
         load_denoiser(str(folder), device="cpu")
     assert kind.__name__ in caught.value.got
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits_are_looked_at_too(dtype: torch.dtype) -> None:
+    assert is_finite(torch.ones(3).to(dtype))
+    assert not is_finite(torch.tensor([1.0, float("nan")]).to(dtype))

@@ -137,3 +137,12 @@ def test_a_home_that_cannot_be_written_to_is_no_fault(file, tmp_path, monkeypatc
     (tmp_path / "plain").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "plain"))
     assert hash_file(file) == true_hash(file)
+
+
+def test_no_home_at_all_is_no_fault(file, monkeypatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert hash_file(file) == true_hash(file)

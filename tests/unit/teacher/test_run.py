@@ -111,7 +111,7 @@ def test_settings_of_another_version_are_other_settings(tmp_path: Path) -> None:
     run.write_facts(facts)
     with pytest.raises(ConfigError, match="other settings") as caught:
         open_run(run, config(), overwrite=False)
-    assert caught.value.problems[0][0] == "train"
+    assert caught.value.problems[0][0] == "train.steps"
 
 
 def test_a_run_of_another_task_is_refused_even_to_overwrite(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_elsewhere_they_interrupt_as_ctrl_c_does(number: int) -> None:
     assert signal.getsignal(number) is before
 
 
-@pytest.mark.parametrize("number", STOPS[1:])
+@pytest.mark.parametrize("number", STOPS)
 def test_what_is_ignored_stays_so(number: int) -> None:
     before = signal.signal(number, signal.SIG_IGN)
     try:

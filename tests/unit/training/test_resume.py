@@ -176,3 +176,24 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="cannot be locked"), hold_run(RunFolder(tmp_path)):
         pass
     assert (tmp_path / "mine").read_text() == "chapter 1"
+
+
+def test_settings_that_came_later_are_taken_at_their_defaults(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    kind = RunKind(
+        "task",
+        OWN,
+        lambda facts: (),
+        {"train": {"steps": 1, "widths": [4], "more": {"a": 0}}, "pooled": "zero"},
+    )
+    check_run(run, kind, changed(widths=[4], more={"a": 0}) | {"pooled": "zero"}, overwrite=False)
+    for settings in (changed(widths=[8]), changed(more={"a": 1}), SETTINGS | {"pooled": "keep"}):
+        with pytest.raises(ConfigError, match="other settings"):
+            check_run(run, kind, settings, overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["student/.DS_Store", "student/._weights", "student/Thumbs.db"])
+def test_what_desktops_leave_is_nobodys(tmp_path: Path, name: str) -> None:
+    run = begun(tmp_path)
+    write(tmp_path, *OURS, name)
+    check_run(run, KIND, SETTINGS, overwrite=True)
