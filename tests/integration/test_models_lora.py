@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
 from safetensors.torch import load_file, save_file
 
 from stdcli.config.recipe import Recipe
@@ -394,17 +395,23 @@ def test_what_comfyui_extracts_is_loaded(tmp_path: Path, sdxl: Path) -> None:
         assert torch.allclose(after[name], before[name] + 0.5 * change, atol=1e-6), name
 
 
-def test_two_spellings_in_one_file(tmp_path: Path, sdxl: Path) -> None:
+@pytest.mark.parametrize("prefix", ["unet.base_model.model.", "unet.", "base_model.model.", ""])
+def test_two_spellings_in_one_file(tmp_path: Path, sdxl: Path, prefix: str) -> None:
     """diffusers' training script of LCM-LoRA writes attention one way and all else another."""
-    lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
-    mixed = {}
-    for key, value in load_file(lora).items():
-        old = key.replace("lora_A", "lora.down").replace("lora_B", "lora.up")
-        mixed[old if "attn1" in key else key] = value
+    tensors = load_file(save_tiny_lora(tmp_path / "a.safetensors", sdxl))
+    beside = "down_blocks.0.resnets.0.time_emb_proj"
+    out_features, in_features = base_weights(sdxl)[f"{beside}.weight"].shape
+    tensors[f"unet.{beside}.lora_A.weight"] = torch.ones(2, in_features) / 8
+    tensors[f"unet.{beside}.lora_B.weight"] = torch.ones(out_features, 2) / 8
+    save_file(tensors, tmp_path / "a.safetensors")
+    named = {f"{prefix}{key.removeprefix('unet.')}": value for key, value in tensors.items()}
+    mixed = convert_state_dict_to_diffusers(named)
+    assert all(any(part in key for key in mixed) for part in (".lora.down", ".lora_A"))
     save_file(mixed, tmp_path / "b.safetensors")
-    assert len({key.split(".lora")[1] for key in mixed}) == 4
-    mine, expected = fused_weights(sdxl, str(tmp_path / "b.safetensors")), fused_weights(sdxl, str(lora))
+    mine, expected = (fused_weights(sdxl, str(tmp_path / f"{name}.safetensors")) for name in "ba")
     assert all(torch.equal(value, mine[name]) for name, value in expected.items())
+    change = mine[f"{beside}.weight"] - base_weights(sdxl)[f"{beside}.weight"]
+    assert torch.allclose(change, torch.tensor(2 / 64), atol=1e-6)
 
 
 def test_fusing_rounds_once(tmp_path: Path, sdxl: Path) -> None:
