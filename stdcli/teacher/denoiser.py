@@ -28,14 +28,14 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import jump, start_state
-from stdcli.errors import NumericsError, StdcliError
+from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.losses import content_distance, fidelity_loss, texture_distance
 from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.pairs import PairBatch
-from stdcli.training.checkpoint import adam_tensors, restore_adam
+from stdcli.teacher.trained_state import restore_state, state_of
 from stdcli.training.ema import Ema
 
 P_DROP_STYLE = 0.1
@@ -229,25 +229,12 @@ class DenoiserTrainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that resuming needs, as named tensors."""
-        state = {f"live.{k}": v for k, v in self._named_tensors().items()}
-        state |= {f"ema.{k}": v for k, v in self.ema.average.items()}
-        state |= adam_tensors(self.optimiser)
-        return state | {"counters": torch.tensor([self.step, self.ema.updates])}
+        return state_of(self._named_tensors(), self.ema, self.optimiser, step=self.step)
 
-    @torch.no_grad()
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from `state()` of an earlier run with the same networks.
 
         Raises:
             StdcliError: it is of another run, or of another version of this program.
         """
-        try:
-            for name, tensor in self._named_tensors().items():
-                tensor.copy_(state[f"live.{name}"])
-            for name, tensor in self.ema.average.items():
-                tensor.copy_(state[f"ema.{name}"])
-            restore_adam(self.optimiser, state)
-            self.step, self.ema.updates = state["counters"].tolist()
-        except (KeyError, ValueError, RuntimeError) as error:
-            hint = "--overwrite begins anew"
-            raise StdcliError("this checkpoint is not of such a run", got=error, hint=hint) from error
+        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimiser)

@@ -23,7 +23,7 @@ from stdcli.errors import NumericsError
 from stdcli.models.scratch import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.lessons import Lesson
-from stdcli.training.checkpoint import adam_tensors, restore_adam
+from stdcli.teacher.trained_state import restore_state, state_of
 from stdcli.training.ema import Ema
 
 FORETELL_WEIGHT = 0.1
@@ -183,20 +183,15 @@ class ImitationTrainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that resuming needs, as named tensors."""
-        state = {f"live.{k}": v for k, v in self._named_tensors().items()}
-        state |= {f"ema.{k}": v for k, v in self.ema.average.items()}
-        state |= adam_tensors(self.optimiser)
-        return state | {"counters": torch.tensor([self.step, self.ema.updates])}
+        return state_of(self._named_tensors(), self.ema, self.optimiser, step=self.step)
 
-    @torch.no_grad()
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from `state()` of an earlier run with the same networks."""
-        for name, tensor in self._named_tensors().items():
-            tensor.copy_(state[f"live.{name}"])
-        for name, tensor in self.ema.average.items():
-            tensor.copy_(state[f"ema.{name}"])
-        restore_adam(self.optimiser, state)
-        self.step, self.ema.updates = state["counters"].tolist()
+        """Continue from `state()` of an earlier run with the same networks.
+
+        Raises:
+            StdcliError: it is of another run, or of another version of this program.
+        """
+        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimiser)
 
     def _named_tensors(self) -> dict[str, torch.Tensor]:
         foretell = {f"foretell.{k}": v for k, v in self.foretell.state_dict().items()}

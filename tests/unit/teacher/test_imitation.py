@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.errors import NumericsError
+from stdcli.errors import NumericsError, StdcliError
 from stdcli.models.painter_unet import make_wide_scheduler
 from stdcli.models.scratch import build_lapped_codec, build_networks
 from stdcli.teacher.codec import SIGNAL
@@ -110,6 +110,20 @@ def test_variances_are_of_what_asks_for_all_of_the_painting() -> None:
     weight = CODEC.project.weight.detach().double()
     expected = 4 * gap**2 / 12 * weight.square().sum((1, 2, 3))
     assert torch.allclose(found.double(), expected, rtol=0.1)
+
+
+def test_a_checkpoint_of_another_run_is_told() -> None:
+    """As whoever trains anything: one line, never a fault of the program."""
+    trainer = make_trainer(FixedLessons(0.5))
+    state = trainer.state()
+    name = next(name for name in state if name.startswith("live."))
+    for broken in (
+        {},
+        state | {name: torch.zeros(7, 7, 7)},
+        {k: v for k, v in state.items() if k != "counters"},
+    ):
+        with pytest.raises(StdcliError, match="not of such a run"):
+            trainer.restore(broken)
 
 
 def test_training_learns_and_resumes_to_the_bit() -> None:
