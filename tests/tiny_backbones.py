@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig, ViTConfig, ViTModel
 
-from stdcli.models import aesthetic, lpips
-from stdcli.models.convolutions import ConvolutionStack, Plan
-from stdcli.models.csd import published_shapes
+from stdcli.models.perceptual import aesthetic, lpips
+from stdcli.models.perceptual.convolutions import ConvolutionStack, Plan
+from stdcli.models.perceptual.csd import published_shapes
 
 CSD_TOWER = CLIPVisionConfig(
     hidden_size=128,

@@ -242,7 +242,7 @@ def list_metrics(
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     from stdcli.metrics.registry import METRICS, find_metric
-    from stdcli.models.backbones import BACKBONES
+    from stdcli.models.perceptual.backbones import BACKBONES
 
     found = [find_metric(name) for name in METRICS]
     columns = ("name", "title", "group", "better", "needs", "weights", "source")

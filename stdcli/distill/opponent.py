@@ -18,7 +18,7 @@ from stdcli.distill.sources import Reals
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import split_conditions
-from stdcli.models.dino import load_dino
+from stdcli.models.perceptual.dino import load_dino
 from stdcli.models.student import Student
 
 GetCodec = Callable[[], Codec]

@@ -19,7 +19,7 @@ from stdcli.metrics.metric import Backbones, Flows, Metric, NotMeasurable, Subje
 from stdcli.metrics.optical_flow import dis_flows, folder_flows
 from stdcli.metrics.registry import METRICS, find_metric
 from stdcli.metrics.warping import WarpProtocol, error_maps, warping_metric
-from stdcli.models.backbones import LoadedBackbones
+from stdcli.models.perceptual.backbones import LoadedBackbones
 from stdcli.runtime.devices import choose
 
 WARPING, ALL = "warping", "all"

@@ -62,7 +62,7 @@ class Backbone(Protocol):
 
     @property
     def network(self) -> Any:
-        """Frozen, in evaluation mode, float32; what it takes and gives is said in `models/backbones.py`."""
+        """Frozen, in evaluation mode, float32; takes and gives what `perceptual/backbones.py` says."""
 
     @property
     def sha256(self) -> str:

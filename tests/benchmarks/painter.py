@@ -41,7 +41,7 @@ from stdcli.diffusion.colours import match_colours
 from stdcli.metrics import edges, palette, texture
 from stdcli.metrics.metric import Subject
 from stdcli.metrics.sharpness import laplacian_variance
-from stdcli.models.vgg import VggFeatures, load_vgg
+from stdcli.models.perceptual.vgg import VggFeatures, load_vgg
 from stdcli.teacher.pictures import list_pictures, load_pictures
 from stdcli.teacher.style_losses import STYLE_LAYERS, style_distance, style_statistics
 from tests.tiny_subjects import NoBackbones

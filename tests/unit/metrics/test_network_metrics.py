@@ -18,11 +18,11 @@ from stdcli.metrics.metric import Subject
 from stdcli.metrics.pictures import shrink
 from stdcli.metrics.preparation import BATCH, clip_input, square_input
 from stdcli.metrics.registry import find_metric
-from stdcli.models.aesthetic import PLACES
-from stdcli.models.backbones import LoadedBackbones
-from stdcli.models.convolutions import ALEXNET, VGG19
-from stdcli.models.csd import load_csd
-from stdcli.models.published import read_published
+from stdcli.models.perceptual.aesthetic import PLACES
+from stdcli.models.perceptual.backbones import LoadedBackbones
+from stdcli.models.perceptual.convolutions import ALEXNET, VGG19
+from stdcli.models.perceptual.csd import load_csd
+from stdcli.models.perceptual.pth import read_published
 from tests import tiny_backbones as tiny
 
 NAMES = ["aesthetic", "clip-i", "clip-t", "csd", "gram", "lpips", "structure"]

@@ -15,10 +15,10 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer, ViTModel
 
 from stdcli.errors import ConfigError, HubError, MediaError, MissingWeights, ModelError
-from stdcli.models.aesthetic import SHAPES, load_aesthetic
-from stdcli.models.backbones import BACKBONES, LoadedBackbones
-from stdcli.models.convolutions import ALEXNET, VGG19, load_convolutions
-from stdcli.models.published import read_published
+from stdcli.models.perceptual.aesthetic import SHAPES, load_aesthetic
+from stdcli.models.perceptual.backbones import BACKBONES, LoadedBackbones
+from stdcli.models.perceptual.convolutions import ALEXNET, VGG19, load_convolutions
+from stdcli.models.perceptual.pth import read_published
 from tests import tiny_backbones as tiny
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig
 
 from stdcli.errors import ModelError
-from stdcli.models.csd import load_csd, published_shapes
+from stdcli.models.perceptual.csd import load_csd, published_shapes
 from tests.tiny_backbones import csd_tensors, save_csd
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Dinov2Config, Dinov2Model
 
 from stdcli.errors import HubError, ModelError
-from stdcli.models.dino import load_dino
+from stdcli.models.perceptual.dino import load_dino
 
 
 def tiny_dino() -> Dinov2Model:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.models.vgg import VggFeatures
+from stdcli.models.perceptual.vgg import VggFeatures
 from stdcli.teacher.style_losses import (
     STYLE_LAYERS,
     StyleStatistics,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stdcli.errors import MediaError, ModelError
-from stdcli.models.published import check_tensors, read_published
+from stdcli.models.perceptual.pth import check_tensors, read_published
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from stdcli.errors import ModelError
-from stdcli.models.published import check_tensors, read_published
+from stdcli.models.perceptual.pth import check_tensors, read_published
 from tests.tiny_backbones import csd_tensors, save_csd
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(1)}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from stdcli.models.published import check_tensors, read_published
+from stdcli.models.perceptual.pth import check_tensors, read_published
 
 WIDTHS = (768, 1024, 128, 64, 16, 1)
 PLACES = (0, 2, 4, 6, 7)  # of the linear layers; dropout between them

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stdcli.models.convolutions import ALEXNET, Convolution
-from stdcli.models.published import check_tensors, read_published
+from stdcli.models.perceptual.convolutions import ALEXNET, Convolution
+from stdcli.models.perceptual.pth import check_tensors, read_published
 
 CHANNELS = tuple(layer.channels for layer in ALEXNET.layers if isinstance(layer, Convolution))
 SHAPES: dict[str, tuple[int, ...]] = {

@@ -1,0 +1,1 @@
+"""Networks that look at pictures: what metrics and style losses compare by; none of them paints."""
