@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from stdcli.models.diffusers_api import UNet2DConditionModel
 from stdcli.models.student import LORA_TARGETS
-from stdcli.models.upstream import UNet2DConditionModel
 
 MEASURED = """
 import json, sys, threading, time

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from stdcli.models.upstream import UNet2DConditionModel, get_timestep_embedding
+from stdcli.models.diffusers_api import UNet2DConditionModel, get_timestep_embedding
 
 TOKENS = "encoder_hidden_states"
 TARGET_WIDTH = 256

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from stdcli.models.original import RESNET, UNET_ENDS, unet_name
+from stdcli.models.original_names import RESNET, UNET_ENDS, unet_name
 
 PREFIX = "lora_unet_"
 COMPOUND = (

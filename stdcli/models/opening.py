@@ -15,6 +15,7 @@ import torch
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import HubError, ModelError, ResourceError
+from stdcli.models.diffusers_api import FAULTS, class_named, first_line, load_part
 from stdcli.models.families import embedded, sd15, sdxl
 from stdcli.models.families.family import Family
 from stdcli.models.folder import (
@@ -32,7 +33,6 @@ from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.room import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
 from stdcli.models.style import AdapterFiles, find_adapter, own_adapter
-from stdcli.models.upstream import FAULTS, class_named, first_line, load_part
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.room import measure_room

@@ -16,10 +16,7 @@ import torch
 
 from stdcli.config.pasting import pasted
 from stdcli.errors import ModelError
-from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
-from stdcli.models.formulation import schedule_overrides
-from stdcli.models.inpainting import sees_mask
-from stdcli.models.upstream import (
+from stdcli.models.diffusers_api import (
     FAULTS,
     AutoencoderKL,
     CLIPTextModel,
@@ -29,6 +26,9 @@ from stdcli.models.upstream import (
     first_line,
     load_part,
 )
+from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
+from stdcli.models.formulation import schedule_overrides
+from stdcli.models.inpainting import sees_mask
 from stdcli.models.weights import read_metadata, read_shapes
 
 UNET = "model.diffusion_model."

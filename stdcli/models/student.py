@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from stdcli.config.recipe import Recipe
 from stdcli.errors import NumericsError, ResourceError
 from stdcli.models.denoiser import Condition, Denoiser, see_target
-from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
-from stdcli.models.student_files import UNET
-from stdcli.models.upstream import (
+from stdcli.models.diffusers_api import (
     LoraConfig,
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
+from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
+from stdcli.models.student_files import UNET
 from stdcli.models.weights import is_finite, order_metadata
 from stdcli.runtime.durable import new_folder
 from stdcli.runtime.seeding import fold

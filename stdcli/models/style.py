@@ -21,14 +21,14 @@ from torch import Tensor
 
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models import fetch
-from stdcli.models.folder import ModelFolder
-from stdcli.models.upstream import (
+from stdcli.models.diffusers_api import (
     FAULTS,
     CLIPImageProcessorPil,
     CLIPVisionModelWithProjection,
     ImageProjection,
     first_line,
 )
+from stdcli.models.folder import ModelFolder
 from stdcli.models.weights import read_shapes
 
 ADAPTER_FOLDER = "ip_adapter"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.scratch import SmallCodec
+from stdcli.models.small_networks import SmallCodec
 from stdcli.teacher.losses import fidelity_loss
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 

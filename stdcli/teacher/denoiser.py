@@ -30,7 +30,7 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import jump, start_state
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.scratch import StylizerNetworks, encode_style, predict
+from stdcli.models.small_networks import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.losses import content_distance, fidelity_loss, texture_distance
 from stdcli.teacher.painting import luminance, paint, stroke_strength

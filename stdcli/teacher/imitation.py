@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
-from stdcli.models.scratch import StylizerNetworks, encode_style, predict
+from stdcli.models.small_networks import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.lessons import Lesson
 from stdcli.teacher.trained_state import restore_state, state_of

@@ -19,7 +19,7 @@ from stdcli.console import Console
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import MissingWeights
 from stdcli.models.perceptual.vgg import load_vgg
-from stdcli.models.scratch import SmallCodec, StylizerNetworks
+from stdcli.models.small_networks import SmallCodec, StylizerNetworks
 from stdcli.runtime.devices import DeviceChoice
 from stdcli.teacher.data import TrainingData
 from stdcli.teacher.denoiser import DenoiserTrainer

@@ -27,7 +27,7 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.image import Picture, write_image
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.locate import locate_model
-from stdcli.models.scratch import (
+from stdcli.models.small_networks import (
     SmallCodec,
     StylizerNetworks,
     build_codec,

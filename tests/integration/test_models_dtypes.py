@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from stdcli.models import codec
+from stdcli.models.diffusers_api import AutoencoderKL, UNet2DConditionModel
 from stdcli.models.load import load_model
-from stdcli.models.upstream import AutoencoderKL, UNet2DConditionModel
 from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 
 RED = Image.new("RGB", (40, 40), "red")

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from stdcli.errors import ModelError, ResourceError
 from stdcli.models import locate, opening
+from stdcli.models.diffusers_api import UNet2DConditionModel
 from stdcli.models.load import load_denoiser, load_model
-from stdcli.models.upstream import UNet2DConditionModel
 from stdcli.models.weights import count_values
 from stdcli.runtime.room import Room
 from tests.tiny_models import (

@@ -12,10 +12,10 @@ import torch
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.bundle import Condition
+from stdcli.models.diffusers_api import StableDiffusionXLImg2ImgPipeline
 from stdcli.models.families.family import Family
 from stdcli.models.families.sdxl import time_ids
 from stdcli.models.style import StyleEmbeds
-from stdcli.models.upstream import StableDiffusionXLImg2ImgPipeline
 
 TRAINED_SIZE_PX = (256, 256)  # the time ids never vary: the network is meant for any size
 NO_TEXT = "this model has no text encoder: prompts mean nothing to it, only the style picture does"

@@ -6,10 +6,10 @@ from typing import Any
 
 from stdcli.config.recipe import Recipe
 from stdcli.models.bundle import Condition
+from stdcli.models.diffusers_api import StableDiffusionImg2ImgPipeline
 from stdcli.models.families.family import Family
 from stdcli.models.prompts import prompt_notes
 from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
-from stdcli.models.upstream import StableDiffusionImg2ImgPipeline
 
 
 class SD15Text:

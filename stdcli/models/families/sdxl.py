@@ -9,10 +9,10 @@ from torch import Tensor
 
 from stdcli.config.recipe import Recipe
 from stdcli.models.bundle import Condition
+from stdcli.models.diffusers_api import StableDiffusionXLImg2ImgPipeline
 from stdcli.models.families.family import Family
 from stdcli.models.prompts import prompt_notes
 from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
-from stdcli.models.upstream import StableDiffusionXLImg2ImgPipeline
 
 
 def time_ids(size_px: tuple[int, int], *, device: torch.device) -> Tensor:

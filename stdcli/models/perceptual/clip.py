@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stdcli.errors import ModelError
-from stdcli.models.upstream import FAULTS, CLIPModel, CLIPTokenizer, first_line
+from stdcli.models.diffusers_api import FAULTS, CLIPModel, CLIPTokenizer, first_line
 from stdcli.models.weights import read_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")

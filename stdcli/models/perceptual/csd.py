@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from stdcli.errors import ModelError
+from stdcli.models.diffusers_api import FAULTS, CLIPVisionConfig, CLIPVisionModel, first_line
 from stdcli.models.perceptual.pth import check_tensors, read_published
-from stdcli.models.upstream import FAULTS, CLIPVisionConfig, CLIPVisionModel, first_line
 
 HEAD_WIDTH = 64  # of attention, in all of OpenAI's towers
 STYLE, CONTENT = "last_layer_style", "last_layer_content"

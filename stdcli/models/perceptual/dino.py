@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from stdcli.errors import ModelError
+from stdcli.models.diffusers_api import FAULTS, Dinov2Model, first_line
 from stdcli.models.locate import locate_network
-from stdcli.models.upstream import FAULTS, Dinov2Model, first_line
 from stdcli.models.weights import read_shapes
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stdcli.disk.opening import check_file
 from stdcli.errors import ModelError
-from stdcli.models.upstream import FAULTS, first_line
+from stdcli.models.diffusers_api import FAULTS, first_line
 
 INERT = (
     argparse.Namespace,  # the run's flags

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stdcli.errors import ModelError
-from stdcli.models.upstream import FAULTS, ViTModel, first_line
+from stdcli.models.diffusers_api import FAULTS, ViTModel, first_line
 from stdcli.models.weights import read_shapes
 
 UNUSED = ("pooler.",)  # some files have one; it comes after the tokens

@@ -12,7 +12,7 @@ from torch import nn
 
 from stdcli.models.kohya import kohya_name, module_name
 from stdcli.models.locate import EMBEDDED_FOLDER
-from stdcli.models.original import original_unet
+from stdcli.models.original_names import original_unet
 from stdcli.models.student import lora_targets
 from tests.real_configs import SD15, SDXL
 

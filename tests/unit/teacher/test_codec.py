@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stdcli.errors import NumericsError
-from stdcli.models.scratch import build_codec
+from stdcli.models.small_networks import build_codec
 from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
 from tests.tiny_pictures import noise_set
 

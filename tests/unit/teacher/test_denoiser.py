@@ -13,7 +13,7 @@ from stdcli.diffusion.colours import match_colours
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
-from stdcli.models.scratch import build_codec, build_networks, make_scheduler
+from stdcli.models.small_networks import build_codec, build_networks, make_scheduler
 from stdcli.runtime.seeding import fold
 from stdcli.teacher import denoiser
 from stdcli.teacher.codec import fit_components

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.models.scratch import build_codec, build_lapped_codec
+from stdcli.models.small_networks import build_codec, build_lapped_codec
 from stdcli.teacher.codec import SIGNAL, fit_components
 from stdcli.teacher.lapped import fit_lapped
 

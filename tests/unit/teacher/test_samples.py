@@ -9,7 +9,7 @@ from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import make_plan
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.models.scratch import build_codec, make_scheduler
+from stdcli.models.small_networks import build_codec, make_scheduler
 from stdcli.teacher.data import TrainingData
 from stdcli.teacher.samples import SampleSheet
 from stdcli.teacher.train import SHEET_PHOTOS, SHEET_STYLES, _make_sheet

@@ -24,11 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
-from stdcli.models.folder import OWN_CODECS, check_folder, read_folder, weight_files
-from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.models.painter_unet import PainterUNet
-from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.upstream import (
+from stdcli.models.diffusers_api import (
     FAULTS,
     OPENAI_CLIP_MEAN,
     OPENAI_CLIP_STD,
@@ -39,6 +35,10 @@ from stdcli.models.upstream import (
     UNet2DConditionModel,
     first_line,
 )
+from stdcli.models.folder import OWN_CODECS, check_folder, read_folder, weight_files
+from stdcli.models.lapped_autoencoder import LappedAutoencoder
+from stdcli.models.painter_unet import PainterUNet
+from stdcli.models.patch_autoencoder import PatchAutoencoder
 
 ADAPTER_FILE = "ip_adapter/ip_adapter.safetensors"
 STARTABLE = "a folder that `stdcli teacher train` wrote"

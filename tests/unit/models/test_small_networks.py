@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
-from stdcli.models.scratch import (
+from stdcli.models.small_networks import (
     StylizerNetworks,
     build_codec,
     build_networks,
