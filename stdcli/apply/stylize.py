@@ -23,7 +23,7 @@ from stdcli.apply.repaint import Repaint
 from stdcli.apply.session import Session
 from stdcli.apply.settings import Settings, settle
 from stdcli.apply.student import load_configured, misfits
-from stdcli.apply.targets import Plan, Target
+from stdcli.apply.targets import JobPlan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError, StdcliError
@@ -37,7 +37,7 @@ from stdcli.models.bundle import Bundle
 
 def stylize(
     config: StylizeConfig,
-    work: Plan,
+    work: JobPlan,
     *,
     overwrite: bool,
     metadata: bool,

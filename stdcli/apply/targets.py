@@ -82,7 +82,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JobPlan:
     """What a run will do.
 
     Attributes:
@@ -102,7 +102,7 @@ class Plan:
 
 def plan(
     config: StylizeConfig, names: Sequence[str], *, output: str | None, overwrite: bool, metadata: bool
-) -> Plan:
+) -> JobPlan:
     """Find all inputs and settle what becomes of each; nothing is loaded and nothing written.
 
     Args:
@@ -161,7 +161,7 @@ def plan(
             continue
         mask = _plan_mask(config, source, clip) if inpaints else None
         targets.append(Target(source, path, clip, mask))
-    return Plan(targets, styles, finished, refused, left_out_note(left_out))
+    return JobPlan(targets, styles, finished, refused, left_out_note(left_out))
 
 
 def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask:

@@ -58,7 +58,7 @@ from stdcli.console import Console
 from stdcli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stdcli.apply.targets import Plan
+    from stdcli.apply.targets import JobPlan
     from stdcli.config.schema import StylizeConfig
 
 Inputs = Annotated[
@@ -177,7 +177,7 @@ def stylize(
         _report(resolved.config, work, report, console)
 
 
-def _check_report(config: StylizeConfig, work: Plan, out: Path, *, overwrite: bool) -> None:
+def _check_report(config: StylizeConfig, work: JobPlan, out: Path, *, overwrite: bool) -> None:
     """Refuse a report that could not be made, before any work.
 
     Raises:
@@ -201,7 +201,7 @@ def _check_report(config: StylizeConfig, work: Plan, out: Path, *, overwrite: bo
     check_folder(out, overwrite=overwrite)
 
 
-def _report(config: StylizeConfig, work: Plan, out: Path, console: Console) -> None:
+def _report(config: StylizeConfig, work: JobPlan, out: Path, console: Console) -> None:
     """Measure what was made, against what it was made from."""
     from stdcli.evaluate.files import measure_files
 

@@ -21,7 +21,7 @@ from stdcli.media.sources import left_out_note
 
 
 @dataclass(frozen=True)
-class Plan:
+class SuitePlan:
     """A suite with its inputs read.
 
     Attributes:
@@ -49,7 +49,7 @@ class Plan:
         return " · ".join(parts)
 
 
-def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> Plan:
+def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> SuitePlan:
     """Check a suite and read its inputs, or make the samples where it names none; writes nothing.
 
     Raises:
@@ -70,10 +70,10 @@ def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> Plan:
     if any(content.is_clip for content in contents):
         check_motion(config)
     cells = make_cells(contents, styles, grid=config.grid)
-    return Plan(cells, contents, styles, expand_methods(config), left_out_note(left_out))
+    return SuitePlan(cells, contents, styles, expand_methods(config), left_out_note(left_out))
 
 
-def run_suite(config: EvalConfig, plan: Plan, *, out: Path, command: str, console: Console) -> Report:
+def run_suite(config: EvalConfig, plan: SuitePlan, *, out: Path, command: str, console: Console) -> Report:
     """Stylize, measure, report.
 
     Args:

@@ -42,7 +42,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Architecture:
     """A network.
 
     Attributes:
@@ -62,7 +62,7 @@ def _vgg(*blocks: tuple[int, int]) -> tuple[Convolution | Pool, ...]:
     return tuple(layer for count, width in blocks for layer in (*[Convolution(width)] * count, Pool(2)))
 
 
-ALEXNET = Plan(
+ALEXNET = Architecture(
     "AlexNet",
     (
         Convolution(64, kernel=11, stride=4, padding=2),
@@ -76,7 +76,7 @@ ALEXNET = Plan(
     smallest=31,
     taps={"conv1": 1, "conv2": 2, "conv3": 3, "conv4": 4, "conv5": 5},
 )
-VGG19 = Plan(
+VGG19 = Architecture(
     "VGG-19",
     _vgg((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))[:-1],
     smallest=16,
@@ -91,7 +91,7 @@ class ConvolutionStack(nn.Module):
         plan: the layers.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Architecture) -> None:
         super().__init__()
         self.plan = plan
         layers: list[nn.Module] = []
@@ -157,7 +157,7 @@ def load_convolutions(weights: Path) -> ConvolutionStack:
     return _load(weights, tensors, kernels[first.shape[-1]])
 
 
-def _load(weights: Path, tensors: Mapping[str, Tensor], plan: Plan) -> ConvolutionStack:
+def _load(weights: Path, tensors: Mapping[str, Tensor], plan: Architecture) -> ConvolutionStack:
     with torch.device("meta"):
         stack = ConvolutionStack(plan)
     own = {name: v.float() for name, v in tensors.items() if not name.startswith("classifier.")}
