@@ -85,9 +85,9 @@ class Browser:
         self.send("Page.navigate", url=path.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events[before:]):
             self.events.append(self._read())
-        self.settle()
+        self.resolve_sampling()
 
-    def settle(self) -> None:
+    def resolve_sampling(self) -> None:
         """Wait for two frames, so that what was changed is drawn."""
         self.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
 
@@ -116,7 +116,7 @@ class Browser:
         x, y = self._place(selector, at)
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-        self.settle()
+        self.resolve_sampling()
 
     def press(self, key: str) -> None:
         """Press a key on what has the focus; `Escape`, `ArrowRight` and such."""
@@ -125,12 +125,12 @@ class Browser:
             self.send(
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key]
             )
-        self.settle()
+        self.resolve_sampling()
 
     def _place(self, selector: str, at: tuple[float, float]) -> tuple[float, float]:
         find = f"document.querySelector({json.dumps(selector)})"
         self.run(f"{find}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        self.settle()
+        self.resolve_sampling()
         x, y, width, height = self.run(
             f"(({{x, y, width, height}}) => [x, y, width, height])({find}.getBoundingClientRect())"
         )

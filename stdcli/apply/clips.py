@@ -30,7 +30,7 @@ SAMPLES = 12
 """Frames by which the colours of a clip are known."""
 
 Restyle = Callable[[np.ndarray], np.ndarray]
-Memory = Callable[[], Mapping[str, np.ndarray]]
+TemporalBlend = Callable[[], Mapping[str, np.ndarray]]
 
 
 def stylize_clip(
@@ -40,7 +40,7 @@ def stylize_clip(
     sink: Sink,
     job: Job,
     batch_size: int,
-    memory: Memory,
+    memory: TemporalBlend,
     overwrite: bool,
     progress: Progress,
 ) -> None:

@@ -53,7 +53,7 @@ class _Last:
     painted: torch.Tensor | None  # [1, 1, h, w]
 
 
-class Memory:
+class TemporalBlend:
     """The last frame of a clip, its result, and what that shows.
 
     Args:

@@ -226,7 +226,7 @@ def record(
 
     Args:
         config: the user's values.
-        settings: `Settings.facts()`.
+        settings: `SamplingSettings.facts()`.
         model: `Bundle.identity`.
         source: the input.
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from stdcli.apply.masks import Box
-from stdcli.apply.session import Session
+from stdcli.apply.session import StyleSession
 
 
 class Repaint:
@@ -25,7 +25,9 @@ class Repaint:
         box: rows and columns to compute; None for whole frames.
     """
 
-    def __init__(self, session: Session, masks: Iterator[np.ndarray], *, feather_px: int, box: Box | None):
+    def __init__(
+        self, session: StyleSession, masks: Iterator[np.ndarray], *, feather_px: int, box: Box | None
+    ):
         self._session = session
         self._masks = masks
         self._feather_px = feather_px

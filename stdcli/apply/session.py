@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.apply.memory import Memory
+from stdcli.apply.memory import TemporalBlend
 from stdcli.apply.pictures import compute_size, stylize_frames
-from stdcli.apply.settings import Settings
+from stdcli.apply.settings import SamplingSettings
 from stdcli.apply.stylizer import Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import mix_colours, pool_colours
@@ -32,7 +32,7 @@ BATCH_PX = {"cuda": 16 * 512 * 512, "mps": 8 * 512 * 512, "cpu": 4 * 256 * 256}
 
 
 @dataclass
-class Session:
+class StyleSession:
     """A loaded model, the style, and what was worked out from them once.
 
     Attributes:
@@ -49,17 +49,17 @@ class Session:
 
     bundle: Bundle
     config: StylizeConfig
-    settings: Settings
+    settings: SamplingSettings
     styles: Sequence[Picture]
     content: Measured | None = None
-    memory: Memory | None = None
+    memory: TemporalBlend | None = None
     notes: list[str] = field(default_factory=list)
     fitting: int | None = None
     tell: Callable[[str], None] | None = None
     _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
     _statistics: dict[int, Measured] = field(default_factory=dict)
 
-    def for_clip(self, samples: Sequence[np.ndarray]) -> Session:
+    def for_clip(self, samples: Sequence[np.ndarray]) -> StyleSession:
         """A session for the frames of one clip.
 
         Args:
@@ -67,14 +67,14 @@ class Session:
         """
         mode = self.config.temporal
         device = self.bundle.device if self.bundle.device.type == "cuda" else "cpu"  # mps lacks bicubic
-        memory = None if mode == "off" else Memory(mode, device)
+        memory = None if mode == "off" else TemporalBlend(mode, device)
         return replace(self, content=self._pool(samples), memory=memory)
 
-    def telling(self, tell: Callable[[str], None]) -> Session:
+    def telling(self, tell: Callable[[str], None]) -> StyleSession:
         """The same, that tells what it is at; what it works out is shared."""
         return replace(self, tell=tell)
 
-    def in_style_of(self, rgb: np.ndarray) -> Session:
+    def in_style_of(self, rgb: np.ndarray) -> StyleSession:
         """A session whose only style is a picture, uint8 [H, W, 3]."""
         return replace(self, styles=[Picture(rgb)], _conditions={}, _statistics={})
 
@@ -138,7 +138,7 @@ class Session:
             self.content,
             self.tell,
         )
-        run = stylizer if self.memory is None else _Remembering(stylizer, self.memory)
+        run = stylizer if self.memory is None else _BlendedStylizer(stylizer, self.memory)
         sizes = {"max_size": self.config.max_size, "multiple_px": self.bundle.multiple_px}
         return stylize_frames(frames, run, masks=masks, **sizes)
 
@@ -184,11 +184,11 @@ class Session:
 
 
 @dataclass(frozen=True)
-class _Remembering:
+class _BlendedStylizer:
     """A stylizer whose frames, in their order, remember the one before."""
 
     stylizer: Stylizer
-    memory: Memory
+    memory: TemporalBlend
 
     def __call__(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         painted = None if mask is None else mask[:, 0].numpy() >= 0.5

@@ -22,7 +22,7 @@ STARTS = {"none": "", "adain": "style statistics matched", "colours": "style col
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplingSettings:
     """A resolved stylizing recipe.
 
     Attributes:
@@ -83,13 +83,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def settle(
+def resolve_sampling(
     config: StylizeConfig,
     recipe: Recipe,
     schedule: NoiseSchedule,
     *,
     prediction: PredictionType | None = None,
-) -> Settings:
+) -> SamplingSettings:
     """Put the user's values over the model's recipe and plan the levels.
 
     Args:
@@ -113,4 +113,4 @@ def settle(
             check_plan(plan, prediction)
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli stylize --help") from error
-    return Settings(merged, plan)
+    return SamplingSettings(merged, plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stdcli.apply.settings import Settings
+from stdcli.apply.settings import SamplingSettings
 from stdcli.config.recipe import Trained
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
@@ -64,7 +64,7 @@ def load_configured(
         )
 
 
-def misfits(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, str]]:
+def check_training_range(bundle: Bundle, settings: SamplingSettings) -> Iterator[tuple[str, str]]:
     """What is asked of a student that it was not trained for.
 
     Args:
@@ -89,7 +89,7 @@ def misfits(bundle: Bundle, settings: Settings) -> Iterator[tuple[str, str]]:
         )
 
 
-def _start(bundle: Bundle, settings: Settings, trained: Trained) -> Iterator[tuple[str, str]]:
+def _start(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> Iterator[tuple[str, str]]:
     start_t, recipe = settings.plan.timesteps[0], settings.recipe
     if abs(start_t - trained.start_t) < 0.5:
         return
@@ -101,7 +101,7 @@ def _start(bundle: Bundle, settings: Settings, trained: Trained) -> Iterator[tup
     )
 
 
-def _remedy(bundle: Bundle, settings: Settings, trained: Trained) -> str:
+def _remedy(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> str:
     """What to type to start where a student was trained to."""
     path = settings.recipe.path() | {"strength": trained.strength, "timesteps": None}
     try:

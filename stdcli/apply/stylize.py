@@ -20,9 +20,9 @@ from stdcli.apply.clips import Restyle, sample_frames, stylize_clip
 from stdcli.apply.job import Job
 from stdcli.apply.outputs import is_numbered, record, sidecar_path, write_sidecar
 from stdcli.apply.repaint import Repaint
-from stdcli.apply.session import Session
-from stdcli.apply.settings import Settings, settle
-from stdcli.apply.student import load_configured, misfits
+from stdcli.apply.session import StyleSession
+from stdcli.apply.settings import SamplingSettings, resolve_sampling
+from stdcli.apply.student import check_training_range, load_configured
 from stdcli.apply.targets import JobPlan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
@@ -71,11 +71,11 @@ def stylize(
     masked = any(target.mask is not None for target in work.targets)
     asked = {"styles": bool(work.styles), "masked": masked}
     bundle = load_configured(config, **asked, weights=not dry_run, console=console)
-    settings = settle(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
+    settings = resolve_sampling(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
     _check_fit(bundle, settings, strict=strict, console=console)
     console.note(settings.line())
     console.detail(bundle.dtype_reason)
-    session = Session(bundle, config, settings, work.styles)
+    session = StyleSession(bundle, config, settings, work.styles)
     if dry_run:
         if work.styles or not (masked and bundle.needs_style):
             session.check()
@@ -100,9 +100,9 @@ def stylize(
         raise MediaError(f"{len(failed)} of {count} inputs were passed over; the reasons are above")
 
 
-def _check_fit(bundle: Bundle, settings: Settings, *, strict: bool, console: Console) -> None:
+def _check_fit(bundle: Bundle, settings: SamplingSettings, *, strict: bool, console: Console) -> None:
     with console.stage(f"hashing {bundle.name}"):
-        odd = list(misfits(bundle, settings))
+        odd = list(check_training_range(bundle, settings))
     if odd and strict:
         raise ConfigError("not what this student was trained for", odd, hint="leave --strict out to try it")
     for _, sentence in odd:
@@ -114,7 +114,7 @@ def _pass_over(path: Path, error: MediaError, console: Console) -> Path:
     return path
 
 
-def _tell(session: Session, console: Console) -> None:
+def _tell(session: StyleSession, console: Console) -> None:
     """Say what has come up, once."""
     for notes in (session.bundle.notes, session.notes):
         for note in notes:
@@ -122,7 +122,7 @@ def _tell(session: Session, console: Console) -> None:
         notes.clear()
 
 
-def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
+def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
     started_s = time.perf_counter()
     facts = session.settings.facts()
     with write_errors(target.path.parent):
@@ -157,7 +157,7 @@ def _run(session: Session, target: Target, *, overwrite: bool, metadata: bool, c
 
 
 def _run_picture(
-    session: Session, target: Target, data: Mapping[str, Any] | None, *, overwrite: bool
+    session: StyleSession, target: Target, data: Mapping[str, Any] | None, *, overwrite: bool
 ) -> list[str]:
     picture = read_image(target.source.path)
     rgb = _restyle(_styled(session, target, picture.rgb), target)(picture.rgb[None])[0]
@@ -169,7 +169,7 @@ def _run_picture(
 
 
 def _run_clip(
-    session: Session,
+    session: StyleSession,
     target: Target,
     data: Mapping[str, Any],
     metadata: bool,
@@ -214,13 +214,13 @@ def _run_clip(
     return info.frames - done, [*clip.notes]
 
 
-def _styled(session: Session, target: Target, rgb: np.ndarray) -> Session:
+def _styled(session: StyleSession, target: Target, rgb: np.ndarray) -> StyleSession:
     """What is repainted in no style is painted as the picture itself."""
     own = target.mask is not None and session.bundle.needs_style and not session.styles
     return session.in_style_of(rgb) if own else session
 
 
-def _restyle(session: Session, target: Target, *, done: int = 0) -> Restyle:
+def _restyle(session: StyleSession, target: Target, *, done: int = 0) -> Restyle:
     """What makes results of the next frames, `done` of which are made."""
     mask = target.mask
     if mask is None:

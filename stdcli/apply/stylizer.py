@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from stdcli.apply.settings import Settings
+from stdcli.apply.settings import SamplingSettings
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.masks import Known, shrink_mask
 from stdcli.diffusion.noise import make_noise
@@ -43,7 +43,7 @@ class Stylizer:
     """
 
     bundle: Bundle
-    settings: Settings
+    settings: SamplingSettings
     condition: Condition
     unconditional: Condition | None
     style_statistics: Measured | None

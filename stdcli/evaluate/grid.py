@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from stdcli.apply.clips import sample_places
-from stdcli.apply.session import Session
-from stdcli.apply.settings import settle
-from stdcli.apply.student import load_configured, misfits
+from stdcli.apply.session import StyleSession
+from stdcli.apply.settings import resolve_sampling
+from stdcli.apply.student import check_training_range, load_configured
 from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
@@ -70,27 +70,27 @@ class GridRun:
         forget_peak()
         bundle = load_configured(method.config, styles=True, console=console)
         run = cls(method, bundle, Stopwatch(bundle.device))
-        for _, sentence in misfits(bundle, run.settings):
+        for _, sentence in check_training_range(bundle, run.settings):
             console.warning(f"{method.title}: {sentence}")
         return run
 
     def __post_init__(self) -> None:
         bundle = self.bundle
-        self.settings = settle(
+        self.settings = resolve_sampling(
             self.method.config, bundle.recipe, bundle.schedule, prediction=bundle.prediction
         )
 
     def stylize(self, cells: Sequence[Cell]) -> Iterator[tuple[Content, Style, np.ndarray]]:
         """Results, uint8 [F, H, W, 3], one style after the other."""
         watched = self.watch.watch(self.bundle)
-        sessions: dict[str, Session] = {}
+        sessions: dict[str, StyleSession] = {}
         for content, style in cells:
             if style.id not in sessions:
                 picture = Picture(style.rgb)
-                sessions[style.id] = Session(watched, self.method.config, self.settings, [picture])
+                sessions[style.id] = StyleSession(watched, self.method.config, self.settings, [picture])
             yield content, style, self._restyle(sessions[style.id], content)
 
-    def _restyle(self, session: Session, content: Content) -> np.ndarray:
+    def _restyle(self, session: StyleSession, content: Content) -> np.ndarray:
         frames, size = content.frames, session.batch_for(content.frames.shape[1:3])
         if content.is_clip:
             session = session.for_clip([frames[place] for place in sample_places(len(frames))])

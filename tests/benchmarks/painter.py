@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.apply.session import Session
-from stdcli.apply.settings import settle
+from stdcli.apply.session import StyleSession
+from stdcli.apply.settings import resolve_sampling
 from stdcli.apply.student import load_configured
 from stdcli.config.load import resolve
 from stdcli.console import Console
@@ -96,7 +96,7 @@ def paint_as(model: str, sets: Sequence[str] = ()) -> Painter:
     """What `stdcli stylize --model` would make."""
     config = resolve("stylize", sets=sets, flags={"model": model, "device": "cpu", "dtype": "float32"}).config
     bundle = load_configured(config, styles=True, console=Console("quiet"))
-    session = Session(bundle, config, settle(config, bundle.recipe, bundle.schedule), ())
+    session = StyleSession(bundle, config, resolve_sampling(config, bundle.recipe, bundle.schedule), ())
     return lambda photo, style: session.in_style_of(style).stylize(photo[None])[0]
 
 

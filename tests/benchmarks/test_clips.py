@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.settings import settle
+from stdcli.apply.settings import resolve_sampling
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
 from stdcli.media.probe import VideoInfo
@@ -77,7 +77,7 @@ def test_throughput_against_bare_forwards(tmp_path, style, capsys):
     frames, side_px, batch = 96, 256, 4
     clip = write_clip(tmp_path / "clip.mp4", side_px=side_px, frames=frames)
     bundle = load_model("embedded")
-    plan = settle(StylizeConfig(steps=4), bundle.recipe, bundle.schedule).plan
+    plan = resolve_sampling(StylizeConfig(steps=4), bundle.recipe, bundle.schedule).plan
     condition, _ = bundle.condition(styles=[Image.open(style)], size_px=(side_px, side_px), guidance=1.0)
     pixels = torch.zeros(batch, 3, side_px, side_px, device=bundle.device)
     seconds: dict[str, list[float]] = {}

@@ -21,7 +21,7 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, TCDScheduler
 from PIL import Image
 
-from stdcli.apply.settings import settle
+from stdcli.apply.settings import resolve_sampling
 from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
@@ -90,7 +90,7 @@ def test_loop_against_plain_diffusers(guidance):
     """Same model, picture, timesteps and forwards: our loop may not be slower than a pipeline's."""
     bundle = load_model("embedded", device="cpu", dtype="float32")
     config = StylizeConfig(steps=8, strength=0.6, guidance=guidance, match_style_statistics=False)
-    settings = settle(config, bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
     style, pixels = picture(2), to_tensor(np.asarray(picture(1)))
     condition, unconditional = bundle.condition(styles=[style], size_px=(256, 256), guidance=guidance)
     ours = Stylizer(bundle, settings, condition, unconditional, None, seed=0)

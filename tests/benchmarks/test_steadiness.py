@@ -20,8 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.memory import Memory
-from stdcli.apply.settings import settle
+from stdcli.apply.memory import TemporalBlend
+from stdcli.apply.settings import resolve_sampling
 from stdcli.apply.stylizer import Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
@@ -68,7 +68,7 @@ def bundle():
 
 def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Results by name, and seconds per frame of those that take any."""
-    settings = settle(StylizeConfig(style=(STYLE,)), bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(StylizeConfig(style=(STYLE,)), bundle.recipe, bundle.schedule)
     style = read_image(Path(STYLE)).rgb
     scale = (source[0][..., 0].size / style[..., 0].size) ** 0.5
     small = resize(style, *(round(side * scale) for side in style.shape[:2]))
@@ -92,7 +92,7 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
     results["off"] = to_uint8(torch.cat([run(index, BATCH, 0) for index in range(0, len(source), BATCH)]))
     seconds["off"] = (time.perf_counter() - began_s) / len(source)
     for mode in ("blend", "flow"):
-        began_s, memory = time.perf_counter(), Memory(mode)
+        began_s, memory = time.perf_counter(), TemporalBlend(mode)
         parts = (slice(start, start + BATCH) for start in range(0, len(source), BATCH))
         steadied = [memory.steady(results["source"][part], results["off"][part]) for part in parts]
         results[mode] = np.concatenate(steadied)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from stdcli.apply import clips, stylizer
 from stdcli.apply.job import Job
-from stdcli.apply.session import Session
+from stdcli.apply.session import StyleSession
 from stdcli.apply.sinks import VideoSink
 from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
@@ -53,7 +53,7 @@ def short_segments(monkeypatch):
 @pytest.fixture
 def untouched(monkeypatch):
     """A stylizer that changes nothing."""
-    monkeypatch.setattr(Session, "stylize", lambda self, frames: frames)
+    monkeypatch.setattr(StyleSession, "stylize", lambda self, frames: frames)
 
 
 def make_frames(count: int, *, alpha: bool = False) -> list[np.ndarray]:
@@ -267,8 +267,10 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     run_and_die(clip, "--style", style, "--model", model, "-o", out, *options, after=2)
     assert not out.exists()
     frames = []
-    original_stylize = Session.stylize
-    monkeypatch.setattr(Session, "stylize", lambda s, f: (frames.append(len(f)), original_stylize(s, f))[1])
+    original_stylize = StyleSession.stylize
+    monkeypatch.setattr(
+        StyleSession, "stylize", lambda s, f: (frames.append(len(f)), original_stylize(s, f))[1]
+    )
     capsys.readouterr()
     run(clip, "--style", style, "--model", model, "-o", out, *options)
     assert "at frame 8 of 11" in capsys.readouterr().err
@@ -334,7 +336,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
     out = tmp_path / "out.mp4"
     expected = uninterrupted(clip, style, model, out, "--batch", 1)
     before = names(tmp_path)
-    original, seen = Session.stylize, []
+    original, seen = StyleSession.stylize, []
 
     def interrupted(self, frames):
         seen.append(len(frames))
@@ -343,7 +345,7 @@ def test_ctrl_c_leaves_a_playable_part_and_the_same_command_goes_on(
         return original(self, frames)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "stylize", interrupted)
+        patch.setattr(StyleSession, "stylize", interrupted)
         run(clip, "--style", style, "--model", model, "-o", out, "--batch", 1, code=130)
     told = capsys.readouterr().err
     partial = tmp_path / "out.partial.mp4"
@@ -369,7 +371,7 @@ def test_a_run_killed_before_the_last_act_only_joins(tmp_path, clip, model, styl
     with monkeypatch.context() as patch:
         patch.setattr(VideoSink, "finish", die)
         run(clip, "--style", style, "--model", model, "-o", out, code=70)
-    monkeypatch.setattr(Session, "stylize", None)  # nothing is left to restyle
+    monkeypatch.setattr(StyleSession, "stylize", None)  # nothing is left to restyle
     run(clip, "--style", style, "--model", model, "-o", out)
     assert out.read_bytes() == expected
 

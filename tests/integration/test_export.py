@@ -21,7 +21,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from stdcli.apply.settings import settle
+from stdcli.apply.settings import resolve_sampling
 from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
@@ -79,7 +79,7 @@ def pixels_of(seed: int, size: tuple[int, int] = SIZE) -> torch.Tensor:
 def stylized(model: str, student: str | None, style: torch.Tensor | None = None, **options) -> torch.Tensor:
     """What `stylize` computes, before it is rounded to bytes."""
     bundle = load_model(model, device="cpu", dtype="float32", student=student, **options)
-    settings = settle(StylizeConfig(), bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(StylizeConfig(), bundle.recipe, bundle.schedule)
     styles = [] if style is None else [to_image(style)]
     prompt = PROMPT if style is None else None
     condition, _ = bundle.condition(prompt=prompt, styles=styles, size_px=SIZE)

@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler, LCMScheduler, TCDScheduler, UNet2DCondition
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stdcli.apply.settings import settle
+from stdcli.apply.settings import resolve_sampling
 from stdcli.config.load import resolve
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.schedule import NoiseSchedule
@@ -147,7 +147,7 @@ def test_a_wrapped_layer_without_a_place_is_an_error(model, tmp_path) -> None:
 def settings_of(preset: str):
     config = resolve("stylize", preset=preset, config_file=None, sets=(), flags={}).config
     schedule = NoiseSchedule.from_config({**SCHEDULER, "num_train_timesteps": 1000})
-    return config, settle(config, Recipe(steps=30, guidance=5.0), schedule)
+    return config, resolve_sampling(config, Recipe(steps=30, guidance=5.0), schedule)
 
 
 def test_the_preset_of_the_authors_student() -> None:

@@ -37,24 +37,24 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def stage(browser: Browser) -> np.ndarray:
     """The pictures of the slider as they are seen, float [H, W, 3]."""
     browser.run("document.querySelector('.stage').scrollIntoView({block: 'center', behavior: 'instant'})")
-    browser.settle()
+    browser.resolve_sampling()
     x, y, width, height = browser.run(f"(({{x, y, width, height}}) => [x, y, width, height])({STAGE})")
     return browser.screenshot()[round(y) : round(y + height), round(x) : round(x + width)].astype(float)
 
 
 def test_the_page_is_drawn_and_fits(browser: Browser) -> None:
     browser.run("window.scrollTo(0, 0)")
-    browser.settle()
+    browser.resolve_sampling()
     light = browser.screenshot()
     assert light.shape == (800, 1280, 3)
     assert light.mean() > 200 and light.std() > 10 and len(np.unique(light.reshape(-1, 3), axis=0)) > 50
     browser.resize(1280, 800, dark=True)
-    browser.settle()
+    browser.resolve_sampling()
     dark = browser.screenshot()
     assert dark.mean() < 60 and dark.std() > 10
     for width in (390, 1280):
         browser.resize(width, 800)
-        browser.settle()
+        browser.resolve_sampling()
         assert browser.run("document.documentElement.scrollWidth") == width
 
 

@@ -327,7 +327,7 @@ def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypa
 
     _, style, folder = files
     seen = {}
-    original = module.Session.stylize
+    original = module.StyleSession.stylize
 
     for batch in (1, 3):
         frames = seen[batch] = []
@@ -337,7 +337,7 @@ def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypa
             frames.extend(result)
             return result
 
-        monkeypatch.setattr(module.Session, "stylize", keep)
+        monkeypatch.setattr(module.StyleSession, "stylize", keep)
         run(clip, "--style", style, "--model", model, "--batch", batch, "-o", folder / f"b{batch}.mp4")
     one, three = np.stack(seen[1]).astype(int), np.stack(seen[3]).astype(int)
     source = list(iter_frames(clip))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdcli.apply.memory import LARGEST_WEIGHT, Memory
+from stdcli.apply.memory import LARGEST_WEIGHT, TemporalBlend
 
 WHITE = np.full((64, 80, 3), 255, np.uint8)
 BLACK = np.zeros_like(WHITE)
@@ -27,7 +27,7 @@ def view(picture: np.ndarray, x: int, y: int = 0) -> np.ndarray:
 SOURCE = view(scene(0), 0)
 
 
-def steady(memory: Memory, source: np.ndarray, result: np.ndarray) -> np.ndarray:
+def steady(memory: TemporalBlend, source: np.ndarray, result: np.ndarray) -> np.ndarray:
     """One frame, [H, W, 3]."""
     return memory.steady(source[None], result[None])[0]
 
@@ -37,21 +37,21 @@ def small(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(32, 2, 40, 2, 3).mean((1, 3)).transpose(2, 0, 1)[None]
 
 
-def share(memory: Memory, source: np.ndarray) -> np.ndarray:
+def share(memory: TemporalBlend, source: np.ndarray) -> np.ndarray:
     """[64, 80] in [0, 1]: how much of an all white last result is in an all black new one."""
     return steady(memory, source, BLACK)[..., 0] / 255
 
 
-def after(mode: str, source: np.ndarray) -> Memory:
+def after(mode: str, source: np.ndarray) -> TemporalBlend:
     """A memory that has seen one frame, whose result was white."""
-    memory = Memory(mode)
+    memory = TemporalBlend(mode)
     assert np.array_equal(steady(memory, source, WHITE), WHITE)
     return memory
 
 
 @pytest.mark.parametrize("mode", ["blend", "flow"])
 def test_results_in_a_still_picture_are_a_moving_average(mode):
-    memory, expected = Memory(mode), np.zeros(SOURCE.shape)
+    memory, expected = TemporalBlend(mode), np.zeros(SOURCE.shape)
     rng = np.random.default_rng(1)
     for weight in (0, *[LARGEST_WEIGHT] * 5):
         result = rng.integers(0, 256, SOURCE.shape, dtype=np.uint8)
@@ -121,7 +121,7 @@ def test_a_cut_counts_even_between_scenes_as_dark_as_each_other(mode):
 def test_flow_moves_the_result_along():
     """The camera pans: what it sees twice is carried in place, what comes in at the edges is new."""
     paint = scene(1)
-    memory = Memory("flow")
+    memory = TemporalBlend("flow")
     steady(memory, view(scene(0), 0), view(paint, 0))
     mixed = steady(memory, view(scene(0), 4, 2), view(paint, 4, 2))
     assert np.abs(mixed.astype(int) - view(paint, 4, 2))[8:-8, 8:-8].mean() < 3
@@ -135,19 +135,19 @@ def test_flow_moves_the_result_along():
 def test_a_clip_goes_on_from_a_state_to_the_same_bytes(mode):
     frames = [view(scene(0), x) for x in (0, 1, 1, 3, 3, 4)]
     results = list(np.random.default_rng(2).integers(0, 256, (6, *SOURCE.shape), dtype=np.uint8))
-    whole = Memory(mode)
+    whole = TemporalBlend(mode)
     expected = [steady(whole, *pair) for pair in zip(frames, results, strict=True)]
-    first = Memory(mode)
+    first = TemporalBlend(mode)
     for pair in zip(frames[:3], results[:3], strict=True):
         steady(first, *pair)
     state = first.state()
     steady(first, frames[3], WHITE)  # what the memory does later does not reach its state
-    resumed, fresh = Memory(mode), Memory(mode)
+    resumed, fresh = TemporalBlend(mode), TemporalBlend(mode)
     resumed.restore(state)
     for index in range(3, 6):
         np.testing.assert_array_equal(steady(resumed, frames[index], results[index]), expected[index])
     assert (steady(fresh, frames[3], results[3]) != expected[3]).any()
-    assert Memory(mode).state() == {}
+    assert TemporalBlend(mode).state() == {}
 
 
 @pytest.mark.parametrize("mode", ["blend", "flow"])
@@ -157,7 +157,7 @@ def test_frames_of_a_batch_hand_on_in_their_order(mode):
         [*(view(scene(0), x) for x in (0, 1, 2)), *(255 - view(scene(4), x) // 4 for x in (0, 2))]
     )
     results = np.random.default_rng(2).integers(0, 256, frames.shape, dtype=np.uint8)
-    alone, together = Memory(mode), Memory(mode)
+    alone, together = TemporalBlend(mode), TemporalBlend(mode)
     expected = np.stack([steady(alone, *pair) for pair in zip(frames, results, strict=True)])
     np.testing.assert_array_equal(expected[3], results[3])
     assert (expected[[1, 2, 4]] != results[[1, 2, 4]]).any((1, 2, 3)).all()
@@ -168,7 +168,7 @@ def test_frames_of_a_batch_hand_on_in_their_order(mode):
 
 
 def test_frames_are_remembered_by_value():
-    memory, frame, result = Memory("blend"), SOURCE.copy(), WHITE.copy()
+    memory, frame, result = TemporalBlend("blend"), SOURCE.copy(), WHITE.copy()
     steady(memory, frame, result)
     frame[:], result[:] = 0, 0
     np.testing.assert_allclose(share(memory, SOURCE), LARGEST_WEIGHT, atol=0.003)
@@ -185,11 +185,11 @@ def test_frames_of_another_kind_are_refused():
 @pytest.mark.parametrize("mode", ["blend", "flow"])
 def test_what_was_not_painted_is_not_mixed_in(mode):
     """A mask that opens: at once full paint where it was closed, mixed where it was open."""
-    memory = Memory(mode)
+    memory = TemporalBlend(mode)
     left = np.zeros((1, *SOURCE.shape[:2]), bool)
     left[..., :40] = True
     memory.steady(SOURCE[None], WHITE[None], left)
-    again = Memory(mode)
+    again = TemporalBlend(mode)
     again.restore(memory.state())
     for one in (memory, again):
         shares = one.steady(SOURCE[None], BLACK[None], np.ones_like(left))[0, ..., 0] / 255

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stdcli.apply.memory import LARGEST_WEIGHT, Memory
-from stdcli.apply.session import _Remembering
+from stdcli.apply.memory import LARGEST_WEIGHT, TemporalBlend
+from stdcli.apply.session import _BlendedStylizer
 
 
 def test_frames_of_a_batch_remember_each_other_in_their_order():
     """A source that stands still, stylized to flat grey: each result is a share of the one before."""
     grey = torch.tensor([-1.0, 0.2, 1.0, -0.4]).view(4, 1, 1, 1).expand(4, 3, 16, 24)
     source = torch.full((4, 3, 16, 24), 0.3)
-    together = _Remembering(lambda pixels, mask: grey, Memory("blend"))(source)
-    memory = Memory("blend")
-    alone = [_Remembering(lambda pixels, mask, g=g: g[None], memory)(source[:1]) for g in grey]
+    together = _BlendedStylizer(lambda pixels, mask: grey, TemporalBlend("blend"))(source)
+    memory = TemporalBlend("blend")
+    alone = [_BlendedStylizer(lambda pixels, mask, g=g: g[None], memory)(source[:1]) for g in grey]
     assert torch.equal(together, torch.cat(alone))
     expected = -1.0
     for level, frame in zip(grey[:, 0, 0, 0].tolist(), together, strict=True):

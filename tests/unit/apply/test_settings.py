@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stdcli.apply.settings import settle
+from stdcli.apply.settings import resolve_sampling
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.predictions import PredictionType
@@ -15,7 +15,7 @@ SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
 
 
 def settled(recipe: Recipe | None = None, **values):
-    return settle(StylizeConfig(**values), recipe or Recipe(), SCHEDULE)
+    return resolve_sampling(StylizeConfig(**values), recipe or Recipe(), SCHEDULE)
 
 
 def test_the_recipe_decides_where_the_user_does_not():
@@ -31,8 +31,8 @@ def test_a_start_in_pure_noise_is_refused_for_networks_that_see_nothing_there():
     schedule = SCHEDULE.rescale_zero_terminal_snr()
     config = StylizeConfig(strength=1.0, steps=2)
     with pytest.raises(ConfigError, match=r"level 50 \(t 999\): a network that predicts epsilon"):
-        settle(config, Recipe(), schedule, prediction=PredictionType.EPSILON)
-    settings = settle(config, Recipe(), schedule, prediction=PredictionType.V)
+        resolve_sampling(config, Recipe(), schedule, prediction=PredictionType.EPSILON)
+    settings = resolve_sampling(config, Recipe(), schedule, prediction=PredictionType.V)
     assert settings.plan.levels[0].alpha == 0
 
 

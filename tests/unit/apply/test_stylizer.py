@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.session import Session
-from stdcli.apply.settings import settle
+from stdcli.apply.session import StyleSession
+from stdcli.apply.settings import resolve_sampling
 from stdcli.apply.stylizer import FRAME_ID, Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
@@ -40,7 +40,9 @@ def start(bundle, monkeypatch):
         return original(self, x, t, condition)
 
     monkeypatch.setattr(Denoiser, "__call__", kept)
-    settings = settle(StylizeConfig(steps=1, strength=0.6, guidance=1.0), bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(
+        StylizeConfig(steps=1, strength=0.6, guidance=1.0), bundle.recipe, bundle.schedule
+    )
     level = settings.plan.levels[0]
     picture = np.zeros((32, 32, 3), np.uint8)
     condition, _ = bundle.condition(styles=[Image.fromarray(picture)], size_px=(32, 48), guidance=1.0)
@@ -98,7 +100,7 @@ def test_every_step_is_told_before_it_is_taken(bundle):
     config = StylizeConfig(steps=2, strength=0.6, guidance=2.0)
     told: list[str] = []
     style = Picture(np.zeros((32, 32, 3), np.uint8))
-    session = Session(bundle, config, settle(config, bundle.recipe, bundle.schedule), [style])
+    session = StyleSession(bundle, config, resolve_sampling(config, bundle.recipe, bundle.schedule), [style])
     frames = np.zeros((1, 32, 32, 3), np.uint8)
     quiet = session.stylize(frames)
     assert np.array_equal(session.telling(told.append).stylize(frames), quiet)
