@@ -2,7 +2,7 @@
 
 Each figure is measured in this run on this machine; comparisons are side by side, medians of alternating
 rounds.
-Prints one line per figure, as for the README's table.
+Prints one line per figure, as in RESULTS.md.
 """
 
 from __future__ import annotations
