@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionConfig, ViTConfig, ViTModel
 
 from stdcli.models.perceptual import aesthetic, lpips
-from stdcli.models.perceptual.convolutions import ConvolutionStack, Plan
+from stdcli.models.perceptual.convolutions import Architecture, ConvolutionStack
 from stdcli.models.perceptual.csd import published_shapes
 
 CSD_TOWER = CLIPVisionConfig(
@@ -74,10 +74,10 @@ def save_lpips(path: Path) -> Path:
     return path
 
 
-def save_convolutions(path: Path, plan: Plan) -> Path:
+def save_convolutions(path: Path, architecture: Architecture) -> Path:
     """A convolutional network at its real size in torchvision's format, with a bit of its classifier."""
     with torch.device("meta"):
-        shapes = {name: value.shape for name, value in ConvolutionStack(plan).state_dict().items()}
+        shapes = {name: value.shape for name, value in ConvolutionStack(architecture).state_dict().items()}
     torch.save(randoms(shapes) | {"classifier.6.bias": torch.zeros(1000)}, path)
     return path
 

@@ -88,15 +88,15 @@ class ConvolutionStack(nn.Module):
     """Convolutions, ReLUs and pooling one after the other.
 
     Args:
-        plan: the layers.
+        architecture: the layers.
     """
 
-    def __init__(self, plan: Architecture) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.plan = plan
+        self.architecture = architecture
         layers: list[nn.Module] = []
         width = 3
-        for layer in plan.layers:
+        for layer in architecture.layers:
             if isinstance(layer, Pool):
                 layers.append(nn.MaxPool2d(layer.kernel, stride=2))
                 continue
@@ -113,11 +113,11 @@ class ConvolutionStack(nn.Module):
         Raises:
             MediaError: the pictures are too small for the network.
         """
-        if min(pixels.shape[-2:]) < self.plan.smallest:
+        if min(pixels.shape[-2:]) < self.architecture.smallest:
             raise MediaError(
-                f"this picture is too small for {self.plan.title}",
+                f"this picture is too small for {self.architecture.title}",
                 got=f"{pixels.shape[-1]}x{pixels.shape[-2]} pixels",
-                expected=f"at least {self.plan.smallest} on each side",
+                expected=f"at least {self.architecture.smallest} on each side",
             )
         found = []
         for layer in self.features:
@@ -146,7 +146,7 @@ def load_convolutions(weights: Path) -> ConvolutionStack:
     """
     tensors = read_published(weights)
     first = tensors.get("features.0.weight")
-    kernels = {plan.layers[0].kernel: plan for plan in (ALEXNET, VGG19)}
+    kernels = {architecture.layers[0].kernel: architecture for architecture in (ALEXNET, VGG19)}
     if first is None or first.ndim != 4 or first.shape[-1] not in kernels:
         raise ModelError(
             "neither AlexNet nor VGG-19 in torchvision's format",
@@ -157,11 +157,11 @@ def load_convolutions(weights: Path) -> ConvolutionStack:
     return _load(weights, tensors, kernels[first.shape[-1]])
 
 
-def _load(weights: Path, tensors: Mapping[str, Tensor], plan: Architecture) -> ConvolutionStack:
+def _load(weights: Path, tensors: Mapping[str, Tensor], architecture: Architecture) -> ConvolutionStack:
     with torch.device("meta"):
-        stack = ConvolutionStack(plan)
+        stack = ConvolutionStack(architecture)
     own = {name: v.float() for name, v in tensors.items() if not name.startswith("classifier.")}
     expected = {name: tuple(value.shape) for name, value in stack.state_dict().items()}
-    check_tensors(own, expected, what=plan.title, where=weights)
+    check_tensors(own, expected, what=architecture.title, where=weights)
     stack.load_state_dict(own, assign=True)
     return stack
