@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from stdcli.config.recipe import Recipe
+from stdcli.export.lora_formats import adapter_config, has_sdxl_blocks
 from stdcli.models.folder import STORED_RECIPE
-from stdcli.models.lora_file import LoraLayer
-from stdcli.models.lora_layers import adapter_config, has_sdxl_blocks
-from stdcli.models.peft_config import ADAPTER_METADATA
+from stdcli.models.lora.peft_config import ADAPTER_METADATA
+from stdcli.models.lora.reading import LoraLayer
 
 ARCHITECTURES = {
     "sd15": "stable-diffusion-v1",

@@ -17,22 +17,8 @@ from stdcli.config.recipe import Recipe
 from stdcli.disk.reading import read_object
 from stdcli.errors import ConfigError, ModelError
 from stdcli.export import metadata
-from stdcli.export.outputs import check_out, is_file_name, new_output
-from stdcli.models.configs import read_json
-from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
-from stdcli.models.folder import component_files, read_folder, read_recipe
-from stdcli.models.locate import is_public, locate_model
-from stdcli.models.lora_file import LoraLayer, read_lora
-from stdcli.models.lora_layers import (
-    adapter_config,
-    cast,
-    check_finite,
-    family_of_layers,
-    to_diffusers,
-    to_kohya,
-    unet_layers,
-)
-from stdcli.models.merge import (
+from stdcli.export.lora_formats import adapter_config, cast, family_of_layers, to_diffusers, to_kohya
+from stdcli.export.merge import (
     SINGLE_FILE_FAMILIES,
     UNET,
     Merge,
@@ -40,6 +26,13 @@ from stdcli.models.merge import (
     single_file_tensors,
     write_folder,
 )
+from stdcli.export.outputs import check_out, is_file_name, new_output
+from stdcli.models.configs import read_json
+from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
+from stdcli.models.folder import component_files, read_folder, read_recipe
+from stdcli.models.locate import is_public, locate_model
+from stdcli.models.lora.reading import LoraLayer, read_lora
+from stdcli.models.lora.unet_layers import check_finite, unet_layers
 from stdcli.models.opening import family_of
 from stdcli.models.student_files import RUN_FILE, StudentFiles, find_student
 from stdcli.models.weights import hash_files, read_metadata, save_weights

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from stdcli.models.lora_names import WRAPPER
+from stdcli.models.lora.spelling import WRAPPER
 
 FLUX = "a LoRA of a transformer model (Flux)"
 _KINDS = (

@@ -26,7 +26,7 @@ from stdcli.models.diffusers_api import UNet2DConditionModel
 from stdcli.models.fetch import LORA_FILE
 from stdcli.models.folder import component_files, read_recipe, stored_recipe
 from stdcli.models.locate import EMBEDDED, locate_lora, locate_student
-from stdcli.models.lora import check_lora_file, fuse_lora
+from stdcli.models.lora.fusing import check_lora_file, fuse_lora
 from stdcli.models.weights import read_shapes
 
 UNET = "unet"

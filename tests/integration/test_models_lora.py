@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.load import load_model
-from stdcli.models.lora import apply_lora
+from stdcli.models.lora.fusing import apply_lora
 from tests.real_configs import SDXL
 from tests.sparse_models import measure_loading, save_sparse_lora, save_sparse_model
 from tests.tiny_models import (

@@ -23,8 +23,8 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.load import load_model
-from stdcli.models.lora import _targets, _without_place
-from stdcli.models.lora_file import read_lora
+from stdcli.models.lora.fusing import _targets, _without_place
+from stdcli.models.lora.reading import read_lora
 from stdcli.models.student import lora_targets
 from tests.real_configs import SDXL
 from tests.tiny_models import RESNET, _original_name, _unet_names, save_tiny_sdxl

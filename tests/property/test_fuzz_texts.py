@@ -14,7 +14,7 @@ from stdcli.config.files import read_mapping
 from stdcli.config.load import resolve
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models.folder import read_recipe
-from stdcli.models.lora import check_lora
+from stdcli.models.lora.fusing import check_lora
 from stdcli.models.single_file import UNET_MARK, family_name
 from stdcli.models.weights import count_values, read_metadata
 from tests.mutations import at_most, mutate

@@ -10,8 +10,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils.state_dict_utils import convert_state_dict_to_kohya
 from torch import nn
 
-from stdcli.models.kohya import kohya_name, module_name
 from stdcli.models.locate import EMBEDDED_FOLDER
+from stdcli.models.lora.kohya import kohya_name, module_name
 from stdcli.models.original_names import original_unet
 from stdcli.models.student import lora_targets
 from tests.real_configs import SD15, SDXL

@@ -19,7 +19,7 @@ from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError, NumericsError
 from stdcli.models.fetch import INDEX_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, weight_files
-from stdcli.models.lora_file import LoraLayer
+from stdcli.models.lora.reading import LoraLayer
 from stdcli.models.original_names import original_clip, original_open_clip, original_unet, original_vae
 from stdcli.models.style import ADAPTER_FOLDER
 from stdcli.models.weights import is_finite, read_shapes, save_tensors

@@ -20,9 +20,9 @@ from torch import Tensor
 from stdcli.errors import ModelError
 from stdcli.models.fetch import PEFT_CONFIG
 from stdcli.models.foreign import adapter_kind, base_kind, file_kind
-from stdcli.models.kohya import LAYERS_PER_BLOCK
-from stdcli.models.lora_names import UNUSED, Place, place_of
-from stdcli.models.peft_config import PeftConfig, read_configs
+from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
+from stdcli.models.lora.peft_config import PeftConfig, read_configs
+from stdcli.models.lora.spelling import UNUSED, Place, place_of
 from stdcli.models.weights import read_shapes
 
 DOWN = re.compile(r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.default)?\.weight$")

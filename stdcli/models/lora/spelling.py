@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from stdcli.models.kohya import LAYERS_PER_BLOCK, PREFIX, module_name, original_module
+from stdcli.models.lora.kohya import LAYERS_PER_BLOCK, PREFIX, module_name, original_module
 
 WRAPPER = "base_model.model."
 """What peft puts before a wrapped model's names; the code of Single Trajectory Distillation stores it."""

@@ -10,16 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from stdcli.errors import ModelError, NumericsError
-from stdcli.models.lora_layers import (
-    LoraLayer,
-    adapter_config,
-    cast,
-    check_finite,
-    family_of_layers,
-    read_layers,
-    to_diffusers,
-    to_kohya,
-)
+from stdcli.export.lora_formats import adapter_config, cast, family_of_layers, to_diffusers, to_kohya
+from stdcli.models.lora.reading import LoraLayer
+from stdcli.models.lora.unet_layers import check_finite, read_layers
 
 CONV, LINEAR, OUT = "mid_block.resnets.0.conv1", "mid_block.attentions.0.proj_in", "conv_out"
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from stdcli.config.quantities import split_scale
 from stdcli.errors import ModelError
-from stdcli.models.kohya import LAYERS_PER_BLOCK
 from stdcli.models.locate import locate_lora
-from stdcli.models.lora_file import LoraFile, check_lora_file, misfit, read_lora
-from stdcli.models.lora_names import COMPONENTS, Place
+from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
+from stdcli.models.lora.reading import LoraFile, check_lora_file, misfit, read_lora
+from stdcli.models.lora.spelling import COMPONENTS, Place
 from stdcli.models.weights import is_finite
 from stdcli.runtime.memory import give_back
 
