@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from stdcli.config.check import problems_of
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import StylizeConfig
-from stdcli.diffusion.levels import LevelError, Plan, make_plan
-from stdcli.diffusion.predictions import PredictionType, check_plan
+from stdcli.diffusion.levels import LevelError, SamplingPath, make_sampling_path
+from stdcli.diffusion.predictions import PredictionType, check_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
 
@@ -31,7 +31,7 @@ class SamplingSettings:
     """
 
     recipe: Recipe
-    plan: Plan
+    plan: SamplingPath
 
     @property
     def evaluations(self) -> int:
@@ -108,9 +108,9 @@ def resolve_sampling(
     except ValidationError as error:
         raise ConfigError("the settings contradict each other", problems_of(Recipe, error)) from error
     try:
-        plan = make_plan(schedule, **merged.path())
+        plan = make_sampling_path(schedule, **merged.path())
         if prediction is not None:
-            check_plan(plan, prediction)
+            check_path(plan, prediction)
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli stylize --help") from error
     return SamplingSettings(merged, plan)

@@ -8,7 +8,7 @@ from stdcli.apply.settings import SamplingSettings
 from stdcli.config.recipe import Trained
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
-from stdcli.diffusion.levels import LevelError, make_plan
+from stdcli.diffusion.levels import LevelError, make_sampling_path
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED, has_embedded_student
@@ -105,7 +105,7 @@ def _remedy(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> str
     """What to type to start where a student was trained to."""
     path = settings.recipe.path() | {"strength": trained.strength, "timesteps": None}
     try:
-        plan = make_plan(bundle.schedule, **path)
+        plan = make_sampling_path(bundle.schedule, **path)
     except LevelError:
         return f"--timesteps {trained.start_t:g},..."
     if abs(plan.timesteps[0] - trained.start_t) < 0.5:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stdcli.diffusion.levels import Level, Plan, pick_levels
+from stdcli.diffusion.levels import Level, SamplingPath, pick_levels
 from stdcli.errors import NumericsError
 from stdcli.runtime.seeding import fold
 
@@ -96,7 +96,7 @@ class OnlineBank:
     Args:
         draw: makes samples. The k-th sample of a rank is number k x num_ranks + rank: ranks share none.
         step: the guided teacher's jump one level down.
-        plan: of `make_path`: K levels with ids K down to 1, then level 0.
+        path: of `make_teacher_path`: K levels with ids K down to 1, then level 0.
         num_slots: M >= 1; 8 per item of a batch and more keep the items of a batch independent.
         seed: base seed, in 0..2^63-1.
         rank: in 0..num_ranks-1.
@@ -112,7 +112,7 @@ class OnlineBank:
         teacher_steps: the same in all, the staggered start included.
 
     Raises:
-        ValueError: an argument is out of range, or the plan leaves levels out.
+        ValueError: an argument is out of range, or the path leaves levels out.
     Source: STD (trajectory bank); Song 2021 for the path.
     """
 
@@ -121,7 +121,7 @@ class OnlineBank:
         draw: Draw,
         step: Step,
         *,
-        plan: Plan,
+        path: SamplingPath,
         num_slots: int,
         seed: int,
         rank: int = 0,
@@ -130,8 +130,8 @@ class OnlineBank:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        ids = [level.id for level in plan.levels]
-        if ids != list(range(plan.evaluations, -1, -1)):
+        ids = [level.id for level in path.levels]
+        if ids != list(range(path.evaluations, -1, -1)):
             raise ValueError(f"a bank walks every level down to 0, and this path visits {ids}")
         if num_slots < 1:
             raise ValueError(f"a bank needs at least one slot, not {num_slots}")
@@ -148,8 +148,8 @@ class OnlineBank:
         self._draw, self._step = draw, step
         self._seed, self._rank, self._num_ranks = seed, rank, num_ranks
         self._dtype, self._device = dtype, torch.device(device)
-        self._start_id = plan.evaluations
-        self._table = plan.levels[::-1]
+        self._start_id = path.evaluations
+        self._table = path.levels[::-1]
         self._columns: dict[str, Tensor] = {}
         self._spare: dict[str, Tensor] = {}
         self._drawn = self._rounds = 0

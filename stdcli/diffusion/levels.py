@@ -54,7 +54,7 @@ CLEAN = Level(id=-1, t=-1, alpha=1.0, sigma=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SamplingPath:
     """The levels of one path, from noise to picture.
 
     Args:
@@ -198,7 +198,7 @@ def select_levels(start: int, steps: int) -> tuple[int, ...]:
     return tuple(start - math.floor(index * (start / steps)) for index in range(steps))
 
 
-def make_plan(
+def make_sampling_path(
     schedule: NoiseSchedule,
     *,
     steps: int | None = None,
@@ -206,7 +206,7 @@ def make_plan(
     num_solver_steps: int | None = None,
     timesteps: Sequence[float] | None = None,
     final: Literal["level0", "x0"] = "level0",
-) -> Plan:
+) -> SamplingPath:
     """Path of exactly K evaluations.
 
     Args:
@@ -231,17 +231,17 @@ def make_plan(
             schedule, steps=steps, strength=strength, num_solver_steps=num_solver_steps
         )
         levels = [table[id_] for id_ in (*select_levels(start, steps), 0)]
-    return Plan((*levels[:-1], CLEAN if final == "x0" else levels[-1]))
+    return SamplingPath((*levels[:-1], CLEAN if final == "x0" else levels[-1]))
 
 
-def make_path(schedule: NoiseSchedule, *, num_solver_steps: int, strength: float) -> Plan:
+def make_teacher_path(schedule: NoiseSchedule, *, num_solver_steps: int, strength: float) -> SamplingPath:
     """The teacher's path: every level from the start level down to level 0.
 
     Raises:
         LevelError: strength or table size is out of range, or no level lies below this strength.
     """
     _, start = _choose_table(schedule, steps=1, strength=strength, num_solver_steps=num_solver_steps)
-    return make_plan(schedule, steps=start, strength=strength, num_solver_steps=num_solver_steps)
+    return make_sampling_path(schedule, steps=start, strength=strength, num_solver_steps=num_solver_steps)
 
 
 def level_below(schedule: NoiseSchedule, level: Level, gamma: float) -> Level:

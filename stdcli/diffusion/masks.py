@@ -36,7 +36,7 @@ class Known:
         latents: clean [B, C, h, w], of the picture itself.
         noise: the one that its path started from, like `latents`.
         mask: [B, 1, h, w], 1 where to repaint.
-        evaluations: of the plan; the state after the last one is clean.
+        evaluations: of the path; the state after the last one is clean.
 
     Source: Lugmayr 2022 (RePaint) eq. 8, with one fixed noise instead of a fresh one per level.
     """
@@ -47,7 +47,7 @@ class Known:
     evaluations: int
 
     def __call__(self, index: int, level: Level, state: Tensor) -> Tensor:
-        """The state at `plan.levels[index]` with the known part as it is there: [B, C, h, w]."""
+        """The state at `path.levels[index]` with the known part as it is there: [B, C, h, w]."""
         is_end = index == self.evaluations
         known = self.latents if is_end else start_state(self.latents, self.noise, level)
         return torch.where(self.mask > 0.5, state, known.to(state))

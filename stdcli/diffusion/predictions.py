@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from stdcli.diffusion.combine import Scale, combine
-from stdcli.diffusion.levels import LevelError, Plan
+from stdcli.diffusion.levels import LevelError, SamplingPath
 from stdcli.diffusion.schedule import is_flow
 
 
@@ -102,13 +102,13 @@ def output_weights(alpha: Scale, sigma: Scale, kind: PredictionType) -> tuple[Sc
     return -sigma / determinant, alpha / determinant
 
 
-def check_plan(plan: Plan, kind: PredictionType) -> None:
+def check_path(path: SamplingPath, kind: PredictionType) -> None:
     """Refuse a path that asks a network where its prediction says nothing.
 
     Raises:
         LevelError: naming the level.
     """
-    for level in plan.levels[:-1]:
+    for level in path.levels[:-1]:
         try:
             _determinant(level.alpha, level.sigma, kind)
         except LevelError as error:

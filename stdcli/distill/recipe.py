@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stdcli.config.distill import DistillConfig
 from stdcli.config.recipe import Recipe, Start, Trained
-from stdcli.diffusion.levels import make_plan
+from stdcli.diffusion.levels import make_sampling_path
 from stdcli.distill.method import Method
 from stdcli.distill.paths import Paths
 from stdcli.models.bundle import Network
@@ -19,7 +19,7 @@ def make_recipe(config: DistillConfig, *, paths: Paths, network: Network, method
         LevelError: no path of so many steps.
     """
     manifest = paths.manifest
-    plan = make_plan(
+    plan = make_sampling_path(
         network.schedule,
         steps=config.steps,
         strength=manifest.strength,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.levels import Level, Plan, make_plan
+from stdcli.diffusion.levels import Level, SamplingPath, make_sampling_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, step_targets
@@ -45,7 +45,7 @@ class SampleSheet:
         cond, uncond: R conditions.
         guidance: float64 [R], of the teacher.
         styles: uint8 [H, W, 3] per row, or None.
-        plan: the student's levels.
+        path: the student's levels.
         recipe: how the student is sampled.
         schedule: of the model.
     """
@@ -57,7 +57,7 @@ class SampleSheet:
     uncond: Condition
     guidance: Tensor
     styles: Sequence[np.ndarray | None]
-    plan: Plan
+    path: SamplingPath
     recipe: Recipe
     schedule: NoiseSchedule
 
@@ -95,8 +95,8 @@ class SampleSheet:
         return np.concatenate(rows)
 
     def _walk(self, denoise: Callable[[Tensor, Level, Level], Denoised], sampler: str) -> Tensor:
-        aims = step_targets(self.plan, schedule=self.schedule, sampler=sampler)
-        aim_at = dict(zip(self.plan.timesteps, aims, strict=True))
+        aims = step_targets(self.path, schedule=self.schedule, sampler=sampler)
+        aim_at = dict(zip(self.path.timesteps, aims, strict=True))
 
         def make_step_noise(step: int) -> Tensor:
             noise = make_noise(self.starts.shape[1:], 0, NOISE_ID, step=step)
@@ -105,7 +105,7 @@ class SampleSheet:
         return sample(
             lambda x, level: denoise(x, level, aim_at[level.t]),
             self.starts,
-            self.plan,
+            self.path,
             schedule=self.schedule,
             sampler=sampler,
             make_step_noise=make_step_noise,
@@ -138,7 +138,7 @@ def make_sheet(
         uncond=uncond,
         guidance=bank.guidance(chosen).double(),
         styles=pictures if all(picture is not None for picture in pictures) else [None] * len(chosen),
-        plan=make_plan(schedule, **recipe.path()),
+        path=make_sampling_path(schedule, **recipe.path()),
         recipe=recipe,
         schedule=schedule,
     )

@@ -32,7 +32,7 @@ from stdcli.rollout.plan import (
     describe,
     estimate,
     guidance_range,
-    plan_path,
+    teacher_path,
 )
 from stdcli.rollout.samples import Pictures, Sample, draw_samples, make_sample
 from stdcli.rollout.shards import Work, recall_pace
@@ -100,7 +100,7 @@ def build_bank(
     probes = probe_conditions(teacher, samples, pictures)
 
     def cost_of(count: int) -> Cost:
-        return estimate(replace(manifest, num_paths=count), teacher.plan, samples[:count], probes)
+        return estimate(replace(manifest, num_paths=count), teacher.path, samples[:count], probes)
 
     if config.max_bytes is not None:
         count = max(len(existing), _fitting(cost_of, len(samples), config.max_bytes, console))
@@ -208,7 +208,7 @@ def make_teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teac
     """The teacher that walks the paths of a manifest."""
     return Teacher(
         bundle=bundle,
-        plan=plan_path(config, bundle),
+        path=teacher_path(config, bundle),
         kept=frozenset(manifest.level_ids),
         transform=manifest.start["transform"],
         store_dtype=getattr(torch, manifest.store_dtype),

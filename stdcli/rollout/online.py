@@ -142,7 +142,7 @@ def make_online_bank(
     return OnlineBank(
         draw,
         step,
-        plan=teacher.plan,
+        path=teacher.path,
         num_slots=num_slots,
         seed=teacher.seed,
         rank=rank,

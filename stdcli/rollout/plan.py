@@ -12,8 +12,8 @@ from torch import Tensor
 from stdcli.bank.conditions import EXACT, content_hash
 from stdcli.bank.format import Manifest, level_json
 from stdcli.config.bank import BankConfig
-from stdcli.diffusion.levels import LevelError, Plan, make_path
-from stdcli.diffusion.predictions import check_plan
+from stdcli.diffusion.levels import LevelError, SamplingPath, make_teacher_path
+from stdcli.diffusion.predictions import check_path
 from stdcli.disk import space
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
@@ -25,7 +25,7 @@ SIDES_PX = {"embedded": 256, "sd15": 512, "sdxl": 1024}
 _ROW_BYTES = 450  # of a path's line in samples.jsonl and in its sidecar together, roughly
 
 
-def plan_path(config: BankConfig, bundle: Bundle) -> Plan:
+def teacher_path(config: BankConfig, bundle: Bundle) -> SamplingPath:
     """Every level that the teacher visits.
 
     Raises:
@@ -33,11 +33,11 @@ def plan_path(config: BankConfig, bundle: Bundle) -> Plan:
     """
     strength = bundle.recipe.strength if config.strength is None else config.strength
     try:
-        plan = make_path(bundle.schedule, num_solver_steps=config.num_solver_steps, strength=strength)
-        check_plan(plan, bundle.prediction)
+        path = make_teacher_path(bundle.schedule, num_solver_steps=config.num_solver_steps, strength=strength)
+        check_path(path, bundle.prediction)
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli bank build --help") from error
-    return plan
+    return path
 
 
 def guidance_range(config: BankConfig, bundle: Bundle) -> tuple[float, float]:
@@ -51,12 +51,12 @@ def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
     Raises:
         ConfigError: no such path or level, or a side that is no multiple of the model's.
     """
-    plan = plan_path(config, bundle)
+    path = teacher_path(config, bundle)
     side_px = config.resolution or SIDES_PX.get(bundle.family, 512)
     if side_px % bundle.multiple_px:
         problem = f"{side_px} is not a multiple of {bundle.multiple_px}, as this model needs"
         raise ConfigError("the resolution does not fit", [("resolution", problem)])
-    ids = {level.id for level in plan.levels}
+    ids = {level.id for level in path.levels}
     kept = ids if config.keep_levels is None else {*config.keep_levels, max(ids), min(ids)}
     if not kept <= ids:
         problem = f"{', '.join(map(str, sorted(kept - ids)))} not in {min(ids)}..{max(ids)}"
@@ -71,7 +71,7 @@ def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
         model=dict(bundle.identity),
         schedule=bundle.schedule.fingerprint(),
         prediction=str(bundle.prediction),
-        levels=tuple(level_json(level) for level in plan.levels if level.id in kept),
+        levels=tuple(level_json(level) for level in path.levels if level.id in kept),
         strength=bundle.recipe.strength if config.strength is None else config.strength,
         num_solver_steps=config.num_solver_steps,
         solver=config.solver,
@@ -105,13 +105,13 @@ class Cost:
 
 
 def estimate(
-    manifest: Manifest, plan: Plan, samples: Sequence[Sample], probes: Sequence[dict[str, Tensor]]
+    manifest: Manifest, path: SamplingPath, samples: Sequence[Sample], probes: Sequence[dict[str, Tensor]]
 ) -> Cost:
     """Bytes and forwards of a bank.
 
     Args:
         manifest: of the bank.
-        plan: the teacher's path.
+        path: the teacher's path.
         samples: of all paths.
         probes: conditions of one or two paths that differ in prompt and style, if any do: what is equal in
             both is taken to be equal in all.
@@ -133,7 +133,7 @@ def estimate(
         paths = [samples[path] for path in manifest.paths_of(shard)]
         kinds = {(s.prompt, s.style_sha256 or (s.style and s.sample_id)) for s in paths}
         total += fixed + varying * len(kinds)
-    evaluations = plan.evaluations
+    evaluations = path.evaluations
     guided = (manifest.guidance["min"], manifest.guidance["max"]) != (1, 1)
     return Cost(path_bytes, total, evaluations, evaluations * (1 + guided))
 

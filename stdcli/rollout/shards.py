@@ -41,7 +41,7 @@ TOLD_AGAIN = 0.15  # a share by which a time must turn out otherwise to be told 
 
 def recall_pace(files: BankFiles, teacher: Teacher) -> Pace:
     """What earlier builds of a bank learnt on a machine like this, if anything."""
-    pace = Pace(teacher.plan.evaluations)
+    pace = Pace(teacher.path.evaluations)
     pace.recall(_paces(files).get(machine_of(teacher.bundle.device)))
     return pace
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from stdcli.bank.shard import Paths, join_paths
-from stdcli.diffusion.levels import Level, Plan
+from stdcli.diffusion.levels import Level, SamplingPath
 from stdcli.diffusion.noise import make_noise, noise_seed
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample as walk
@@ -63,7 +63,7 @@ class Teacher:
 
     Attributes:
         bundle: the model.
-        plan: every level from the start down to level 0.
+        path: every level from the start down to level 0.
         kept: ids of the levels that are stored.
         transform: done to samples towards their styles.
         store_dtype: of states and clean latents.
@@ -74,7 +74,7 @@ class Teacher:
     """
 
     bundle: Bundle
-    plan: Plan
+    path: SamplingPath
     kept: frozenset[int]
     transform: Transform
     store_dtype: torch.dtype
@@ -111,7 +111,7 @@ class Teacher:
         """
         batches = [samples[k : k + batch_size] for k in range(0, len(samples), batch_size)]
         loaded = ((batch, pictures.load(batch)) for batch in batches)
-        pace, walked = pace or Pace(self.plan.evaluations), []
+        pace, walked = pace or Pace(self.path.evaluations), []
         with closing(read_ahead(loaded, 1)) as ready:
             for batch in batches:
                 pace.start(len(batch))
@@ -138,8 +138,8 @@ class Teacher:
         begun = self.begin(samples, pictures.load(samples))
         cond, uncond = begun.stacked()
         pace.step()
-        for _ in range(min(ENOUGH, self.plan.evaluations)):
-            self.denoise(begun.state, self.plan.levels[0], cond, uncond, begun.guidance).x0.cpu()
+        for _ in range(min(ENOUGH, self.path.evaluations)):
+            self.denoise(begun.state, self.path.levels[0], cond, uncond, begun.guidance).x0.cpu()
             pace.step()
 
     def _walk(self, samples: Sequence[Sample], loaded: Loaded, pace: Pace) -> Paths:
@@ -168,7 +168,7 @@ class Teacher:
         noise = torch.stack([make_noise(x0.shape[1:], self.seed, s.sample_id) for s in samples])
         return Begun(
             x0=x0,
-            state=start_state(start, noise, self.plan.levels[0]),
+            state=start_state(start, noise, self.path.levels[0]),
             conditions=[self._condition(*pair) for pair in zip(samples, styles, strict=True)],
             guidance=torch.tensor([s.guidance for s in samples], dtype=torch.float64),
         )
@@ -201,7 +201,7 @@ class Teacher:
             return self.denoise(x, level, cond, uncond, guidance)
 
         try:
-            walk(denoise, start, self.plan, schedule=self.bundle.schedule, on_step=keep)
+            walk(denoise, start, self.path, schedule=self.bundle.schedule, on_step=keep)
         except NumericsError as error:
             if len(samples) > 1:  # find the one
                 for k, sample in enumerate(samples):

@@ -17,7 +17,7 @@ from torch import Tensor
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.colours import match_colours
 from stdcli.diffusion.guidance import guide
-from stdcli.diffusion.levels import Level, LevelError, Plan, make_plan
+from stdcli.diffusion.levels import Level, LevelError, SamplingPath, make_sampling_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised, to_x0_eps
 from stdcli.diffusion.sample import sample, start_state
@@ -32,14 +32,14 @@ from stdcli.teacher.denoiser import PREDICTION
 NOISE_ID = 0  # one noise for every picture, as in stylize
 
 
-def plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> Plan:
+def plan_samples(recipe: Recipe, schedule: NoiseSchedule) -> SamplingPath:
     """The levels that a recipe visits.
 
     Raises:
         ConfigError: it fits no path of levels.
     """
     try:
-        return make_plan(schedule, **recipe.path())
+        return make_sampling_path(schedule, **recipe.path())
     except LevelError as error:
         raise ConfigError("the recipe fits no path", [("recipe", str(error))]) from error
 
@@ -54,7 +54,7 @@ class SampleSheet:
         codec: fitted codec.
         schedule: of the denoiser.
         recipe: start, guidance and sampler.
-        plan: levels of the recipe.
+        path: levels of the recipe.
         seed: of the noise.
     """
 
@@ -63,7 +63,7 @@ class SampleSheet:
     codec: SmallCodec
     schedule: NoiseSchedule
     recipe: Recipe
-    plan: Plan
+    path: SamplingPath
     seed: int
 
     @torch.no_grad()
@@ -101,8 +101,8 @@ class SampleSheet:
         beside = latents if sees_photo(networks.unet) else None
         state = sample(
             lambda x, level: self._denoise(networks, x, level, vectors, beside),
-            start_state(latents, make_step_noise(None), self.plan.levels[0]),
-            self.plan,
+            start_state(latents, make_step_noise(None), self.path.levels[0]),
+            self.path,
             schedule=self.schedule,
             sampler=self.recipe.sampler,
             gamma=self.recipe.gamma,

@@ -22,7 +22,7 @@ import torch
 
 from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
-from stdcli.diffusion.levels import Plan
+from stdcli.diffusion.levels import SamplingPath
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.image import Picture, write_image
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
@@ -122,7 +122,7 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
             console.note(note)
     scheduler = scheduler_for(config)
     schedule = NoiseSchedule.from_config(scheduler.config)
-    plan = plan_samples(config.recipe, schedule)
+    path = plan_samples(config.recipe, schedule)
     choice = choose(config.device, config.train.dtype, float16_ok=False)
     networks, codec = _build(config)
     data = load_data(*find_folders(config.data, config.style_data), console=console)
@@ -144,7 +144,7 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
         facts["codec"] = {"psnr_db": _measure_codec(codec, data, config.seed)}
         console.note(f"codec: {facts['codec']['psnr_db']:.1f} dB")
         run.write_facts(facts)
-        sheet = _make_sheet(data, codec, schedule, plan=plan, config=config, console=console)
+        sheet = _make_sheet(data, codec, schedule, path=path, config=config, console=console)
         trainer = _denoiser_stage(
             config, data, paintings, networks, sheet=sheet, choice=choice, run=run, console=console
         )
@@ -306,7 +306,7 @@ def _make_sheet(
     codec: SmallCodec,
     schedule: NoiseSchedule,
     *,
-    plan: Plan,
+    path: SamplingPath,
     config: TeacherConfig,
     console: Console,
 ) -> SampleSheet:
@@ -321,7 +321,7 @@ def _make_sheet(
         codec=codec,
         schedule=schedule,
         recipe=config.recipe,
-        plan=plan,
+        path=path,
         seed=config.seed,
     )
 

@@ -19,7 +19,7 @@ from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
 from stdcli.config.load import resolve
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.levels import make_path, make_plan
+from stdcli.diffusion.levels import make_sampling_path, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.sample import sample
 from stdcli.distill.paths import Paths
@@ -62,7 +62,9 @@ class Held:
         self.x0 = bank.x0(paths).float()
         self.stored = bank.states(paths, [0] * len(paths)).float()
         if fine:
-            whole = make_path(self.teacher.schedule, num_solver_steps=500, strength=self.manifest.strength)
+            whole = make_teacher_path(
+                self.teacher.schedule, num_solver_steps=500, strength=self.manifest.strength
+            )
             self.fine = self.walk(whole)
 
     @property
@@ -80,7 +82,7 @@ class Held:
 
     def ddim(self, steps: int) -> Tensor:
         m = self.manifest
-        plan = make_plan(
+        plan = make_sampling_path(
             self.teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
         )
         return self.walk(plan)
@@ -93,7 +95,7 @@ class Held:
     def dpm(self, steps: int) -> Tensor:
         """DPM-Solver++(2M) of diffusers, over the same timesteps, from the same state."""
         m, teacher = self.manifest, self.teacher
-        plan = make_plan(
+        plan = make_sampling_path(
             teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
         )
         betas = 1 - (teacher.schedule.alphas**2)[1:] / (teacher.schedule.alphas**2)[:-1]
@@ -116,7 +118,7 @@ class Held:
     @torch.no_grad()
     def student(self, model: Bundle, steps: int) -> Tensor:
         recipe: Recipe = model.recipe.override(steps=steps)
-        plan = make_plan(model.schedule, **recipe.path())
+        plan = make_sampling_path(model.schedule, **recipe.path())
 
         def noise(step: int) -> Tensor:
             return make_noise(self.start.shape[1:], 0, 0, step=step).expand_as(self.start)

@@ -23,7 +23,7 @@ from PIL import Image
 from stdcli.bank.order import PairOrder
 from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
-from stdcli.diffusion.levels import make_path, pick_levels
+from stdcli.diffusion.levels import make_teacher_path, pick_levels
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import jump, start_state
 from stdcli.models.bundle import Condition
@@ -71,7 +71,7 @@ def bundle():
 
 @pytest.fixture(scope="module")
 def teacher(bundle) -> Teacher:
-    plan = make_path(bundle.schedule, num_solver_steps=50, strength=STRENGTH)
+    plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=STRENGTH)
     kept = frozenset(level.id for level in plan.levels)
     return Teacher(bundle, plan, kept, "colours", torch.float16, seed=0, side_px=SIDE_PX, guided=False)
 
@@ -91,7 +91,7 @@ def test_building_costs_little_beside_the_forwards(work, teacher, bundle):
 
     @torch.no_grad()
     def bare() -> None:
-        for level in teacher.plan.levels[:-1]:
+        for level in teacher.path.levels[:-1]:
             bundle.denoiser(x, level.t, cond)
 
     teacher.walk(samples, pictures, batch_size=BATCH)
@@ -178,7 +178,7 @@ def test_the_online_bank_costs_no_more_than_consistency_distillation(work, teach
     cond = Condition.from_tensors(
         {name: torch.cat([one.tensors()[name] for one in pairs]) for name in pairs[0].tensors()}
     )
-    table, counter = teacher.plan.levels[::-1], iter(range(10**6))
+    table, counter = teacher.path.levels[::-1], iter(range(10**6))
     noise = torch.stack([make_noise(begun.x0.shape[1:], 0, k) for k in range(BATCH)])
     times = torch.full((BATCH,), 399)
 

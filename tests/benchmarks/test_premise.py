@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from stdcli.apply.samples import write_samples
-from stdcli.diffusion.levels import level_table, make_path
+from stdcli.diffusion.levels import level_table, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import start_state
 from stdcli.models.load import load_model
@@ -47,7 +47,7 @@ def test_states_depend_on_where_their_path_began(tmp_path):
     table = level_table(bundle.schedule, 50)
     states = {}
     for strength in STRENGTHS:
-        plan = make_path(bundle.schedule, num_solver_steps=50, strength=strength)
+        plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=strength)
         kept = frozenset(LEVEL_IDS) | {0}
         teacher = Teacher(bundle, plan, kept, "colours", torch.float32, seed=0, side_px=SIDE_PX, guided=False)
         walked = teacher.walk(samples, pictures, batch_size=4).states

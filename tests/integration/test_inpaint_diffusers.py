@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stdcli.apply.settings import SamplingSettings
 from stdcli.apply.stylizer import Stylizer
-from stdcli.diffusion.levels import make_plan
+from stdcli.diffusion.levels import make_sampling_path
 from stdcli.errors import ModelError
 from stdcli.models.load import load_denoiser, load_model
 from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
@@ -103,7 +103,7 @@ def test_inpainting_equals_plain_pipeline(folders, family: str, channels: int, g
     bundle = load_model(str(folder), dtype="float32", device="cpu", masked=True)
     assert bundle.sees_mask == (channels == 9)
     recipe = bundle.recipe.override(timesteps=TIMESTEPS, guidance=guidance)
-    settings = SamplingSettings(recipe, make_plan(bundle.schedule, **recipe.path()))
+    settings = SamplingSettings(recipe, make_sampling_path(bundle.schedule, **recipe.path()))
     conditions = bundle.condition(prompt="an oil painting", size_px=SIZE, guidance=guidance)
     pixels = torch.from_numpy(np.asarray(picture(), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     mine = WithNoise(bundle, settings, *conditions, None, SEED)(pixels, mask) / 2 + 0.5

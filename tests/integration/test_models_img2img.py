@@ -16,7 +16,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPi
 from PIL import Image
 
 from stdcli.diffusion.guidance import guide
-from stdcli.diffusion.levels import Level, make_plan
+from stdcli.diffusion.levels import Level, make_sampling_path
 from stdcli.diffusion.predictions import Denoised, to_x0_eps
 from stdcli.diffusion.sample import sample
 from stdcli.diffusion.solvers import start_state
@@ -57,7 +57,7 @@ def ours(case: Case) -> torch.Tensor:
         size_px=SIZE,
         guidance=case.guidance,
     )
-    plan = make_plan(bundle.schedule, steps=4, strength=0.75, timesteps=TIMESTEPS)
+    plan = make_sampling_path(bundle.schedule, steps=4, strength=0.75, timesteps=TIMESTEPS)
     assert [int(t) for t in plan.timesteps] == TIMESTEPS
     generator = torch.Generator().manual_seed(SEED)
     z = bundle.codec.encode(to_tensor(picture(0)), generator=generator)

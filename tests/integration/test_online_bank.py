@@ -11,7 +11,7 @@ from PIL import Image
 
 from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
-from stdcli.diffusion.levels import make_path
+from stdcli.diffusion.levels import make_teacher_path
 from stdcli.models.load import load_model
 from stdcli.rollout.data import Prompts, find_files
 from stdcli.rollout.online import make_online_bank
@@ -37,10 +37,10 @@ def folder(tmp_path):
 def online(folder, **options):
     bundle = load_model(str(folder / "model"), device="cpu", dtype="float32")
     files = find_files([str(folder / "photos")]).files
-    plan = make_path(bundle.schedule, num_solver_steps=50, strength=STRENGTH)
+    plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=STRENGTH)
     teacher = Teacher(
         bundle=bundle,
-        plan=plan,
+        path=plan,
         kept=frozenset(level.id for level in plan.levels),
         transform="none",
         store_dtype=torch.float32,

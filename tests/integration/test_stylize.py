@@ -17,7 +17,7 @@ from PIL import Image
 
 from stdcli.cli.main import main
 from stdcli.diffusion.colours import colour_statistics, match_colours, mix_colours
-from stdcli.diffusion.levels import make_plan
+from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.arrays import resize
@@ -112,7 +112,7 @@ def matched_colours(tmp_path, model, calls):
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
     (own / "recipe.json").write_text(json.dumps(recipe))
     bundle = load_model(str(own))
-    level = make_plan(bundle.schedule, steps=1, strength=0.6).levels[0]
+    level = make_sampling_path(bundle.schedule, steps=1, strength=0.6).levels[0]
 
     def error_of(wanted: torch.Tensor, *arguments: object) -> float:
         calls.clear()

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from stdcli.cli.main import main
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.levels import make_plan
+from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.small_networks import StylizerNetworks, build_networks, make_scheduler, predict
@@ -371,7 +371,7 @@ def test_samples_follow_the_recipe(run: Run, recipe: Recipe) -> None:
     codec = PatchAutoencoder.from_pretrained(run.out / "model/vae")
     schedule = NoiseSchedule.from_config(make_scheduler().config)
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    plan = make_plan(schedule, steps=recipe.steps, strength=recipe.strength, final=recipe.final)
+    plan = make_sampling_path(schedule, steps=recipe.steps, strength=recipe.strength, final=recipe.final)
     sheet = SampleSheet(pictures, pictures, codec.float(), schedule, recipe, plan, seed=0)
     networks = averaged_networks(run)
     first, again = sheet.render(networks), sheet.render(networks)

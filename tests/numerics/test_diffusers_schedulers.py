@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.diffusion.levels import level_table, make_path, make_plan
+from stdcli.diffusion.levels import level_table, make_sampling_path, make_teacher_path
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.sample import sample, walk
 from stdcli.diffusion.schedule import NoiseSchedule
@@ -90,7 +90,7 @@ def test_tables_from_a_scheduler_configuration(options):
 def test_teacher_path_is_ddim(kind, size):
     scheduler = ddim(prediction_type=kind)
     scheduler.set_timesteps(size)
-    plan = make_path(SD, num_solver_steps=size, strength=1.0)
+    plan = make_teacher_path(SD, num_solver_steps=size, strength=1.0)
     assert list(plan.timesteps) == scheduler.timesteps.tolist()
     theirs = torch.stack(run(scheduler, draw(0), scheduler.timesteps.tolist()), dim=1)
     ours = walk(denoiser(PredictionType(kind)), draw(0), plan, schedule=SD)
@@ -100,7 +100,7 @@ def test_teacher_path_is_ddim(kind, size):
 def test_teacher_path_from_the_middle_is_ddim():
     scheduler = ddim()
     scheduler.set_timesteps(50)
-    plan = make_path(SD, num_solver_steps=50, strength=0.75)
+    plan = make_teacher_path(SD, num_solver_steps=50, strength=0.75)
     theirs = run(scheduler, draw(0), scheduler.timesteps.tolist()[-37:])
     ours = walk(denoiser(PredictionType.EPSILON), draw(0), plan, schedule=SD)
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1), rtol=1e-9, atol=1e-9)
@@ -110,7 +110,7 @@ def test_zero_terminal_snr_path_is_ddim():
     scheduler = ddim(prediction_type="v_prediction", rescale_betas_zero_snr=True)
     scheduler.set_timesteps(10)
     schedule = SD.rescale_zero_terminal_snr()
-    plan = make_path(schedule, num_solver_steps=10, strength=1.0)
+    plan = make_teacher_path(schedule, num_solver_steps=10, strength=1.0)
     ours = walk(denoiser(PredictionType.V), draw(0), plan, schedule=schedule)
     theirs = run(scheduler, draw(0), scheduler.timesteps.tolist())
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1), rtol=1e-9, atol=1e-9)
@@ -136,7 +136,10 @@ def test_timesteps_are_tcds(steps):
         if start < steps or start != int(50 * strength):
             continue
         scheduler.set_timesteps(steps, strength=strength)
-        assert list(make_plan(SD, steps=steps, strength=strength).timesteps) == scheduler.timesteps.tolist()
+        assert (
+            list(make_sampling_path(SD, steps=steps, strength=strength).timesteps)
+            == scheduler.timesteps.tolist()
+        )
         compared += 1
     assert compared >= 20
 
@@ -153,7 +156,7 @@ def test_gamma_sampling_is_tcd(kind, gamma, steps):
     sample(
         denoiser(PredictionType(kind)),
         draw(0),
-        make_plan(SD, steps=steps, strength=0.75),
+        make_sampling_path(SD, steps=steps, strength=0.75),
         schedule=SD,
         gamma=gamma,
         make_step_noise=lambda index: torch.randn(SHAPE, generator=generator, dtype=torch.float64),
@@ -167,7 +170,9 @@ def test_explicit_timesteps_off_the_grid_are_tcds():
     scheduler = give_float64_tables(diffusers.TCDScheduler(**BETAS))
     scheduler.set_timesteps(timesteps=timesteps, strength=1.0)
     theirs = run(scheduler, draw(0), timesteps, eta=0.0)
-    ours = walk(denoiser(PredictionType.EPSILON), draw(0), make_plan(SD, timesteps=timesteps), schedule=SD)
+    ours = walk(
+        denoiser(PredictionType.EPSILON), draw(0), make_sampling_path(SD, timesteps=timesteps), schedule=SD
+    )
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1), rtol=1e-9, atol=1e-9)
 
 
@@ -181,7 +186,7 @@ def test_renoise_is_lcm(kind, steps):
     timesteps = scheduler.timesteps.tolist()
     theirs = run(scheduler, draw(0), timesteps, generator=torch.Generator().manual_seed(9))
     ours, generator = [], torch.Generator().manual_seed(9)
-    plan = make_plan(SD, steps=steps, strength=0.75, final="x0")
+    plan = make_sampling_path(SD, steps=steps, strength=0.75, final="x0")
     assert list(plan.timesteps) == timesteps
     sample(
         denoiser(PredictionType(kind)),
@@ -202,7 +207,7 @@ def test_flow_path_is_euler(shift, steps):
     scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     scheduler.set_timesteps(sigmas=[j / steps for j in range(steps, 0, -1)])
     schedule = NoiseSchedule.from_config(dict(scheduler.config, _class_name=type(scheduler).__name__))
-    plan = make_path(schedule, num_solver_steps=steps, strength=1.0)
+    plan = make_teacher_path(schedule, num_solver_steps=steps, strength=1.0)
     np.testing.assert_allclose(plan.timesteps, scheduler.timesteps.numpy(), rtol=1e-6)
     np.testing.assert_allclose([level.sigma for level in plan.levels], scheduler.sigmas.numpy(), rtol=1e-6)
     theirs = run(scheduler, draw(0).float(), scheduler.timesteps)

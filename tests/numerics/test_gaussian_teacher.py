@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from stdcli.diffusion.levels import Level, make_path, make_plan
+from stdcli.diffusion.levels import Level, make_sampling_path, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.sample import sample, walk
@@ -55,7 +55,7 @@ def draw(*shape, seed=0):
 
 def end_of(schedule, steps):
     """The end of a path of `steps` equal steps, and where it should be."""
-    plan = make_plan(schedule, steps=steps, strength=0.75, num_solver_steps=1000)
+    plan = make_sampling_path(schedule, steps=steps, strength=0.75, num_solver_steps=1000)
     x = draw(64)[:, None]
     end = sample(teacher(), x, plan, schedule=schedule)
     return end, exact(x, plan.levels[0], plan.levels[-1])
@@ -74,7 +74,7 @@ def test_path_converges_to_the_closed_form_at_first_order(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_state_of_a_fine_path_lies_on_the_curve(name):
-    plan = make_path(SCHEDULES[name], num_solver_steps=1000, strength=0.75)
+    plan = make_teacher_path(SCHEDULES[name], num_solver_steps=1000, strength=0.75)
     x = draw(16)[:, None]
     states = walk(teacher(), x, plan, schedule=SCHEDULES[name])
     for index in range(0, len(plan.levels), 50):
@@ -84,7 +84,7 @@ def test_every_state_of_a_fine_path_lies_on_the_curve(name):
 
 @pytest.mark.parametrize("kind", [PredictionType.EPSILON, PredictionType.V, PredictionType.SAMPLE])
 def test_all_predictions_walk_the_same_path(kind):
-    plan = make_plan(SD, steps=6, strength=0.95)
+    plan = make_sampling_path(SD, steps=6, strength=0.95)
     x = draw(8)[:, None]
     expected = sample(teacher(), x, plan, schedule=SD)
     torch.testing.assert_close(sample(teacher(kind), x, plan, schedule=SD), expected, rtol=0, atol=1e-12)
@@ -92,7 +92,7 @@ def test_all_predictions_walk_the_same_path(kind):
 
 def test_flow_prediction_walks_the_same_path():
     schedule = SCHEDULES["flow"]
-    plan = make_plan(schedule, steps=6, strength=0.9)
+    plan = make_sampling_path(schedule, steps=6, strength=0.9)
     x = draw(8)[:, None]
     expected = sample(teacher(), x, plan, schedule=schedule)
     torch.testing.assert_close(
@@ -104,7 +104,7 @@ def test_flow_prediction_walks_the_same_path():
 @pytest.mark.parametrize("steps", [1, 4])
 def test_a_point_is_reached_in_any_number_of_steps(name, steps):
     """Data of zero spread: x0-hat is m at once, and the first eps-hat holds for the whole path."""
-    plan = make_plan(SCHEDULES[name], steps=steps, strength=0.75)
+    plan = make_sampling_path(SCHEDULES[name], steps=steps, strength=0.75)
     start, end = plan.levels[0], plan.levels[-1]
     x = draw(8)[:, None]
     truth = end.alpha * MEAN + end.sigma * (x - start.alpha * MEAN) / start.sigma
@@ -115,7 +115,7 @@ def test_a_point_is_reached_in_any_number_of_steps(name, steps):
 
 def test_zero_terminal_snr_reaches_the_data_from_pure_noise():
     schedule = SD.rescale_zero_terminal_snr()
-    plan = make_plan(schedule, steps=1000, strength=1.0)
+    plan = make_sampling_path(schedule, steps=1000, strength=1.0)
     x = draw(64)[:, None]
     end = sample(teacher(PredictionType.V), x, plan, schedule=schedule)
     torch.testing.assert_close(end, exact(x, plan.levels[0], plan.levels[-1]), rtol=0, atol=8e-3)
@@ -152,7 +152,7 @@ def variance_after(schedule, plan, gamma):
 def test_stochastic_sampling_has_the_closed_forms_variance(name, gamma):
     """Stale noise, a wrong root or a level off by one changes the variance of 40,000 samples."""
     schedule = SCHEDULES[name]
-    plan = make_plan(schedule, steps=6, strength=0.9)
+    plan = make_sampling_path(schedule, steps=6, strength=0.9)
     start, end = plan.levels[0], plan.levels[-1]
     options = {"sampler": "renoise"} if gamma is None else {"gamma": gamma}
     x = start.alpha * MEAN + spread(start) * draw(40_000)
@@ -163,7 +163,7 @@ def test_stochastic_sampling_has_the_closed_forms_variance(name, gamma):
 
 
 def test_float32_walk_stays_near_float64():
-    plan = make_path(SD, num_solver_steps=50, strength=1.0)
+    plan = make_teacher_path(SD, num_solver_steps=50, strength=1.0)
     x = torch.stack([make_noise((4, 8, 8), 0, index) for index in range(2)])
     single = walk(teacher(), x, plan, schedule=SD)
     double = walk(teacher(), x.double(), plan, schedule=SD)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stdcli.bank.online import OnlineBank, Start
 from stdcli.bank.order import PairOrder
-from stdcli.diffusion.levels import make_path
+from stdcli.diffusion.levels import make_teacher_path
 from stdcli.diffusion.schedule import NoiseSchedule
 
 SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
@@ -42,7 +42,7 @@ def test_every_cut_of_the_order_covers_whole_epochs(num_paths, levels, seed, dat
 @given(st.integers(1, 9), st.integers(1, 12), st.sampled_from([0.0, 0.4, 1.0]), seeds, st.data())
 def test_paths_of_the_online_bank_never_mix(start, num_slots, rate, seed, data):
     """A teacher that adds the sample's own condition: states say whose path they are on, and how far down."""
-    plan = make_path(SCHEDULE, num_solver_steps=10, strength=start / 10)
+    plan = make_teacher_path(SCHEDULE, num_solver_steps=10, strength=start / 10)
 
     def draw(number):
         own = torch.full((1, 1, 1), number + 1.0)
@@ -53,7 +53,7 @@ def test_paths_of_the_online_bank_never_mix(start, num_slots, rate, seed, data):
 
     rank = data.draw(st.integers(0, 2))
     bank = OnlineBank(
-        draw, step, plan=plan, num_slots=num_slots, seed=seed, rank=rank, num_ranks=3, rate=rate
+        draw, step, path=plan, num_slots=num_slots, seed=seed, rank=rank, num_ranks=3, rate=rate
     )
     drawn = Counter()
     for index, size in enumerate(data.draw(st.lists(st.integers(1, num_slots), min_size=1, max_size=12))):

@@ -15,7 +15,7 @@ from stdcli.diffusion.levels import (
     LevelError,
     level_below,
     level_table,
-    make_plan,
+    make_sampling_path,
     select_levels,
     start_level,
 )
@@ -127,7 +127,7 @@ def test_selection_is_k_different_levels_from_the_start_down(start, data):
 @given(st.sampled_from(["sd", "cosine", "flow"]), st.integers(1, 60), strengths)
 def test_a_plan_has_exactly_k_evaluations_or_says_what_would_fit(name, steps, strength):
     try:
-        plan = make_plan(SCHEDULES[name], steps=steps, strength=strength)
+        plan = make_sampling_path(SCHEDULES[name], steps=steps, strength=strength)
     except LevelError as error:
         assert "the nearest that fits" in str(error)
         return

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stdcli.bank.online import OnlineBank, Start, TrajectoryBatch
-from stdcli.diffusion.levels import CLEAN, Level, Plan, make_path, make_plan
+from stdcli.diffusion.levels import CLEAN, Level, SamplingPath, make_sampling_path, make_teacher_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
 
@@ -25,13 +25,13 @@ SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
 SHAPE = (2, 3, 4)
 
 
-def path(start: int) -> Plan:
+def path(start: int) -> SamplingPath:
     """The path of an N-step solver with N = 10, from level `start` down."""
-    return make_path(SD, num_solver_steps=10, strength=start / 10)
+    return make_teacher_path(SD, num_solver_steps=10, strength=start / 10)
 
 
 @cache
-def draw_at(plan: Plan) -> Callable[[int], Start]:
+def draw_at(plan: SamplingPath) -> Callable[[int], Start]:
     """The draw of a path: everything random follows from the number, and the time_id is the number itself."""
 
     @cache
@@ -70,7 +70,7 @@ class Teacher:
 
 
 @cache
-def closed(plan: Plan, number: int, level_id: int) -> Tensor:
+def closed(plan: SamplingPath, number: int, level_id: int) -> Tensor:
     """The state of a sample at a level, in one jump from its start."""
     start = draw_at(plan)(number)
     noise = start.conditions["without"] + start.guidance * (
@@ -82,7 +82,7 @@ def closed(plan: Plan, number: int, level_id: int) -> Tensor:
 
 def make_bank(*, start: int = 5, **changes: object) -> OnlineBank:
     plan = path(start)
-    options = {"draw": draw_at(plan), "step": Teacher(), "plan": plan, "num_slots": 12, "seed": 0}
+    options = {"draw": draw_at(plan), "step": Teacher(), "path": plan, "num_slots": 12, "seed": 0}
     options |= {"dtype": torch.float64, **changes}
     return OnlineBank(options.pop("draw"), options.pop("step"), **options)
 
@@ -109,7 +109,7 @@ def assert_same(first: TrajectoryBatch, second: TrajectoryBatch) -> None:
         assert ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]), name
 
 
-def assert_true(batch: TrajectoryBatch, plan: Plan) -> None:
+def assert_true(batch: TrajectoryBatch, plan: SamplingPath) -> None:
     """Each item is what its own sample's path says."""
     assert torch.equal(batch.next_level_ids, batch.level_ids - 1)
     for item, number in enumerate(batch.sample_numbers.tolist()):
@@ -164,7 +164,7 @@ def test_conditions_and_guidance_keep_their_precision() -> None:
     assert batch.guidance.dtype == torch.float64
     assert batch.level_ids.dtype == batch.next_level_ids.dtype == batch.sample_numbers.dtype == torch.int64
     plan = path(5)
-    default = OnlineBank(draw_at(plan), Teacher(), plan=plan, num_slots=2, seed=0).batch(0, 1)
+    default = OnlineBank(draw_at(plan), Teacher(), path=plan, num_slots=2, seed=0).batch(0, 1)
     assert default.states.dtype == torch.float32 and default.states.device.type == "cpu"
 
 
@@ -320,10 +320,10 @@ def test_a_path_that_ends_is_followed_by_the_last_new_one() -> None:
 
 def test_shares_of_levels_are_those_of_the_paper_s_rate() -> None:
     """A slot's path is K - 1 + q moves long on average, q of them at the start level."""
-    plan, rate, start_level = make_path(SD, num_solver_steps=50, strength=0.74), 0.8, 37
+    plan, rate, start_level = make_teacher_path(SD, num_solver_steps=50, strength=0.74), 0.8, 37
     still = torch.zeros(1, 1, 1)
     start = Start(still, still, {}, 1.0)
-    bank = OnlineBank(lambda number: start, lambda x, *_: x, plan=plan, num_slots=128, seed=0, rate=rate)
+    bank = OnlineBank(lambda number: start, lambda x, *_: x, path=plan, num_slots=128, seed=0, rate=rate)
     bank.batch(0, 32)
     drawn, known = 128, set(bank.state()["slots.sample_numbers"].tolist())
     counts, new, ended = torch.zeros(start_level + 1), 0, 0
@@ -434,8 +434,8 @@ def test_ranks_share_no_sample_and_draw_other_slots() -> None:
 
 
 def test_explicit_timesteps_are_a_path_too() -> None:
-    plan = make_plan(SD, timesteps=[700, 350, 20])
-    bank = OnlineBank(draw_at(plan), Teacher(), plan=plan, num_slots=6, seed=0, dtype=torch.float64)
+    plan = make_sampling_path(SD, timesteps=[700, 350, 20])
+    bank = OnlineBank(draw_at(plan), Teacher(), path=plan, num_slots=6, seed=0, dtype=torch.float64)
     for batch in run(bank, 20, 4):
         assert_true(batch, plan)
 
@@ -518,8 +518,11 @@ def test_an_overflow_of_the_kept_dtype_is_found() -> None:
         ({"rate": 1.01}, r"rate 1.01 is not in \[0, 1\]"),
         ({"rate": float("nan")}, r"rate nan is not in \[0, 1\]"),
         ({"dtype": torch.int64}, "cannot be kept in torch.int64"),
-        ({"plan": make_plan(SD, steps=4, strength=0.8, num_solver_steps=10)}, r"visits \[8, 6, 4, 2, 0\]"),
-        ({"plan": Plan((path(1).levels[0], CLEAN))}, r"visits \[1, -1\]"),
+        (
+            {"path": make_sampling_path(SD, steps=4, strength=0.8, num_solver_steps=10)},
+            r"visits \[8, 6, 4, 2, 0\]",
+        ),
+        ({"path": SamplingPath((path(1).levels[0], CLEAN))}, r"visits \[1, -1\]"),
     ],
 )
 def test_bad_banks_are_refused(changes: dict, message: str) -> None:

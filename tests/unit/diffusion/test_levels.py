@@ -10,12 +10,12 @@ from stdcli.diffusion.levels import (
     SOLVER_STEPS,
     Level,
     LevelError,
-    Plan,
+    SamplingPath,
     level_below,
     level_table,
     levels_at,
-    make_path,
-    make_plan,
+    make_sampling_path,
+    make_teacher_path,
     nearest_level,
     pick_levels,
     select_levels,
@@ -82,7 +82,7 @@ def test_strength_out_of_range(strength):
     with pytest.raises(LevelError, match=r"not in \(0, 1\]"):
         start_level(50, strength)
     with pytest.raises(LevelError, match=r"not in \(0, 1\]"):
-        make_plan(FLOW, steps=4, strength=strength)
+        make_sampling_path(FLOW, steps=4, strength=strength)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_select_levels_out_of_range(steps):
     ],
 )
 def test_published_schedules_at_strength_three_quarters(steps, timesteps):
-    plan = make_plan(SD, steps=steps, strength=0.75)
+    plan = make_sampling_path(SD, steps=steps, strength=0.75)
     assert plan.timesteps == timesteps
     assert plan.levels[-1] == level_table(SD, 50)[0]
 
 
 @pytest.mark.parametrize("strength", [0.35, 0.5, 0.65, 0.75, 0.85, 0.95])
 def test_every_plan_has_exactly_k_different_evaluations(strength):
-    plans = [make_plan(SD, steps=steps, strength=strength) for steps in (1, 2, 4, 6, 8)]
+    plans = [make_sampling_path(SD, steps=steps, strength=strength) for steps in (1, 2, 4, 6, 8)]
     for plan, steps in zip(plans, (1, 2, 4, 6, 8), strict=True):
         assert plan.evaluations == len(plan.timesteps) == len(set(plan.timesteps)) == steps
         assert plan.timesteps[0] == 20 * start_level(50, strength) - 1
@@ -136,7 +136,7 @@ def test_every_plan_has_exactly_k_different_evaluations(strength):
      (376, 0.75, 1000), (1, 0.01, 100), (1, 0.001, 1000), (1000, 1.0, 1000)],
 )  # fmt: skip
 def test_the_smallest_table_that_fits_is_chosen(steps, strength, size):
-    plan = make_plan(SD, steps=steps, strength=strength)
+    plan = make_sampling_path(SD, steps=steps, strength=strength)
     assert plan.evaluations == steps
     assert plan.levels[0].id == math.floor(size * strength + 1e-9)
     assert plan.timesteps[0] == plan.levels[0].id * (1000 // size) - 1
@@ -144,8 +144,8 @@ def test_the_smallest_table_that_fits_is_chosen(steps, strength, size):
 
 def test_table_sizes_follow_the_training_table():
     schedule = NoiseSchedule.linear(1e-4, 0.02, 120)
-    assert make_plan(schedule, steps=40, strength=0.5).levels[0].id == 50
-    assert make_plan(NoiseSchedule.linear(1e-4, 0.02, 20), steps=10, strength=1.0).levels[0].t == 19
+    assert make_sampling_path(schedule, steps=40, strength=0.5).levels[0].id == 50
+    assert make_sampling_path(NoiseSchedule.linear(1e-4, 0.02, 20), steps=10, strength=1.0).levels[0].t == 19
     assert SOLVER_STEPS == (50, 100, 200, 250, 500, 1000)
 
 
@@ -168,42 +168,42 @@ def test_table_sizes_follow_the_training_table():
 )
 def test_impossible_plans_name_the_nearest(arguments, message):
     with pytest.raises(LevelError, match=message):
-        make_plan(SD, **arguments)
+        make_sampling_path(SD, **arguments)
 
 
 def test_the_strength_that_is_advised_works():
     with pytest.raises(LevelError, match=r"at most 5 steps or a strength of at least 0\.563"):
-        make_plan(FLOW, steps=15, strength=0.25, num_solver_steps=50)
-    assert make_plan(FLOW, steps=15, strength=0.563, num_solver_steps=50).evaluations == 15
+        make_sampling_path(FLOW, steps=15, strength=0.25, num_solver_steps=50)
+    assert make_sampling_path(FLOW, steps=15, strength=0.563, num_solver_steps=50).evaluations == 15
 
 
 def test_flow_paths_start_at_the_nearest_sigma():
     table = level_table(NoiseSchedule.flow(), 10)
     assert [nearest_level(table, sigma) for sigma in (0.74, 0.76, 0.04, 1.0)] == [7, 8, 0, 10]
     assert nearest_level(level_table(NoiseSchedule.flow(), 4), 0.375) == 1
-    plan = make_plan(FLOW, steps=5, strength=0.75)
+    plan = make_sampling_path(FLOW, steps=5, strength=0.75)
     assert plan.levels[0].id == 25 and plan.levels[0].sigma == pytest.approx(0.75, abs=1e-12)
     assert plan.timesteps == pytest.approx([1000 * 3 * j / (50 + 2 * j) for j in (25, 20, 15, 10, 5)])
     assert plan.levels[-1].sigma == 0
 
 
 def test_final_x0_ends_in_clean_data():
-    plan = make_plan(SD, steps=4, strength=0.75, final="x0")
+    plan = make_sampling_path(SD, steps=4, strength=0.75, final="x0")
     assert plan.levels[-1] is CLEAN and plan.evaluations == 4
     assert (CLEAN.alpha, CLEAN.sigma) == (1.0, 0.0)
 
 
 def test_explicit_timesteps_win_and_need_no_grid():
-    plan = make_plan(SD, steps=2, strength=0.3, timesteps=(749, 500, 3))
+    plan = make_sampling_path(SD, steps=2, strength=0.3, timesteps=(749, 500, 3))
     assert plan.timesteps == (749, 500, 3)
     assert [level.id for level in plan.levels] == [3, 2, 1, 0]
     assert [level.sigma for level in plan.levels[:-1]] == SD.sigmas[[749, 500, 3]].tolist()
     assert plan.levels[-1].t == 0 and plan.levels[-1].sigma == SD.sigmas[0].item()
-    assert make_plan(SD, timesteps=[999, 0], final="x0").levels[-1] is CLEAN
+    assert make_sampling_path(SD, timesteps=[999, 0], final="x0").levels[-1] is CLEAN
 
 
 def test_explicit_flow_times_are_sigmas():
-    plan = make_plan(FLOW, timesteps=(1000, 857.5, 250))
+    plan = make_sampling_path(FLOW, timesteps=(1000, 857.5, 250))
     assert [(level.t, level.sigma, level.alpha) for level in plan.levels] == [
         (1000.0, 1.0, 0.0), (857.5, 0.8575, 1 - 0.8575), (250.0, 0.25, 0.75), (0.0, 0.0, 1.0),
     ]  # fmt: skip
@@ -224,28 +224,28 @@ def test_explicit_flow_times_are_sigmas():
 )
 def test_wrong_timesteps(schedule, timesteps, message):
     with pytest.raises(LevelError, match=message):
-        make_plan(schedule, timesteps=timesteps)
+        make_sampling_path(schedule, timesteps=timesteps)
 
 
 def test_teacher_path_visits_every_level():
-    assert [level.id for level in make_path(SD, num_solver_steps=50, strength=0.75).levels] == list(
+    assert [level.id for level in make_teacher_path(SD, num_solver_steps=50, strength=0.75).levels] == list(
         range(37, -1, -1)
     )
-    assert [level.id for level in make_path(FLOW, num_solver_steps=50, strength=0.75).levels] == list(
+    assert [level.id for level in make_teacher_path(FLOW, num_solver_steps=50, strength=0.75).levels] == list(
         range(25, -1, -1)
     )
-    assert make_path(SD, num_solver_steps=30, strength=1.0).timesteps[:2] == (989, 956)
+    assert make_teacher_path(SD, num_solver_steps=30, strength=1.0).timesteps[:2] == (989, 956)
     with pytest.raises(LevelError, match=r"at least 0\.02"):
-        make_path(SD, num_solver_steps=50, strength=0.01)
+        make_teacher_path(SD, num_solver_steps=50, strength=0.01)
 
 
 def test_plans_refuse_rising_noise():
     low, high = level_table(SD, 50)[10], level_table(SD, 50)[20]
-    assert Plan((high, low)).evaluations == 1
+    assert SamplingPath((high, low)).evaluations == 1
     with pytest.raises(LevelError, match=r"level 20 \(t 399\) lies above level 10 \(t 199\)"):
-        Plan((low, high))
+        SamplingPath((low, high))
     with pytest.raises(LevelError, match="at least one level"):
-        Plan((high,))
+        SamplingPath((high,))
 
 
 def test_level_below_uses_the_training_table():

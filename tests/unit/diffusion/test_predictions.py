@@ -4,11 +4,11 @@ import diffusers
 import pytest
 import torch
 
-from stdcli.diffusion.levels import LevelError, make_plan
+from stdcli.diffusion.levels import LevelError, make_sampling_path
 from stdcli.diffusion.predictions import (
     Denoised,
     PredictionType,
-    check_plan,
+    check_path,
     from_x0_eps,
     prediction_of,
     to_x0_eps,
@@ -102,15 +102,15 @@ def test_v_works_in_pure_noise_and_epsilon_does_not():
 
 @pytest.mark.parametrize(("kind", "works"), [(EPS, False), (V, True), (FLOW, True), (SAMPLE, True)])
 def test_a_path_from_pure_noise_is_refused_for_epsilon_alone(kind, works):
-    plan = make_plan(SD.rescale_zero_terminal_snr(), steps=4, strength=1.0)
-    check_plan(make_plan(SD, steps=4, strength=1.0), kind)
+    plan = make_sampling_path(SD.rescale_zero_terminal_snr(), steps=4, strength=1.0)
+    check_path(make_sampling_path(SD, steps=4, strength=1.0), kind)
     if works:
-        check_plan(plan, kind)
+        check_path(plan, kind)
         return
     message = r"level 50 \(t 999\): .* pure noise \(alpha 0\); use a lower strength"
     with pytest.raises(LevelError, match=message):
-        check_plan(plan, kind)
-    check_plan(make_plan(SD.rescale_zero_terminal_snr(), steps=4, strength=0.98), kind)
+        check_path(plan, kind)
+    check_path(make_sampling_path(SD.rescale_zero_terminal_snr(), steps=4, strength=0.98), kind)
 
 
 def test_flow_works_at_both_ends_and_sample_not_in_clean_data():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stdcli.diffusion.levels import CLEAN, LevelError, level_below, make_path, make_plan
+from stdcli.diffusion.levels import CLEAN, LevelError, level_below, make_sampling_path, make_teacher_path
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.sample import sample, walk
 from stdcli.diffusion.schedule import NoiseSchedule
@@ -34,7 +34,7 @@ def noise_of_level(index):
 @pytest.mark.parametrize("strength", [0.35, 0.5, 0.65, 0.75, 0.85, 0.95])
 @pytest.mark.parametrize("steps", [1, 2, 4, 6, 8])
 def test_exactly_k_evaluations_at_the_levels_of_the_plan(schedule, strength, steps):
-    plan, seen = make_plan(schedule, steps=steps, strength=strength), []
+    plan, seen = make_sampling_path(schedule, steps=steps, strength=strength), []
 
     def denoise(x, level):
         seen.append(level)
@@ -48,13 +48,13 @@ def test_exactly_k_evaluations_at_the_levels_of_the_plan(schedule, strength, ste
 
 @pytest.mark.parametrize("options", [{}, {"gamma": 0.4}, {"sampler": "renoise"}])
 def test_final_x0_is_the_last_prediction(options):
-    plan = make_plan(SD, steps=3, strength=0.75, final="x0")
+    plan = make_sampling_path(SD, steps=3, strength=0.75, final="x0")
     end = sample(oracle, EPS, plan, schedule=SD, make_step_noise=noise_of_level, **options)
     assert torch.equal(end, X0)
 
 
 def test_on_step_sees_every_state_with_its_level():
-    plan, seen = make_plan(SD, steps=4, strength=0.75), []
+    plan, seen = make_sampling_path(SD, steps=4, strength=0.75), []
     start = start_state(X0, EPS, plan.levels[0])
     sample(oracle, start, plan, schedule=SD, on_step=lambda *step: seen.append(step))
     assert [index for index, _, _ in seen] == [0, 1, 2, 3, 4]
@@ -64,7 +64,7 @@ def test_on_step_sees_every_state_with_its_level():
 
 
 def test_what_on_step_returns_takes_the_states_place():
-    plan, entered = make_plan(SD, steps=3, strength=0.75), []
+    plan, entered = make_sampling_path(SD, steps=3, strength=0.75), []
 
     def denoise(x, level):
         entered.append(x)
@@ -78,7 +78,7 @@ def test_what_on_step_returns_takes_the_states_place():
 
 
 def test_walk_keeps_the_whole_path():
-    plan = make_path(SD, num_solver_steps=50, strength=0.75)
+    plan = make_teacher_path(SD, num_solver_steps=50, strength=0.75)
     states = walk(oracle, start_state(X0, EPS, plan.levels[0]).float(), plan, schedule=SD)
     assert states.shape == (2, 38, 3, 4, 4) and states.dtype == torch.float32
     for index, level in enumerate(plan.levels):
@@ -87,7 +87,7 @@ def test_walk_keeps_the_whole_path():
 
 
 def test_renoise_takes_fresh_noise_for_every_level_between():
-    plan, asked, seen = make_plan(SD, steps=4, strength=0.75), [], []
+    plan, asked, seen = make_sampling_path(SD, steps=4, strength=0.75), [], []
 
     def make_step_noise(index):
         asked.append(index)
@@ -104,7 +104,7 @@ def test_renoise_takes_fresh_noise_for_every_level_between():
 
 @pytest.mark.parametrize("schedule", [SD, FLOW])
 def test_gamma_jumps_below_and_adds_fresh_noise(schedule):
-    plan, asked, seen = make_plan(schedule, steps=4, strength=0.75), [], []
+    plan, asked, seen = make_sampling_path(schedule, steps=4, strength=0.75), [], []
 
     def make_step_noise(index):
         asked.append(index)
@@ -123,14 +123,14 @@ def test_gamma_jumps_below_and_adds_fresh_noise(schedule):
 
 
 def test_noise_is_not_asked_for_in_one_step():
-    plan = make_plan(SD, steps=1, strength=0.75)
+    plan = make_sampling_path(SD, steps=1, strength=0.75)
     for options in ({"gamma": 1.0}, {"sampler": "renoise"}):
         end = sample(oracle, EPS, plan, schedule=SD, **options)
         torch.testing.assert_close(end, start_state(X0, EPS, plan.levels[1]), rtol=0, atol=1e-12)
 
 
 def test_half_precision_states_are_walked_in_float32():
-    plan, dtypes = make_plan(SD, steps=8, strength=0.95), []
+    plan, dtypes = make_sampling_path(SD, steps=8, strength=0.95), []
 
     def denoise(x, level):
         dtypes.append(x.dtype)
@@ -145,7 +145,7 @@ def test_half_precision_states_are_walked_in_float32():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_state_that_is_not_finite_names_its_level(bad):
-    plan = make_plan(SD, steps=4, strength=0.75)
+    plan = make_sampling_path(SD, steps=4, strength=0.75)
 
     def denoise(x, level):
         x0 = X0.clone()
@@ -163,7 +163,7 @@ def test_a_state_that_is_not_finite_names_its_level(bad):
 
 def test_zero_terminal_snr_walks_with_v_and_not_with_epsilon():
     schedule = SD.rescale_zero_terminal_snr()
-    plan = make_plan(schedule, steps=4, strength=1.0)
+    plan = make_sampling_path(schedule, steps=4, strength=1.0)
     assert plan.levels[0].alpha == 0
 
     def denoise_with(kind):
@@ -195,11 +195,11 @@ def test_zero_terminal_snr_walks_with_v_and_not_with_epsilon():
 )
 def test_wrong_samplers(options, message):
     with pytest.raises(ValueError, match=message):
-        sample(oracle, EPS, make_plan(SD, steps=2, strength=0.75), schedule=SD, **options)
+        sample(oracle, EPS, make_sampling_path(SD, steps=2, strength=0.75), schedule=SD, **options)
 
 
 def test_clean_level_is_never_given_to_the_network():
-    plan, seen = make_plan(SD, steps=2, strength=0.75, final="x0"), []
+    plan, seen = make_sampling_path(SD, steps=2, strength=0.75, final="x0"), []
 
     def denoise(x, level):
         seen.append(level)

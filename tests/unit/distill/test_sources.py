@@ -11,7 +11,7 @@ import torch
 from stdcli.bank.online import OnlineBank, Start
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import StdSection
-from stdcli.diffusion.levels import Level, level_table, make_path
+from stdcli.diffusion.levels import Level, level_table, make_teacher_path
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.sources import BankSource, OnlineSource, Ranks
 from stdcli.distill.std import Std, make_selector
@@ -257,8 +257,8 @@ def online_of(*, rank=0, num_ranks=1, slots=6) -> OnlineBank:
             rows.append(moved(x, taught(x, t, **told), t, int(next_level.t[k])))
         return torch.stack(rows).float()
 
-    plan = make_path(SD, num_solver_steps=50, strength=0.75)
-    return OnlineBank(begin, step, plan=plan, num_slots=slots, seed=0, rank=rank, num_ranks=num_ranks)
+    plan = make_teacher_path(SD, num_solver_steps=50, strength=0.75)
+    return OnlineBank(begin, step, path=plan, num_slots=slots, seed=0, rank=rank, num_ranks=num_ranks)
 
 
 def online_source(**options) -> OnlineSource:

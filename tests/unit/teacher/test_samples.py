@@ -7,7 +7,7 @@ import torch
 
 from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
-from stdcli.diffusion.levels import make_plan
+from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.models.small_networks import build_codec, make_scheduler
 from stdcli.teacher.data import TrainingData
@@ -25,8 +25,8 @@ def flat(level: int, count: int):
 def make_sheet(*, held: int) -> SampleSheet:
     data = TrainingData(flat(0, 9), flat(0, 9), flat(255, held), flat(255, held))
     codec = build_codec(latent_channels=4, hidden_channels=4)
-    plan = make_plan(SCHEDULE, steps=2, strength=0.6)
-    return _make_sheet(data, codec, SCHEDULE, plan=plan, config=TeacherConfig(), console=Console("quiet"))
+    plan = make_sampling_path(SCHEDULE, steps=2, strength=0.6)
+    return _make_sheet(data, codec, SCHEDULE, path=plan, config=TeacherConfig(), console=Console("quiet"))
 
 
 def test_held_out_pictures_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
