@@ -129,7 +129,7 @@ def run(
     except ValueError as error:
         raise ConfigError("not a method", [("--method", str(error))]) from error
     config = add_methods(config, extra)
-    from stdcli.evaluate.run import plan_suite, run_suite
+    from stdcli.evaluate.suite import plan_suite, run_suite
 
     plan = plan_suite(config, out=out, overwrite=overwrite)
     if plan.left_out:
@@ -189,7 +189,7 @@ def measure(
         "offline": offline,
     }
     config = resolve("eval", sets=sets or (), flags=flags).config
-    from stdcli.evaluate.files import measure_files
+    from stdcli.evaluate.measured_files import measure_files
     from stdcli.evaluate.report import check_folder
 
     if out is not None:

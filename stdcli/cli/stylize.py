@@ -203,7 +203,7 @@ def _check_report(config: StylizeConfig, work: JobPlan, out: Path, *, overwrite:
 
 def _report(config: StylizeConfig, work: JobPlan, out: Path, console: Console) -> None:
     """Measure what was made, against what it was made from."""
-    from stdcli.evaluate.files import measure_files
+    from stdcli.evaluate.measured_files import measure_files
 
     if not work.targets:
         console.warning("nothing new was made, so there is no report; --overwrite makes it again")

@@ -16,9 +16,17 @@ from stdcli.config.evaluate import EvalConfig
 from stdcli.console import Console
 from stdcli.disk.opening import own_path
 from stdcli.errors import MediaError
-from stdcli.evaluate.gates import enforce, judge
 from stdcli.evaluate.ids import make_ids
-from stdcli.evaluate.report import NUMBERED, Report, claim, head, keep_pictures, make_table, read_report
+from stdcli.evaluate.report import (
+    NUMBERED,
+    Report,
+    head,
+    keep_pictures,
+    make_table,
+    prepare_folder,
+    read_report,
+)
+from stdcli.evaluate.thresholds import check_thresholds, enforce
 from stdcli.media.image import read_image
 
 Cell = tuple[tuple[Any, ...], str]
@@ -64,9 +72,9 @@ def compare_reports(
         console.warning(
             f"{title}: measured by another protocol or with other weights; in a column of its own"
         )
-    claim(out)
+    prepare_folder(out)
     _keep_all(report, out)
-    data["gates"] = judge(config.threshold, data)
+    data["gates"] = check_thresholds(config.threshold, data)
     report.write(out)
     enforce(data["gates"])
     return report
@@ -130,8 +138,8 @@ def _add(
             results.append({**result, **place, "values": values, "file": _found(result, folder)})
     data["results"] += results
     contents = {entry["id"]: names.get(_key(entry)) for entry in source["contents"]}
-    for floor in source["floors"]:
-        entry = {**floor, "metric": columns[floor["metric"]], "content": contents[floor["content"]]}
+    for baseline in source["floors"]:
+        entry = {**baseline, "metric": columns[baseline["metric"]], "content": contents[baseline["content"]]}
         if entry["content"] is not None and entry not in data["floors"]:
             data["floors"].append(entry)
     measured = [columns[entry["id"]] for entry in source["metrics"] if entry["group"] != "speed"]

@@ -15,19 +15,19 @@ import numpy as np
 
 from stdcli.config.evaluate import EvalConfig
 from stdcli.console import Console, to_plain
-from stdcli.evaluate.gates import enforce, judge
 from stdcli.evaluate.inputs import Content, Style
 from stdcli.evaluate.measure import Measures
 from stdcli.evaluate.report import (
     Report,
     best_guidances,
-    claim,
     describe_content,
     describe_style,
     head,
     keep_pictures,
     make_table,
+    prepare_folder,
 )
+from stdcli.evaluate.thresholds import check_thresholds, enforce
 from stdcli.metrics.metric import Flows, Subject
 
 
@@ -73,7 +73,7 @@ class Evaluation:
             StdcliError: see `Measures.open` and `Measures.flows`.
         """
         if out is not None:
-            claim(out)
+            prepare_folder(out)
         measures = Measures.open(config)
         for line in dict.fromkeys(f"n/a: {error.what}; {error.fetch}" for error in measures.missing.values()):
             console.warning(line)
@@ -103,8 +103,8 @@ class Evaluation:
     def _add_source(self, content: Content) -> None:
         file = self._keep(f"content/{content.id}", content.frames, content.is_clip)
         self.add_content(describe_content(content) | {"file": file})
-        floors = self.measures.floors(self._subject(content, content, ())).items()
-        entries = [{"metric": name, "content": content.id, "value": value} for name, value in floors]
+        baseline = self.measures.source_baseline(self._subject(content, content, ())).items()
+        entries = [{"metric": name, "content": content.id, "value": value} for name, value in baseline]
         self.report.data["floors"] += entries
 
     def add_content(self, entry: dict[str, Any]) -> None:
@@ -145,10 +145,10 @@ class Evaluation:
             style_id: what the report calls them.
         """
         subject = self._subject(result, source, styles)
-        heat = self.measures.heat(subject) if result.is_clip else None
+        error_map = self.measures.error_map(subject) if result.is_clip else None
         key = f"result/{method}/{result.id}/{style_id}"
         entry = {"method": method, "content": result.id, "style": style_id}
-        entry["file"] = self._keep(key, result.frames, result.is_clip, heat)
+        entry["file"] = self._keep(key, result.frames, result.is_clip, error_map)
         self.report.data["results"].append(entry | {"values": self.measures.measure(subject)})
 
     def finish(self) -> Report:
@@ -161,7 +161,7 @@ class Evaluation:
         data = self.report.data
         if self.config.best_by is not None:
             data["best"] = best_guidances(data, self.config.best_by)
-        data["gates"] = judge(self.config.threshold, data)
+        data["gates"] = check_thresholds(self.config.threshold, data)
         data["seconds"] = round(time.perf_counter() - self._began_s, 1)
         if self.out is not None:
             self.report.write(self.out)
@@ -179,8 +179,8 @@ class Evaluation:
         )
 
     def _keep(
-        self, key: str, frames: np.ndarray, is_clip: bool, heat: np.ndarray | None = None
+        self, key: str, frames: np.ndarray, is_clip: bool, error_map: np.ndarray | None = None
     ) -> str | None:
         if self.out is None:
             return None
-        return keep_pictures(self.report, self.out, key, frames=frames, is_clip=is_clip, heat=heat)
+        return keep_pictures(self.report, self.out, key, frames=frames, is_clip=is_clip, error_map=error_map)

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from stdcli.evaluate.page import facts
-from stdcli.evaluate.page.grid import Grid, slider
+from stdcli.evaluate.page import summary
+from stdcli.evaluate.page.gallery import ContentStylePair, Gallery, find_pairs
 from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import Numbers
-from stdcli.evaluate.page.pictures import Gallery, Pair, find_pairs
 from stdcli.evaluate.page.plots import plots
+from stdcli.evaluate.page.result_grid import Grid, slider
 from stdcli.evaluate.page.table import notes, protocols, table
 from stdcli.visible import visible
 
@@ -62,7 +62,7 @@ def render(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> str:
         script_hash=digest,
         style=PAGE.joinpath("page.css").read_text("utf-8"),
         script=script,
-        head=facts.head(report),
+        head=summary.head(report),
         nav=join(links),
         sections=join(
             tag("section", tag("h2", title), body, id=name, aria_label=title)
@@ -82,23 +82,23 @@ def _shown(data: Any) -> Any:
 
 
 def _sections(
-    report: Mapping[str, Any], numbers: Numbers, shown: tuple[list[Pair], Gallery]
+    report: Mapping[str, Any], numbers: Numbers, shown: tuple[list[ContentStylePair], Gallery]
 ) -> list[tuple[str, str, Markup | None]]:
     pairs, gallery = shown
     grid = Grid(report, numbers, gallery)
     made = {(row["content"], row["style"]) for row in report["results"]}
     fewer = f"{len(pairs)} of {len(made)} pairs of source and style are shown."
     hint = tag("p", fewer, class_="hint") if 0 < len(pairs) < len(made) else None
-    how = facts.fold("How each number is made", protocols(numbers))
+    how = summary.fold("How each number is made", protocols(numbers))
     pictures = grid.pictures([pair for pair in pairs if not pair.frames])
     return [
         ("numbers", "Numbers", join([table(numbers), notes(numbers), how])),
-        ("best", "Best guidance", facts.best(report, numbers)),
-        ("gates", "Gates", facts.gates(report, numbers)),
+        ("best", "Best guidance", summary.best(report, numbers)),
+        ("gates", "Gates", summary.thresholds(report, numbers)),
         ("compare", "Compare", slider(numbers, pairs)),
         ("pictures", "Pictures", join([hint, pictures]) if pictures else None),
         ("clips", "Clips", grid.clips([pair for pair in pairs if pair.frames])),
         ("plots", "Plots", plots(numbers, report)),
-        ("floors", "Floors", facts.floors(report, numbers)),
-        ("settings", "Settings", facts.settings(report, numbers)),
+        ("floors", "Floors", summary.source_baseline(report, numbers)),
+        ("settings", "Settings", summary.settings(report, numbers)),
     ]

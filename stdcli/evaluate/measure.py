@@ -120,12 +120,12 @@ class Measures:
     def _protocol(self, flows: Flows) -> WarpProtocol:
         return replace(self.protocol, flow=flows.method)
 
-    def floors(self, source: Subject) -> dict[str, float]:
+    def source_baseline(self, source: Subject) -> dict[str, float]:
         """What the measures of motion say of a source clip itself: no result can be expected below."""
         found = {m.name: self._measure(m, source) for m in self.metrics if "clip" in m.needs}
         return {name: value for name, value in found.items() if value is not None}
 
-    def heat(self, subject: Subject) -> np.ndarray | None:
+    def error_map(self, subject: Subject) -> np.ndarray | None:
         """Warping error of every pixel, float32 [F - 1, H, W] in [0, 1]; None where there is none."""
         if subject.flows is None or not any(metric.name == WARPING for metric in self.metrics):
             return None

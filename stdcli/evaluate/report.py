@@ -112,7 +112,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
             raise MediaError("the folder is not empty", where=out, hint=hint)
 
 
-def claim(out: Path) -> None:
+def prepare_folder(out: Path) -> None:
     """Make the folder of a report, and mark it as one; what an earlier report left in it goes.
 
     Raises:
@@ -226,9 +226,9 @@ def best_guidances(data: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     for (family, steps), methods in groups.items():
         sign = 1 if column["better"] == "higher" else -1
         chosen = max(methods, key=lambda method: sign * means[method["id"]])
-        facts = {"method": chosen["id"], "guidance": chosen["settings"]["guidance"]}
+        parts = {"method": chosen["id"], "guidance": chosen["settings"]["guidance"]}
         best.append(
-            {"family": family, "steps": steps, "metric": column["id"], **facts, "value": means[chosen["id"]]}
+            {"family": family, "steps": steps, "metric": column["id"], **parts, "value": means[chosen["id"]]}
         )
     return best
 
@@ -238,8 +238,8 @@ def speed_rows(method: str, speed: Mapping[str, float], *, frames: int) -> list[
     rows = []
     for name in SPEED:
         value = speed.get(name)
-        facts = {"mean": value, "sd": None, "count": 0 if value is None else frames}
-        rows.append({"method": method, "metric": name, **facts})
+        parts = {"mean": value, "sd": None, "count": 0 if value is None else frames}
+        rows.append({"method": method, "metric": name, **parts})
     return rows
 
 
@@ -252,7 +252,13 @@ def _summary(values: Sequence[float]) -> dict[str, Any]:
 
 
 def keep_pictures(
-    report: Report, out: Path, key: str, *, frames: np.ndarray, is_clip: bool, heat: np.ndarray | None = None
+    report: Report,
+    out: Path,
+    key: str,
+    *,
+    frames: np.ndarray,
+    is_clip: bool,
+    error_map: np.ndarray | None = None,
 ) -> str:
     """Write a content, style or result losslessly, and show it on the page.
 
@@ -262,7 +268,7 @@ def keep_pictures(
         key: `content/ID`, `style/ID` or `result/METHOD/CONTENT/STYLE`.
         frames: uint8 [F, H, W, 3].
         is_clip: whether it becomes numbered files.
-        heat: float32 [F - 1, H, W], warping error of each frame but the last.
+        error_map: float32 [F - 1, H, W], warping error of each frame but the last.
 
     Returns:
         Its file, or pattern of numbered files, relative to `out`.
@@ -276,8 +282,8 @@ def keep_pictures(
         _write(out / name / f"{index:05d}.png", frame)
     for index in _shown(len(frames)):
         report.images[f"{key}/{index:04d}"] = fit_max_size(frames[index], SHOWN_PX)
-        if heat is not None:
-            report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = heat[index]
+        if error_map is not None:
+            report.images[f"error/{key.removeprefix('result/')}/{index:04d}"] = error_map[index]
     return f"{name}/{NUMBERED}.png"
 
 

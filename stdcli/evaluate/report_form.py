@@ -80,7 +80,7 @@ class _Row(_Part):
     count: Annotated[int, Field(ge=0)]
 
 
-class _Floor(_Part):
+class _Baseline(_Part):
     metric: str
     content: str
     value: Number
@@ -96,7 +96,7 @@ class _Report(_Part):
     metrics: list[_Metric]
     results: list[_Result]
     table: list[_Row]
-    floors: list[_Floor]
+    floors: list[_Baseline]
 
     def strays(self) -> Iterator[str]:
         """Names that stand for nothing in the report."""

@@ -22,7 +22,7 @@ def planted(lines: str) -> str:
         ("stdcli.diffusion.levels", "def f():\n    import stdcli.cli.main", "layer 2 may not import layer 5"),
         ("stdcli.errors", "import stdcli.console", "layer 0 may not import layer 1"),
         ("stdcli.apply.video", "from stdcli.teacher.codec import x", "siblings in layer 4 share nothing"),
-        ("stdcli.apply.video", "from stdcli.evaluate.run import x", "siblings in layer 4 share nothing"),
+        ("stdcli.apply.video", "from stdcli.evaluate.suite import x", "siblings in layer 4 share nothing"),
         ("stdcli.models.load", "from stdcli.media.image import x", "may only import runtime"),
         ("stdcli.runtime.devices", "from stdcli.models.load import x", "may only import runtime"),
         ("stdcli.apply.video", "from . import image", "relative imports hide the layer"),

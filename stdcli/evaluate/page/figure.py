@@ -102,7 +102,7 @@ def draw_svg(draw: Callable[[Axes], None], *, name: str, frame: Frame) -> Markup
     return _adopted(text.getvalue())
 
 
-def heat(error: np.ndarray, *, top: float) -> np.ndarray:
+def color_error_map(error: np.ndarray, *, top: float) -> np.ndarray:
     """Colours of an error map: black through red to yellow, grey where a value is not finite.
 
     Args:

@@ -17,7 +17,7 @@ from stdcli.evaluate.page.table import dot
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Item = Mapping[str, Any]
+Entry = Mapping[str, Any]
 Point = tuple[float, float, str]  # x, y, label
 
 AXES_PER_SIDE = 2  # metrics of a group that are set against those of another
@@ -28,7 +28,7 @@ LABEL_ROOM = 0.6  # right of the last number of steps, of the way from the first
 SINGLE, PAIR = Frame(330, 225), Frame(520, 350)
 
 
-def plots(numbers: Numbers, report: Item) -> Markup:
+def plots(numbers: Numbers, report: Entry) -> Markup:
     """Every plot that the report has numbers for; families share their colour everywhere."""
     legend = (tag("span", dot(colour), name) for name, colour in numbers.families.items())
     blocks = [
@@ -66,28 +66,28 @@ def _figure(svg: Markup, caption: str) -> Markup:
     return tag("figure", tag("figcaption", caption), svg, class_="plot")
 
 
-def _named(numbers: Numbers, metric: Item) -> str:
+def _named(numbers: Numbers, metric: Entry) -> str:
     return f"{numbers.label(metric)} {ARROWS[metric['better']]}"
 
 
-def _bars(numbers: Numbers, report: Item) -> Iterator[Markup]:
+def _bars(numbers: Numbers, report: Entry) -> Iterator[Markup]:
     for metric in numbers.metrics:
         if not numbers.means(metric):
             continue
-        floors = [row["value"] for row in report["floors"] if row["metric"] == metric["id"]]
-        floor = sum(floors) / len(floors) if floors else None
+        baselines = [row["value"] for row in report["floors"] if row["metric"] == metric["id"]]
+        baseline = sum(baselines) / len(baselines) if baselines else None
         shown = [method for method in numbers.methods if method["id"] in numbers.means(metric)]
         longest = max(len(_short(method["title"])) for method in shown)
         frame = Frame(330, 16 + 25 * len(shown), left=10 + LETTER_PT * longest, bottom=6)
-        draw = partial(_draw_bars, numbers=numbers, metric=metric, methods=shown, floor=floor)
+        draw = partial(_draw_bars, numbers=numbers, metric=metric, methods=shown, baseline=baseline)
         unit = f", {metric['unit']}" if metric["unit"] else ""
-        source = "; dashed: the source itself" if floor is not None else ""
+        source = "; dashed: the source itself" if baseline is not None else ""
         name = f"bars/{metric['id']}"
         yield _figure(draw_svg(draw, name=name, frame=frame), f"{_named(numbers, metric)}{unit}{source}")
 
 
 def _draw_bars(
-    axes: Axes, *, numbers: Numbers, metric: Item, methods: Sequence[Item], floor: float | None
+    axes: Axes, *, numbers: Numbers, metric: Entry, methods: Sequence[Entry], baseline: float | None
 ) -> None:
     best = numbers.best(metric)
     for row, method in enumerate(methods):
@@ -105,8 +105,8 @@ def _draw_bars(
             va="center",
             weight=weight,
         )
-    if floor is not None:
-        axes.axvline(floor, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+    if baseline is not None:
+        axes.axvline(baseline, color=INK, linewidth=1, linestyle=(0, (3, 3)))
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_yticks(range(len(methods)), [_short(method["title"]) for method in methods])
     axes.tick_params(axis="y", labelcolor=INK)
@@ -119,7 +119,7 @@ def _draw_bars(
     axes.set_xlim(min(low, 0), high + 0.2 * (high - min(low, 0)))  # room for the numbers
 
 
-def _scatters(numbers: Numbers, report: Item) -> Iterator[Markup]:
+def _scatters(numbers: Numbers, report: Entry) -> Iterator[Markup]:
     pairs = product(numbers.group("style")[:AXES_PER_SIDE], numbers.group("content")[:AXES_PER_SIDE])
     for style, content in pairs:
         draw = partial(_draw_scatter, numbers=numbers, report=report, pair=(content, style))
@@ -127,7 +127,7 @@ def _scatters(numbers: Numbers, report: Item) -> Iterator[Markup]:
         yield _figure(svg, f"{numbers.label(style)} against {numbers.label(content)}")
 
 
-def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Item, pair: tuple[Item, Item]) -> None:
+def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Entry, pair: tuple[Entry, Entry]) -> None:
     ids = [metric["id"] for metric in pair]
     spots = [(row["method"], *(row["values"].get(name) for name in ids)) for row in report["results"]]
     spots = [spot for spot in spots if None not in spot]
@@ -155,7 +155,7 @@ def _guidance(numbers: Numbers) -> Iterator[Markup]:
         yield _figure(svg, f"{numbers.label(style)} against {numbers.label(other)}")
 
 
-def _draw_lines(axes: Axes, *, numbers: Numbers, lines: Sequence[Line], pair: tuple[Item, Item]) -> None:
+def _draw_lines(axes: Axes, *, numbers: Numbers, lines: Sequence[Line], pair: tuple[Entry, Entry]) -> None:
     labels: list[Point] = []
     for line in lines:
         points = [
@@ -184,7 +184,7 @@ def _steps(numbers: Numbers) -> Iterator[Markup]:
 
 
 def _draw_steps(
-    axes: Axes, *, numbers: Numbers, lines: Sequence[Line], values: Sequence[float], metric: Item
+    axes: Axes, *, numbers: Numbers, lines: Sequence[Line], values: Sequence[float], metric: Entry
 ) -> None:
     labels: list[Point] = []
     for line in lines:
@@ -222,7 +222,7 @@ class Line:
     """
 
     values: tuple[float, ...]
-    methods: tuple[Item, ...]
+    methods: tuple[Entry, ...]
     colour: int
     tail: str
 
@@ -230,7 +230,7 @@ class Line:
 def _lines(numbers: Numbers, *, along: str) -> Iterator[Line]:
     """Lines along `steps` or `guidance`: one per family and value of the other of the two."""
     other = {"guidance": "steps", "steps": "guidance"}[along]
-    groups: dict[str, dict[Any, list[Item]]] = {}
+    groups: dict[str, dict[Any, list[Entry]]] = {}
     for method in numbers.methods:
         if isinstance(method["settings"].get(along), int | float):
             family = groups.setdefault(method["family"], {})
@@ -247,7 +247,7 @@ def _lines(numbers: Numbers, *, along: str) -> Iterator[Line]:
             )
 
 
-def _set_axes(axes: Axes, numbers: Numbers, pair: tuple[Item, Item]) -> None:
+def _set_axes(axes: Axes, numbers: Numbers, pair: tuple[Entry, Entry]) -> None:
     axes.margins(0.16)
     axes.set_xlabel(_named(numbers, pair[0]))
     axes.set_ylabel(_named(numbers, pair[1]))

@@ -137,12 +137,12 @@ def protocols(numbers: Numbers) -> Markup:
 def _protocol(numbers: Numbers, metric: Mapping[str, Any]) -> Markup:
     low, high = metric["range"]
     span = f"{low:g} to {high:g}" if high is not None else f"from {low:g}"
-    facts = [metric["id"], BETTER[metric["better"]], span, metric["unit"]]
+    details = [metric["id"], BETTER[metric["better"]], span, metric["unit"]]
     weights = (
         tag("p", "weights ", name, " ", tag("code", sha)) for name, sha in sorted(metric["weights"].items())
     )
     return tag(
         "div",
-        tag("dt", numbers.label(metric), tag("small", " \u00b7 ".join(fact for fact in facts if fact))),
+        tag("dt", numbers.label(metric), tag("small", " \u00b7 ".join(fact for fact in details if fact))),
         tag("dd", tag("p", metric["protocol"]), *weights, tag("p", metric["cite"], class_="cite")),
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.evaluate.files import by_name
 from stdcli.evaluate.inputs import Content, read_contents, read_styles
+from stdcli.evaluate.measured_files import by_name
 from stdcli.media.image import Picture, write_image
 from stdcli.media.video import VideoInfo, VideoWriter
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stdcli.evaluate.page.facts import duration
-from stdcli.evaluate.page.figure import Frame, draw_svg, heat
+from stdcli.evaluate.page.figure import Frame, color_error_map, draw_svg
+from stdcli.evaluate.page.gallery import Gallery, find_pairs
 from stdcli.evaluate.page.labels import LETTER_PT, LINE_PT, place_labels
 from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import Numbers, places
-from stdcli.evaluate.page.pictures import Gallery, find_pairs
+from stdcli.evaluate.page.summary import duration
 from stdcli.evaluate.page.table import notes, table
 from tests.tiny_reports import make_images, make_report
 
@@ -161,7 +161,7 @@ def test_a_drawing_has_the_pages_colours_and_no_dates() -> None:
 
 
 def test_heat_goes_from_black_to_yellow_and_is_grey_where_unknown() -> None:
-    colours = heat(np.array([[0.0, 0.1, 0.2, 9.0, np.nan]], np.float32), top=0.2)
+    colours = color_error_map(np.array([[0.0, 0.1, 0.2, 9.0, np.nan]], np.float32), top=0.2)
     assert colours.dtype == np.uint8 and colours.shape == (1, 5, 3)
     assert colours[0, 0].max() < 10 and colours[0, 2].min() > 150
     assert (colours[0, 2] == colours[0, 3]).all() and (colours[0, 4] == 128).all()

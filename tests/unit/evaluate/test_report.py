@@ -13,10 +13,10 @@ from stdcli.evaluate.report import (
     Report,
     best_guidances,
     check_folder,
-    claim,
     dump,
     keep_pictures,
     make_table,
+    prepare_folder,
     read_report,
 )
 from stdcli.media.image import read_image
@@ -65,8 +65,8 @@ def test_a_picture_is_kept_losslessly_and_shown(tmp_path: Path) -> None:
 def test_a_clip_is_kept_whole_and_shown_in_parts(tmp_path: Path) -> None:
     report = Report({})
     frames = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-    heat = np.arange(11, dtype=np.float32)[:, None, None] * np.ones((11, 8, 8), np.float32)
-    file = keep_pictures(report, tmp_path, "result/m/c/s", frames=frames, is_clip=True, heat=heat)
+    error_map = np.arange(11, dtype=np.float32)[:, None, None] * np.ones((11, 8, 8), np.float32)
+    file = keep_pictures(report, tmp_path, "result/m/c/s", frames=frames, is_clip=True, error_map=error_map)
     for index, frame in enumerate(frames):
         assert np.array_equal(read_image(tmp_path / (file % index)).rgb, frame)
     assert sorted(report.images) == [
@@ -85,7 +85,7 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
     fresh, mine = tmp_path / "new" / "deep", tmp_path / "mine"
     check_folder(fresh, overwrite=False)
     assert not fresh.exists()
-    claim(fresh)
+    prepare_folder(fresh)
     (fresh / "pictures").mkdir()
     (fresh / "pictures" / "old.png").touch()
     (fresh / "report.html").touch()
@@ -94,7 +94,7 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="the folder is not empty"):
         check_folder(fresh, overwrite=False)
     check_folder(fresh, overwrite=True)
-    claim(fresh)
+    prepare_folder(fresh)
     assert [path.name for path in fresh.iterdir()] == [MARKER]  # nothing of the old one stays beside the new
     mine.mkdir()
     check_folder(mine, overwrite=False)
@@ -103,7 +103,7 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path: Path) -> None:
         check_folder(mine, overwrite=False)
     check_folder(mine, overwrite=True)
     (mine / "pictures").mkdir()
-    claim(mine)
+    prepare_folder(mine)
     assert (mine / "thesis.txt").exists() and (mine / "pictures").exists()
     with pytest.raises(MediaError, match="not a folder"):
         check_folder(mine / "thesis.txt", overwrite=True)

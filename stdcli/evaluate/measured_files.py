@@ -105,7 +105,7 @@ def _checked(result: Content, source: Content) -> Content:
     if result.is_clip != source.is_clip:
         got = ["a clip" if one.is_clip else "a picture" for one in (result, source)]
         raise MediaError("a picture and a clip are no pair", where=result.name, got=got[0], expected=got[1])
-    if _facts(result) != _facts(source):
+    if _form(result) != _form(source):
         got, expected = (_size(one) for one in (result, source))
         hint = "give the content that was restyled, at the size, rate and length that it had"
         what = f"a result differs from its content {source.name}"
@@ -113,7 +113,7 @@ def _checked(result: Content, source: Content) -> Content:
     return replace(source, id=result.id)
 
 
-def _facts(content: Content) -> tuple[object, ...]:
+def _form(content: Content) -> tuple[object, ...]:
     return content.frames.shape[1:3], content.total, content.fps
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stdcli.evaluate.page.figure import heat
+from stdcli.evaluate.page.figure import color_error_map
 from stdcli.media.arrays import fit_max_size
 
 SIDES_PX = (384, 320, 256, 192, 128, 96)  # longer side; the first with which all fit
@@ -24,7 +24,7 @@ TOP_QUANTILE = 0.995  # of all errors, what gets the brightest colour
 
 
 @dataclass(frozen=True)
-class Pair:
+class ContentStylePair:
     """A source and a style that some methods made a result of.
 
     Attributes:
@@ -43,13 +43,13 @@ class Pair:
         return [f"{stem}/{frame}" for frame in self.frames] if self.frames else [stem]
 
 
-def find_pairs(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> list[Pair]:
+def find_pairs(report: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> list[ContentStylePair]:
     """Pairs with any picture of a result, in the report's order; of too many, evenly chosen ones."""
     kinds = {content["id"]: content["kind"] for content in report["contents"]}
     names = [method["id"] for method in report["methods"]]
     pairs = []
     for content, style in _pairs_in_order(report):
-        pair = Pair(content, style, _frames(images, names, f"{content}/{style}"))
+        pair = ContentStylePair(content, style, _frames(images, names, f"{content}/{style}"))
         if (kinds.get(content) != "clip" or pair.frames) and any(
             key in images for name in names for key in pair.keys(f"result/{name}")
         ):
@@ -97,7 +97,7 @@ class Gallery:
     """
 
     def __init__(
-        self, images: Mapping[str, np.ndarray], pairs: Iterable[Pair], methods: Sequence[str]
+        self, images: Mapping[str, np.ndarray], pairs: Iterable[ContentStylePair], methods: Sequence[str]
     ) -> None:
         pairs = list(pairs)
         owners = ["content", *(f"result/{name}" for name in methods)]
@@ -107,7 +107,7 @@ class Gallery:
         errors = [key for key in dict.fromkeys(errors) if key in images]
         self.top = _top([images[key] for key in errors])
         pictures = {key: images[key] for key in dict.fromkeys(shown) if key in images}
-        pictures |= {key: heat(images[key], top=self.top) for key in errors}
+        pictures |= {key: color_error_map(images[key], top=self.top) for key in errors}
         self._jpegs = _encode_all(pictures)
 
     def source(self, key: str) -> str | None:

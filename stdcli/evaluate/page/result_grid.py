@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
+from stdcli.evaluate.page.gallery import ContentStylePair, Gallery
 from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import Numbers
-from stdcli.evaluate.page.pictures import Gallery, Pair
 from stdcli.evaluate.page.table import dot
 
 HEAT_NOTE = (
@@ -36,7 +36,7 @@ class Grid:
         }
         self._written: set[str] = set()
 
-    def pictures(self, pairs: Sequence[Pair]) -> Markup | None:
+    def pictures(self, pairs: Sequence[ContentStylePair]) -> Markup | None:
         """One table per source: a line per style, a column per method."""
         blocks = []
         for content, lines in groupby(pairs, key=lambda pair: pair.content):
@@ -49,7 +49,7 @@ class Grid:
             ]
         return join(blocks) if blocks else None
 
-    def _line(self, pair: Pair) -> Markup:
+    def _line(self, pair: ContentStylePair) -> Markup:
         style, source = f"style/{pair.style}", f"content/{pair.content}"
         cells = [self._picture(style, [pair.style, "style"]), self._picture(source, [pair.content, "source"])]
         cells += [
@@ -61,7 +61,7 @@ class Grid:
         first = tag("th", cells[0], tag("span", pair.style, class_="name"), compare, scope="row")
         return tag("tr", first, *(tag("td", cell) for cell in cells[1:]))
 
-    def clips(self, pairs: Sequence[Pair]) -> Markup | None:
+    def clips(self, pairs: Sequence[ContentStylePair]) -> Markup | None:
         """One table per clip and style: a column per frame; source, then results over their errors."""
         blocks = [self._clip(pair) for pair in pairs]
         if not blocks:
@@ -69,7 +69,7 @@ class Grid:
         note = HEAT_NOTE.format(top=f"{self._gallery.top:.2g}")
         return join([tag("p", tag("i", class_="heat"), note, class_="hint"), *blocks])
 
-    def _clip(self, pair: Pair) -> Markup:
+    def _clip(self, pair: ContentStylePair) -> Markup:
         style = self._picture(f"style/{pair.style}", [pair.style, "style"])
         compare = tag("button", "compare", type="button", class_="compare", **_chosen(pair))
         title = tag("h3", pair.content, tag("small", f" in the style of {pair.style} "), compare)
@@ -89,7 +89,7 @@ class Grid:
         body = tag("table", body, class_="grid clip", style=self._aspect(pair.content))
         return join([title, _scroll(body)])
 
-    def _frames(self, pair: Pair, owner: str, head: Markup, lines: Sequence[str]) -> Markup:
+    def _frames(self, pair: ContentStylePair, owner: str, head: Markup, lines: Sequence[str]) -> Markup:
         result = self._results.get((owner.removeprefix("result/"), pair.content, pair.style))
         keys = pair.keys(owner)
         middle = len(keys) // 2
@@ -120,9 +120,9 @@ class Grid:
         place = {"data_copy": key} if key in self._written else {"src": uri, "data_key": key}
         self._written.add(key)
         image = tag("img", alt=text, data_name=name, **place)
-        return tag("button", image, type="button", class_="shot", data_text=text, **self._facts(result))
+        return tag("button", image, type="button", class_="shot", data_text=text, **self._data(result))
 
-    def _facts(self, result: Mapping[str, Any] | None) -> dict[str, str]:
+    def _data(self, result: Mapping[str, Any] | None) -> dict[str, str]:
         if result is None:
             return {}
         parts = [
@@ -147,11 +147,11 @@ def _scroll(table: Markup) -> Markup:
     return tag("div", table, class_="scroll sheet", tabindex=0)
 
 
-def _chosen(pair: Pair) -> dict[str, str]:
+def _chosen(pair: ContentStylePair) -> dict[str, str]:
     return {"data_content": pair.content, "data_style": pair.style}
 
 
-def slider(numbers: Numbers, pairs: Sequence[Pair]) -> Markup | None:
+def slider(numbers: Numbers, pairs: Sequence[ContentStylePair]) -> Markup | None:
     """The picture of one method over that of another, with a line between them that moves."""
     if not pairs or not numbers.methods:
         return None

@@ -13,7 +13,7 @@ from stdcli.errors import ConfigError, GateError
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
-def judge(thresholds: Iterable[str], report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def check_thresholds(thresholds: Iterable[str], report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every threshold on every method that it is about.
 
     Args:
@@ -28,7 +28,7 @@ def judge(thresholds: Iterable[str], report: Mapping[str, Any]) -> list[dict[str
         ConfigError: a method that is not there.
     """
     means = {(row["method"], row["metric"]): row["mean"] for row in report["table"]}
-    gates = []
+    verdicts = []
     for text in thresholds:
         name, metric, sign, limit = split_threshold(text)
         for method in _methods(name, report["methods"], text):
@@ -37,7 +37,7 @@ def judge(thresholds: Iterable[str], report: Mapping[str, Any]) -> list[dict[str
             for column in measured or columns[:1] or [metric]:
                 value = means.get((method, column))
                 passed = value is not None and SIGNS[sign](value, limit)
-                gates.append(
+                verdicts.append(
                     {
                         "metric": column,
                         "method": method,
@@ -46,16 +46,16 @@ def judge(thresholds: Iterable[str], report: Mapping[str, Any]) -> list[dict[str
                         "passed": passed,
                     }
                 )
-    return gates
+    return verdicts
 
 
-def enforce(gates: Iterable[Mapping[str, Any]]) -> None:
+def enforce(verdicts: Iterable[Mapping[str, Any]]) -> None:
     """Raise unless all gates have passed.
 
     Raises:
         GateError: names every one that has not.
     """
-    failed = [gate for gate in gates if not gate["passed"]]
+    failed = [gate for gate in verdicts if not gate["passed"]]
     if failed:
         told = "; ".join(f"{gate['method']}: {gate['rule']}, got {_shown(gate['value'])}" for gate in failed)
         raise GateError(

@@ -12,7 +12,7 @@ from stdcli.config.evaluate import EvalConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.evaluation import Evaluation
-from stdcli.evaluate.grid import Cell, GridRun, make_cells
+from stdcli.evaluate.grid_run import Cell, GridRun, make_cells
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.methods import Method, expand_methods

@@ -1,4 +1,4 @@
-"""What a report is about: its head, gates, floors, settings and hashes."""
+"""What a report is about: its head, thresholds, the sources' baseline, settings and hashes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import Numbers
 from stdcli.evaluate.page.table import dot
 
-Item = Mapping[str, Any]
+Entry = Mapping[str, Any]
 
 
-def head(report: Item) -> Markup:
+def head(report: Entry) -> Markup:
     """Title, when, where and with what command, and how much was looked at."""
     when = tag("time", report["created"].replace("T", " "), datetime=report["created"])
     where = join([when, duration(report["seconds"]), report["machine"]], between=" \u00b7 ")
@@ -42,7 +42,7 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def gates(report: Item, numbers: Numbers) -> Markup | None:
+def thresholds(report: Entry, numbers: Numbers) -> Markup | None:
     """Each gate with its value, passed or failed; those that failed first."""
     if not report["gates"]:
         return None
@@ -68,7 +68,7 @@ def gates(report: Item, numbers: Numbers) -> Markup | None:
     return join([tag("p", verdict, class_="hint"), tag("ul", *rows, class_="gates")])
 
 
-def floors(report: Item, numbers: Numbers) -> Markup | None:
+def source_baseline(report: Entry, numbers: Numbers) -> Markup | None:
     """What the sources themselves measure: no result can be expected below."""
     if not report["floors"]:
         return None
@@ -77,7 +77,7 @@ def floors(report: Item, numbers: Numbers) -> Markup | None:
     return _plain_table(("source", "metric", "value"), rows)
 
 
-def best(report: Item, numbers: Numbers) -> Markup | None:
+def best(report: Entry, numbers: Numbers) -> Markup | None:
     """Every method and step count at its own best guidance: the fairer comparison where guidance differs."""
     if not report.get("best"):
         return None
@@ -99,7 +99,7 @@ def _plain_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[Any], float
     return tag("table", tag("thead", head), tag("tbody", *body), class_="plain")
 
 
-def _label(numbers: Numbers, metrics: Mapping[str, Item], row: Item) -> str:
+def _label(numbers: Numbers, metrics: Mapping[str, Entry], row: Entry) -> str:
     return numbers.label(metrics[row["metric"]]) if row["metric"] in metrics else row["metric"]
 
 
@@ -107,7 +107,7 @@ def _value(value: float | None) -> Markup:
     return tag("td", "n/a" if value is None else f"{value:.4g}", title=repr(value))
 
 
-def settings(report: Item, numbers: Numbers) -> Markup:
+def settings(report: Entry, numbers: Numbers) -> Markup:
     """Settings of every method beside each other, and all hashes and versions."""
     names = dict.fromkeys(name for method in numbers.methods for name in method["settings"])
     heads = (tag("th", dot(numbers.colour(m)), m["title"], scope="col") for m in numbers.methods)
@@ -137,7 +137,7 @@ def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _all_hashes(report: Item, numbers: Numbers) -> Iterable[tuple[str, str]]:
+def _all_hashes(report: Entry, numbers: Numbers) -> Iterable[tuple[str, str]]:
     yield from _method_hashes(numbers)
     for metric in numbers.metrics:
         label = numbers.label(metric)
