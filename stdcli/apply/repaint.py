@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from stdcli.apply.masks import Box
+from stdcli.apply.input_masks import Box
 from stdcli.apply.session import StyleSession
 
 

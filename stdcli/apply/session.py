@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.apply.memory import TemporalBlend
-from stdcli.apply.pictures import compute_size, stylize_frames
+from stdcli.apply.padded_frames import compute_size, stylize_frames
 from stdcli.apply.settings import SamplingSettings
 from stdcli.apply.stylizer import Stylizer
+from stdcli.apply.temporal_blend import TemporalBlend
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import mix_colours, pool_colours
 from stdcli.diffusion.statistics import mix_statistics, pool_statistics

@@ -17,19 +17,19 @@ import numpy as np
 import torch
 
 from stdcli.apply.clips import Restyle, sample_frames, stylize_clip
+from stdcli.apply.configured_model import check_training_range, load_configured
 from stdcli.apply.job import Job
 from stdcli.apply.outputs import is_numbered, record, sidecar_path, write_sidecar
 from stdcli.apply.repaint import Repaint
 from stdcli.apply.session import StyleSession
 from stdcli.apply.settings import SamplingSettings, resolve_sampling
-from stdcli.apply.student import check_training_range, load_configured
 from stdcli.apply.targets import JobPlan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError, StdcliError
+from stdcli.media.embedded_recipe import KEY
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.output import write_errors
-from stdcli.media.recipe import KEY
 from stdcli.media.sequence import sequence_files
 from stdcli.media.sources import is_pattern
 from stdcli.models.bundle import Bundle

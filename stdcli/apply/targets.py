@@ -9,8 +9,8 @@ from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
+from stdcli.apply.input_masks import Mask, plan_mask
 from stdcli.apply.job import Job, facts_of
-from stdcli.apply.masks import Mask, plan_mask
 from stdcli.apply.outputs import find_inputs, given_values, is_made_by, is_numbered, output_paths
 from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
 from stdcli.config.inpaint import FROM_ALPHA, InpaintConfig
@@ -18,11 +18,11 @@ from stdcli.config.schema import StylizeConfig
 from stdcli.errors import ConfigError, MediaError, ResourceError
 from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
+from stdcli.media.embedded_recipe import KEY
 from stdcli.media.image import Picture, check_image, read_image
 from stdcli.media.mux import Companions, find_companions
 from stdcli.media.output import check_length, existing_folder
 from stdcli.media.probe import VideoInfo, cut, probe
-from stdcli.media.recipe import KEY
 from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
 from stdcli.media.sources import Source, is_pattern, left_out_note
 from stdcli.media.video import encoding_notes

@@ -149,7 +149,7 @@ def _device() -> Finding:
 
 
 def _memory() -> Finding:
-    from stdcli.runtime.room import measure_room
+    from stdcli.runtime.free_memory import measure_room
 
     return Finding("memory", str(measure_room()))
 

@@ -56,7 +56,7 @@ def export(
       stdcli export lora.safetensors --format merged --model ./my-sdxl-folder -o merged.safetensors
     """
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    from stdcli.export.student import plan_export, write_export
+    from stdcli.export.student_export import plan_export, write_export
 
     planned = plan_export(
         student,

@@ -14,7 +14,7 @@ from typing import Any
 
 import stdcli
 from stdcli.config.check import check
-from stdcli.config.files import read_mapping
+from stdcli.config.mappings import read_mapping
 from stdcli.config.names import near_misses
 from stdcli.config.pasting import pasted
 from stdcli.config.tasks import TASKS

@@ -8,7 +8,7 @@ from stdcli.config.distill import DistillConfig
 from stdcli.disk.space import check_space
 from stdcli.distill.setup import Training
 from stdcli.errors import ResourceError
-from stdcli.runtime.room import measure_room
+from stdcli.runtime.free_memory import measure_room
 from stdcli.training.run_folder import KEPT_CHECKPOINTS, RunFolder
 
 MOMENTS = 2  # of Adam, per value

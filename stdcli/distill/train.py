@@ -39,7 +39,7 @@ from stdcli.models.student import save_student
 from stdcli.models.student_files import StudentFiles, find_student
 from stdcli.runtime.devices import choose
 from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
-from stdcli.runtime.memory import peak_bytes
+from stdcli.runtime.peak_memory import peak_bytes
 from stdcli.training.boards import Board, NoBoard, check_board, open_board
 from stdcli.training.loop import Loop, make_accelerator
 from stdcli.training.own_files import hold_run

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from stdcli.apply.clips import sample_places
+from stdcli.apply.configured_model import check_training_range, load_configured
 from stdcli.apply.session import StyleSession
 from stdcli.apply.settings import resolve_sampling
-from stdcli.apply.student import check_training_range, load_configured
 from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
@@ -22,7 +22,7 @@ from stdcli.evaluate.methods import Method
 from stdcli.evaluate.speed import Stopwatch
 from stdcli.media.image import Picture
 from stdcli.models.bundle import Bundle
-from stdcli.runtime.memory import forget_peak, peak_bytes
+from stdcli.runtime.peak_memory import forget_peak, peak_bytes
 
 Cell = tuple[Content, Style]
 

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stdcli.apply.samples import write_photos, write_styles
+from stdcli.apply.demo_inputs import write_photos, write_styles
 from stdcli.config.evaluate import EvalConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError

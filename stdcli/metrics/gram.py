@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stdcli.metrics.luminance import shrink
 from stdcli.metrics.metric import Backbone, Backbones, Metric, Subject
-from stdcli.metrics.pictures import shrink
 from stdcli.metrics.preparation import IMAGENET_DEVIATION, IMAGENET_MEAN, normalised
 
 SIDE = 512  # shorter side at most; Gatys's own examples have about this size

@@ -7,8 +7,8 @@ from statistics import fmean
 
 import numpy as np
 
+from stdcli.metrics.luminance import luma, shrink
 from stdcli.metrics.metric import Backbones, Metric, NotMeasurable, Subject
-from stdcli.metrics.pictures import luma, shrink
 
 ROUNDING = 20 / 12
 """Variance that rounding to 8 bits (1/12) leaves after the Laplacian (sum of squared weights 20)."""

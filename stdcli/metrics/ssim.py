@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 
 from stdcli.metrics.extra import load_extra
+from stdcli.metrics.luminance import luma
 from stdcli.metrics.metric import Backbones, Metric, NotMeasurable, Subject
-from stdcli.metrics.pictures import luma
 
 WINDOW_PX = 11
 

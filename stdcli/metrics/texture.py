@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from stdcli.metrics.luminance import lab
 from stdcli.metrics.metric import Backbones, Metric, NotMeasurable, Subject
-from stdcli.metrics.pictures import lab
 from stdcli.metrics.wasserstein import PROTOCOL, draw, mean_distance, quantiles
 
 PATCH_PX, SCALES = 7, (1, 2)

@@ -17,8 +17,8 @@ from statistics import fmean
 import numpy as np
 import torch
 
+from stdcli.metrics.luminance import shrink
 from stdcli.metrics.metric import Subject
-from stdcli.metrics.pictures import shrink
 from stdcli.runtime.seeding import fold
 
 NUM_DIRECTIONS, NUM_QUANTILES, MAX_POINTS = 64, 256, 65_536

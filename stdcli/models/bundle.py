@@ -27,7 +27,7 @@ from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import Condition, Denoiser
 from stdcli.models.hashes import is_known
-from stdcli.models.room import Need
+from stdcli.models.memory_need import Need
 from stdcli.models.style import StyleAdapter, StyleEmbeds
 from stdcli.models.weights import hash_files
 

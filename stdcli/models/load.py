@@ -24,9 +24,9 @@ from stdcli.models.folder import read_recipe
 from stdcli.models.formulation import check_scheduler
 from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora.fusing import AppliedLora, apply_lora, check_lora
-from stdcli.models.opening import Found, Opened, count_denoiser, find_model, move, open_model
 from stdcli.models.outline import StyleOutline, outline_model
 from stdcli.models.painter_unet import check_unseeing, sees_photo
+from stdcli.models.pipeline import Found, Opened, count_denoiser, find_model, move, open_model
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
 from stdcli.runtime.devices import DeviceChoice

@@ -16,8 +16,8 @@ from PIL import Image
 from stdcli.errors import ModelError
 from stdcli.models.diffusers_api import FAULTS, class_named, first_line
 from stdcli.models.folder import OWN_CLASSES, WITH_WEIGHTS, ModelFolder, weight_files
-from stdcli.models.opening import Found, Opened, check_room, count_parts, recipe_of
 from stdcli.models.original_names import original_unet
+from stdcli.models.pipeline import Found, Opened, check_room, count_parts, recipe_of
 from stdcli.models.single_file import apply_overrides, misfit, unet_config
 from stdcli.models.style import StyleAdapter, StyleEmbeds, embedding_width, shares
 from stdcli.models.weights import count_values, read_shapes

@@ -32,9 +32,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from stdcli.apply.configured_model import load_configured
 from stdcli.apply.session import StyleSession
 from stdcli.apply.settings import resolve_sampling
-from stdcli.apply.student import load_configured
 from stdcli.config.load import resolve
 from stdcli.console import Console
 from stdcli.diffusion.colours import match_colours

@@ -17,7 +17,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from stdcli.apply.samples import write_samples
+from stdcli.apply.demo_inputs import write_samples
 from stdcli.diffusion.levels import level_table, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import start_state

@@ -20,9 +20,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.memory import TemporalBlend
 from stdcli.apply.settings import resolve_sampling
 from stdcli.apply.stylizer import Stylizer
+from stdcli.apply.temporal_blend import TemporalBlend
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
 from stdcli.errors import MediaError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.apply import samples
+from stdcli.apply import demo_inputs
 from stdcli.cli import main as module
 from stdcli.cli.main import main
 from stdcli.errors import Interrupted, ModelError
@@ -25,7 +25,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (folder / "clip.mp4").write_text(str(frames))
         return [folder / "a.png", folder / "b.png"], folder / "clip.mp4"
 
-    monkeypatch.setattr(samples, "write_samples", write)
+    monkeypatch.setattr(demo_inputs, "write_samples", write)
     inner(monkeypatch, lambda args: found.append(args) or 0)
     return found
 

@@ -51,7 +51,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
     """Names of the models that were loaded."""
-    from stdcli.apply import student as module
+    from stdcli.apply import configured_model as module
 
     seen = []
 

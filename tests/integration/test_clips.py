@@ -28,10 +28,10 @@ from stdcli.apply.session import StyleSession
 from stdcli.apply.sinks import VideoSink
 from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.probe import VideoInfo, probe
-from stdcli.media.recipe import read_recipe
 from stdcli.media.video import VideoWriter, iter_frames
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sdxl
 

@@ -19,7 +19,7 @@ from stdcli.distill import space
 from stdcli.distill.run import open_run
 from stdcli.distill.std import Std
 from stdcli.errors import ConfigError
-from stdcli.runtime.room import Room
+from stdcli.runtime.free_memory import Room
 from stdcli.training.loop import Loop
 from stdcli.training.own_files import hold_run
 from stdcli.training.run_folder import RunFolder

@@ -12,7 +12,7 @@ from PIL import Image
 
 from stdcli.apply import clips
 from stdcli.apply.clips import sample_frames
-from stdcli.apply.masks import plan_mask
+from stdcli.apply.input_masks import plan_mask
 from stdcli.cli.main import main
 from stdcli.config.inpaint import InpaintConfig
 from stdcli.media.image import read_image

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stdcli.errors import ConfigError, HubError, ModelError
-from stdcli.models import opening
+from stdcli.models import pipeline
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.prompts import UNUSED_NEGATIVE
@@ -252,7 +252,7 @@ def test_sdxl_without_an_adapter_names_the_command(bundles: dict[str, Bundle]) -
 def test_a_missing_adapter_is_noticed_before_any_weights(
     folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(opening, "_open_folder", lambda *_: pytest.fail("the model was opened"))
+    monkeypatch.setattr(pipeline, "_open_folder", lambda *_: pytest.fail("the model was opened"))
     with pytest.raises(HubError, match="not in the local Hub cache, and offline") as caught:
         load_model(str(folders[name]), device="cpu", dtype="float32", offline=True, styles=True)
     assert caught.value.hint.startswith("hf download h94/IP-Adapter --include ")

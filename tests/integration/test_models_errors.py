@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stdcli.errors import ModelError, ResourceError
-from stdcli.models import locate, opening
+from stdcli.models import locate, pipeline
 from stdcli.models.diffusers_api import UNet2DConditionModel
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.models.weights import count_values
-from stdcli.runtime.room import Room
+from stdcli.runtime.free_memory import Room
 from tests.tiny_models import (
     add_style_adapter,
     save_tiny_checkpoint,
@@ -279,7 +279,7 @@ def test_damaged_configs_of_the_embedded_kind(tmp_path: Path, file: str, content
 def test_damaged_loras_are_refused_before_the_model_is_opened(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "_open_folder", lambda *_: pytest.fail("the model was opened"))
+    monkeypatch.setattr(pipeline, "_open_folder", lambda *_: pytest.fail("the model was opened"))
     save_file(
         {"unet.x.lora_A.weight": torch.ones(2), "unet.x.lora_B.weight": torch.ones(2, 2)}, tmp_path / "a"
     )
@@ -305,7 +305,7 @@ def test_out_of_memory_is_a_resource_error(model: Path, monkeypatch: pytest.Monk
     def fail(self: object, device: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(opening.sdxl.FAMILY.pipeline, "to", fail)
+    monkeypatch.setattr(pipeline.sdxl.FAMILY.pipeline, "to", fail)
     with pytest.raises(ResourceError, match="not enough memory") as caught:
         load_model(str(model), device="cpu", dtype="float32")
     assert caught.value.exit_code == 7
@@ -320,16 +320,16 @@ def test_a_model_without_room_is_told_before_its_weights_are_read(
     name, base = (str(model), None) if kind == "folder" else (str(file), str(model))
     counts = {path.parent.name: count_values([path]) for path in model.rglob("*.safetensors")}
     needed = 4 * sum(counts.values())
-    monkeypatch.setattr(opening, "measure_room", lambda: Room(needed - 1, needed, 0, limited=False))
+    monkeypatch.setattr(pipeline, "measure_room", lambda: Room(needed - 1, needed, 0, limited=False))
     with monkeypatch.context() as patch:
         for opener in ("load_part", "open_checkpoint", "_check_complete"):
-            patch.setattr(opening, opener, lambda *_, **__: pytest.fail("weights were read"))
+            patch.setattr(pipeline, opener, lambda *_, **__: pytest.fail("weights were read"))
         with pytest.raises(ResourceError, match="not enough main memory") as caught:
             load_model(name, base=base, device="cpu", dtype="float32")
     assert caught.value.exit_code == 7
     load_denoiser(name, base=base, device="cpu", dtype="float32")
     room = Room(needed, needed, 0, limited=False)
-    monkeypatch.setattr(opening, "measure_room", lambda: room)
+    monkeypatch.setattr(pipeline, "measure_room", lambda: room)
     (note,) = load_model(name, base=base, device="cpu", dtype="float32").notes
     assert "little main memory" in note
 
@@ -343,8 +343,8 @@ def test_the_style_adapter_counts_where_it_is_going_to_be_used(
     rooms = {True: 4 * (without + count_values(adapter)), False: 4 * without}
     for styles, needed in rooms.items():
         room = Room(needed - 1, needed, 0, limited=False)
-        monkeypatch.setattr(opening, "measure_room", lambda room=room: room)
+        monkeypatch.setattr(pipeline, "measure_room", lambda room=room: room)
         with pytest.raises(ResourceError, match="not enough main memory"):
             load_model(str(folder), device="cpu", dtype="float32", styles=styles)
-    monkeypatch.setattr(opening, "measure_room", lambda: Room(rooms[False], 0, 0, limited=False))
+    monkeypatch.setattr(pipeline, "measure_room", lambda: Room(rooms[False], 0, 0, limited=False))
     load_model(str(folder), device="cpu", dtype="float32")

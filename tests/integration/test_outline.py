@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from stdcli.cli.main import main
 from stdcli.errors import ModelError
-from stdcli.models import load, opening
+from stdcli.models import load, pipeline
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.weights import count_values
-from stdcli.runtime.room import Room
+from stdcli.runtime.free_memory import Room
 from tests.real_configs import SDXL
 from tests.sparse_models import save_sparse_model
 from tests.tiny_models import (
@@ -122,7 +122,7 @@ def test_a_dry_run_loads_nothing_and_says_what_a_run_takes(
     values = count_values(folders["sdxl"].rglob("*.safetensors"))
     assert json.loads(told.out)["weight_bytes"] == 4 * values
     assert "of weights in float32" in told.err
-    monkeypatch.setattr(opening, "measure_room", lambda: Room(values, values, 0, limited=False))
+    monkeypatch.setattr(pipeline, "measure_room", lambda: Room(values, values, 0, limited=False))
     assert main([*map(str, asked)]) == 7
 
 

@@ -21,10 +21,10 @@ from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.arrays import resize
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo, probe
-from stdcli.media.recipe import read_recipe
 from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter, iter_frames
 from stdcli.models.bundle import Denoiser

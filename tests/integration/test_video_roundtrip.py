@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from stdcli.errors import MediaError, ResourceError
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.encode import PictureWriter
 from stdcli.media.ffmpeg import ffmpeg_command, run_ffmpeg
-from stdcli.media.recipe import read_recipe
 from stdcli.media.video import VideoInfo, VideoWriter, iter_frames, probe
 
 RECIPE = {"task": "stylize", "prompt": "Hügel; = # \\ \n 山", "seed": 3}

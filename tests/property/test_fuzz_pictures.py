@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from stdcli.errors import MediaError
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.image import check_image, read_image
-from stdcli.media.recipe import read_recipe
 from tests.mutations import at_most, mutate
 
 COUNT = 1000

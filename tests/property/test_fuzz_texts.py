@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from stdcli.config.files import read_mapping
 from stdcli.config.load import resolve
+from stdcli.config.mappings import read_mapping
 from stdcli.errors import ConfigError, ModelError
 from stdcli.models.folder import read_recipe
 from stdcli.models.lora.fusing import check_lora

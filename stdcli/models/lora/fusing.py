@@ -21,7 +21,7 @@ from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
 from stdcli.models.lora.reading import LoraFile, check_lora_file, misfit, read_lora
 from stdcli.models.lora.spelling import COMPONENTS, Place
 from stdcli.models.weights import is_finite
-from stdcli.runtime.memory import give_back
+from stdcli.runtime.peak_memory import give_back
 
 
 @dataclass(frozen=True)

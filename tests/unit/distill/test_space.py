@@ -13,7 +13,7 @@ from stdcli.config.distill import DistillConfig
 from stdcli.disk.space import check_space
 from stdcli.distill import space
 from stdcli.errors import ResourceError
-from stdcli.runtime.room import Room
+from stdcli.runtime.free_memory import Room
 from stdcli.training.run_folder import RunFolder
 
 SDXL = 2_567_463_684  # values of its UNet

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from stdcli.errors import MediaError
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.image import Picture, read_image, write_image
-from stdcli.media.recipe import read_recipe
 
 RECIPE = {
     "task": "stylize",

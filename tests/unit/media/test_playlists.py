@@ -6,9 +6,9 @@ import pytest
 
 from stdcli.errors import MediaError
 from stdcli.media.containers import CONTAINERS, stream_plan
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.ffmpeg import ffmpeg_command
 from stdcli.media.probe import list_streams, probe
-from stdcli.media.recipe import read_recipe
 
 CONCAT = "ffconcat version 1.0\nfile secret.mp4\n"
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from stdcli.errors import MediaError
+from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.ffmpeg import ffmpeg_command
-from stdcli.media.recipe import read_recipe
 from stdcli.media.video import VideoInfo, VideoWriter, iter_frames, probe
 
 RATES = ["30000/1001", "24000/1001", "25", "25/2", "60"]

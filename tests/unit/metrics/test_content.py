@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from stdcli.metrics import edges, ssim
+from stdcli.metrics.luminance import luma
 from stdcli.metrics.metric import NotMeasurable, Subject
-from stdcli.metrics.pictures import luma
 from tests.tiny_subjects import NoBackbones, flat, noise, smooth
 
 metrics = pytest.importorskip("skimage.metrics")

@@ -14,8 +14,8 @@ from torch.nn import functional
 from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, ViTModel
 
 from stdcli.errors import MediaError
+from stdcli.metrics.luminance import shrink
 from stdcli.metrics.metric import Subject
-from stdcli.metrics.pictures import shrink
 from stdcli.metrics.preparation import BATCH, clip_input, square_input
 from stdcli.metrics.registry import find_metric
 from stdcli.models.perceptual.aesthetic import PLACES

@@ -9,7 +9,7 @@ import torch
 
 from stdcli.errors import ResourceError
 from stdcli.runtime.devices import DeviceChoice
-from stdcli.runtime.room import Room
+from stdcli.runtime.free_memory import Room
 
 WORK = 0.25
 """What a run takes beyond the weights, as a share of them, at the size that a model was made for."""

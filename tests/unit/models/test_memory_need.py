@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stdcli.errors import ResourceError
-from stdcli.models.room import Need
+from stdcli.models.memory_need import Need
 from stdcli.runtime.devices import DeviceChoice
-from stdcli.runtime.room import Room
+from stdcli.runtime.free_memory import Room
 
 GIB = 2**30
 

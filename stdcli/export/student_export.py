@@ -33,7 +33,7 @@ from stdcli.models.folder import component_files, read_folder, read_recipe
 from stdcli.models.locate import is_public, locate_model
 from stdcli.models.lora.reading import LoraLayer, read_lora
 from stdcli.models.lora.unet_layers import check_finite, unet_layers
-from stdcli.models.opening import family_of
+from stdcli.models.pipeline import family_of
 from stdcli.models.student_files import RUN_FILE, StudentFiles, find_student
 from stdcli.models.weights import hash_files, read_metadata, save_weights
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from stdcli.runtime.memory import forget_peak, peak_bytes
+from stdcli.runtime.peak_memory import forget_peak, peak_bytes
 
 CPU, MIB = torch.device("cpu"), 2**20
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.config.files import read_mapping
+from stdcli.config.mappings import read_mapping
 from stdcli.errors import ConfigError
 
 

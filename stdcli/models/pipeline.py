@@ -30,12 +30,12 @@ from stdcli.models.folder import (
     weight_files,
 )
 from stdcli.models.locate import EMBEDDED, Source, locate_model
-from stdcli.models.room import Need
+from stdcli.models.memory_need import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
 from stdcli.models.style import AdapterFiles, find_adapter, own_adapter
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
-from stdcli.runtime.room import measure_room
+from stdcli.runtime.free_memory import measure_room
 
 FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stdcli.runtime.room import measure_room
+from stdcli.runtime.free_memory import measure_room
 
 MIB = 2**20
 
