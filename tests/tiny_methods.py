@@ -45,9 +45,9 @@ def noise_in(x: Tensor, t: int, *, mean: float, std: float | Tensor) -> Tensor:
     return sigma * (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
 
 
-def moved(x: Tensor, eps: Tensor, t: int, to_t: int) -> Tensor:
+def moved(x: Tensor, eps: Tensor, t: int, target_time: int) -> Tensor:
     """One state moved from time t to another along the noise in it."""
-    (alpha, sigma), (to_alpha, to_sigma) = scales(t), scales(to_t)
+    (alpha, sigma), (to_alpha, to_sigma) = scales(t), scales(target_time)
     return to_alpha * (x - sigma * eps) / alpha + to_sigma * eps
 
 
@@ -60,7 +60,7 @@ def taught(x: Tensor, t: int, *, mean: float, unmean: float, guidance: float) ->
 class Known(nn.Module):
     """Stands where a student does; predicts noise. Its teacher has the data's other `std`."""
 
-    kind, sees_target, teacher = "lora", True, None
+    kind, has_target_time, teacher = "lora", True, None
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,10 +72,10 @@ class Known(nn.Module):
         return {"std": self.std}
 
     def forward(
-        self, x: Tensor, t: Tensor | float, condition: Condition, *, to_t: Tensor | float | None = None
+        self, x: Tensor, t: Tensor | float, condition: Condition, *, target_time: Tensor | float | None = None
     ) -> Tensor:
         times = torch.as_tensor(t).expand(len(x)).tolist()
-        aims = None if to_t is None else torch.as_tensor(to_t).expand(len(x)).tolist()
+        aims = None if target_time is None else torch.as_tensor(target_time).expand(len(x)).tolist()
         self.asked.append((times, aims, len(x)))
         means = condition.expand(len(x)).encoder_hidden_states.double().mean((1, 2)).tolist()
         std = self.std if self._std is None else self._std

@@ -38,7 +38,7 @@ class Networks:
 
     def live(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
         """The student, with gradients."""
-        return self._split(self.wrapped(x, self._t(level), cond, to_t=self._t(to_level)), x, level)
+        return self._split(self.wrapped(x, self._t(level), cond, target_time=self._t(to_level)), x, level)
 
     @torch.no_grad()
     def target(
@@ -53,7 +53,7 @@ class Networks:
         """The student without gradients: with given weights, else its average, else its current ones."""
         weights = self.average if weights is None else weights
         with self.autocast(), nullcontext() if weights is None else self.student.averaged(weights):
-            output = self.student(x, self._t(level), cond, to_t=self._t(to_level))
+            output = self.student(x, self._t(level), cond, target_time=self._t(to_level))
         return self._split(output, x, level)
 
     @torch.no_grad()

@@ -142,7 +142,7 @@ def _student(
         kind=config.student.kind,
         rank=config.student.rank,
         alpha=config.student.alpha,
-        s_embedding=config.student.s_embedding,
+        has_target_time=config.student.s_embedding,
         keep_teacher=keep_teacher,
         checkpointing=config.train.checkpointing,
         seed=config.seed,

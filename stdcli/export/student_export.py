@@ -187,7 +187,7 @@ def _layers_of(
             where=student.weights[0].parent,
             hint="--format merged",
         )
-    if student.sees_target:
+    if student.has_target_time:
         raise ModelError(
             "this student is told where each step aims (s-embedding): other programs cannot tell it",
             where=student.weights[0].parent,

@@ -111,7 +111,7 @@ class Network:
             ValueError: a network that sees its target is not given one.
         """
         t = self._time(level)
-        target = {"to_t": to_level and self._time(to_level)} if self.denoiser.sees_target else {}
+        target = {"target_time": to_level and self._time(to_level)} if self.denoiser.has_target_time else {}
         if unconditional is None:
             output = self.denoiser(x, t, condition, **target)
         else:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from stdcli.models.diffusers_api import UNet2DConditionModel, get_timestep_embedding
 
 TOKENS = "encoder_hidden_states"
-TARGET_WIDTH = 256
+TARGET_TIME_WIDTH = 256
 """Width of the embedding of a step's target."""
 
 
@@ -100,7 +100,7 @@ class Denoiser:
 
     Args:
         unet: diffusers' UNet2DConditionModel, possibly with peft's adapters, which may be of another dtype.
-        sees_target: whether the UNet is told where the step aims, by diffusers' `timestep_cond`.
+        has_target_time: whether the UNet is told where the step aims, by diffusers' `timestep_cond`.
         weights: used in place of the UNet's own of the same names.
     """
 
@@ -108,15 +108,15 @@ class Denoiser:
         self,
         unet: torch.nn.Module,
         *,
-        sees_target: bool = False,
+        has_target_time: bool = False,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.unet = unet
-        self.sees_target = sees_target
+        self.has_target_time = has_target_time
         self.weights = weights
 
     def __call__(
-        self, x: Tensor, t: Tensor | float, condition: Condition, *, to_t: Tensor | float | None = None
+        self, x: Tensor, t: Tensor | float, condition: Condition, *, target_time: Tensor | float | None = None
     ) -> Tensor:
         """Evaluate the network once.
 
@@ -124,7 +124,7 @@ class Denoiser:
             x: noisy latents [B, C, h, w], any float dtype.
             t: model time, a number or [B].
             condition: B conditions, or one for all.
-            to_t: model time where the step aims, a number or [B]; only networks that see it need it.
+            target_time: model time where the step aims, a number or [B]; only networks that see it need it.
 
         Returns:
             Raw network output [B, C, h, w], float32; what it means is `Bundle.prediction`.
@@ -144,8 +144,8 @@ class Denoiser:
             added["image_embeds"] = [added["image_embeds"]]  # diffusers: one entry per loaded adapter
         tokens = condition.encoder_hidden_states.to(dtype)
         inputs = {"encoder_hidden_states": tokens, "added_cond_kwargs": added, "return_dict": False}
-        if self.sees_target:
-            inputs["timestep_cond"] = embed_target(to_t, x).to(dtype)
+        if self.has_target_time:
+            inputs["timestep_cond"] = embed_target_time(target_time, x).to(dtype)
         if self.weights is None:
             return self.unet(x.to(dtype), t, **inputs)[0].float()
         return functional_call(self.unet, dict(self.weights), (x.to(dtype), t), inputs)[0].float()
@@ -157,7 +157,7 @@ class Denoiser:
         cond: Condition,
         uncond: Condition,
         *,
-        to_t: Tensor | float | None = None,
+        target_time: Tensor | float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Evaluate with and without the condition in one doubled forward.
 
@@ -166,23 +166,23 @@ class Denoiser:
             t: model time, a number or [B].
             cond: B conditions, or one for all.
             uncond: the same for the unconditional branch.
-            to_t: as in a plain call.
+            target_time: as in a plain call.
 
         Returns:
             (output under `cond`, output under `uncond`), each [B, C, h, w] float32.
         """
         batch = x.shape[0]
         both = uncond.expand(batch).concat(cond.expand(batch))
-        target = {"to_t": _twice(to_t)} if self.sees_target else {}
+        target = {"target_time": _twice(target_time)} if self.has_target_time else {}
         without, under = self(torch.cat([x, x]), _twice(t), both, **target).chunk(2)
         return under, without
 
 
-def embed_target(to_t: Tensor | float | None, x: Tensor) -> Tensor:
+def embed_target_time(target_time: Tensor | float | None, x: Tensor) -> Tensor:
     """The time that a step aims at, as a network that sees its target is told: sines and cosines.
 
     Args:
-        to_t: a number or [B].
+        target_time: a number or [B].
         x: [B, ...]; decides batch and device.
 
     Returns:
@@ -192,13 +192,13 @@ def embed_target(to_t: Tensor | float | None, x: Tensor) -> Tensor:
         ValueError: no time.
     Source: Ho 2020 (DDPM) appendix B, the time embedding of the UNet itself.
     """
-    if to_t is None:
+    if target_time is None:
         raise ValueError("this network is told where a step aims, and no time was given")
-    times = torch.as_tensor(to_t, dtype=torch.float32, device=x.device).expand(x.shape[0])
-    return get_timestep_embedding(times, TARGET_WIDTH, flip_sin_to_cos=True, downscale_freq_shift=0)
+    times = torch.as_tensor(target_time, dtype=torch.float32, device=x.device).expand(x.shape[0])
+    return get_timestep_embedding(times, TARGET_TIME_WIDTH, flip_sin_to_cos=True, downscale_freq_shift=0)
 
 
-def see_target(unet: UNet2DConditionModel) -> None:
+def add_target_time(unet: UNet2DConditionModel) -> None:
     """Let a UNet be told where a step aims; what it gives does not change until the projection is trained.
 
     The projection is diffusers' `time_embedding.cond_proj`, from zeros, so that plain diffusers reloads it.
@@ -208,11 +208,15 @@ def see_target(unet: UNet2DConditionModel) -> None:
     """
     embedding, config = unet.time_embedding, unet.config
     like = embedding.linear_1.weight
-    projection = torch.nn.Linear(TARGET_WIDTH, like.shape[1], bias=False, device="meta")
-    projection.weight = torch.nn.Parameter(like.new_zeros(like.shape[1], TARGET_WIDTH), requires_grad=False)
+    projection = torch.nn.Linear(TARGET_TIME_WIDTH, like.shape[1], bias=False, device="meta")
+    projection.weight = torch.nn.Parameter(
+        like.new_zeros(like.shape[1], TARGET_TIME_WIDTH), requires_grad=False
+    )
     embedding.cond_proj = projection
     # upstream keeps an installed style adapter in an attribute that a plain update of the config would lose
-    unet.register_to_config(time_cond_proj_dim=TARGET_WIDTH, encoder_hid_dim_type=config.encoder_hid_dim_type)
+    unet.register_to_config(
+        time_cond_proj_dim=TARGET_TIME_WIDTH, encoder_hid_dim_type=config.encoder_hid_dim_type
+    )
 
 
 def _twice(t: Tensor | float | None) -> Tensor | float | None:

@@ -210,7 +210,7 @@ def _bundle(
     pipe, notes = opened.pipe, found.notes
     if student is not None:
         facts["student"] = (student.name, student.weights)
-        facts["denoiser"] = Denoiser(pipe.unet, sees_target=student.sees_target)
+        facts["denoiser"] = Denoiser(pipe.unet, has_target_time=student.has_target_time)
         if student.recipe is None:
             notes.append(f"the student {student.name} brings no recipe: sampled as the model itself would be")
     facts["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)

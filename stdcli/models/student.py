@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import NumericsError, ResourceError
-from stdcli.models.denoiser import Condition, Denoiser, see_target
+from stdcli.models.denoiser import Condition, Denoiser, add_target_time
 from stdcli.models.diffusers_api import (
     LoraConfig,
     StableDiffusionImg2ImgPipeline,
@@ -60,7 +60,7 @@ class Student(nn.Module):
     Args:
         unet: diffusers' UNet2DConditionModel whose trained parameters require gradients, and no others.
         kind: `lora` or `full`.
-        sees_target: whether the UNet is told where a step aims.
+        has_target_time: whether the UNet is told where a step aims.
         teacher: a frozen copy of the base beside full weights.
     """
 
@@ -69,15 +69,15 @@ class Student(nn.Module):
         unet: UNet2DConditionModel,
         *,
         kind: Literal["lora", "full"],
-        sees_target: bool = False,
+        has_target_time: bool = False,
         teacher: UNet2DConditionModel | None = None,
     ) -> None:
         super().__init__()
         self.unet = unet
         self.kind = kind
-        self.sees_target = sees_target
+        self.has_target_time = has_target_time
         self.teacher = teacher
-        self._live = self._current = Denoiser(unet, sees_target=sees_target)
+        self._live = self._current = Denoiser(unet, has_target_time=has_target_time)
         trained = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
         self._names = {name.replace(f".{ADAPTER}.", "."): name for name in trained}
         self._teaching = False
@@ -88,7 +88,7 @@ class Student(nn.Module):
         t: Tensor | float,
         condition: Condition,
         *,
-        to_t: Tensor | float | None = None,
+        target_time: Tensor | float | None = None,
     ) -> Tensor:
         """Evaluate the network once, with live weights unless a context says otherwise.
 
@@ -96,15 +96,15 @@ class Student(nn.Module):
             x: noisy latents [B, C, h, w], any float dtype.
             t: model time, a number or [B].
             condition: B conditions, or one for all.
-            to_t: model time where the step aims, likewise; not used unless `sees_target`.
+            target_time: model time where the step aims, likewise; not used unless `has_target_time`.
 
         Returns:
             Raw network output [B, C, h, w], float32.
 
         Raises:
-            ValueError: no `to_t` for a network that sees it.
+            ValueError: no `target_time` for a network that sees it.
         """
-        return self._current(x, t, condition, to_t=to_t)
+        return self._current(x, t, condition, target_time=target_time)
 
     @property
     def has_teacher(self) -> bool:
@@ -161,7 +161,7 @@ class Student(nn.Module):
             raise ValueError("the teacher has no averaged weights")
         weights = {self._names[name]: value for name, value in average.items()}
         before = self._current
-        self._current = Denoiser(self.unet, sees_target=self.sees_target, weights=weights)
+        self._current = Denoiser(self.unet, has_target_time=self.has_target_time, weights=weights)
         try:
             with self._without_checkpointing():
                 yield
@@ -203,7 +203,7 @@ def make_student(
     kind: Literal["lora", "full"],
     rank: int = 32,
     alpha: float | None = None,
-    s_embedding: bool = False,
+    has_target_time: bool = False,
     keep_teacher: bool = False,
     checkpointing: bool = False,
     seed: int,
@@ -216,7 +216,7 @@ def make_student(
             adapter's, in float32.
         rank: of every adapter, at least 1.
         alpha: factor times rank; None is `rank`, a factor of 1.
-        s_embedding: let the network be told where a step aims; full weights only.
+        has_target_time: let the network be told where a step aims; full weights only.
         keep_teacher: keep a frozen copy of full weights for `as_teacher`; adapters need none.
         checkpointing: recompute activations during backward.
         seed: of the adapters' first halves; the second ones are zero.
@@ -227,7 +227,7 @@ def make_student(
     """
     if kind not in ("lora", "full"):
         raise ValueError(f"kind {kind!r} is neither 'lora' nor 'full'")
-    if kind == "lora" and s_embedding:
+    if kind == "lora" and has_target_time:
         raise ValueError("an s-embedding is a new input of the network: full weights only")
     if rank < 1:
         raise ValueError(f"rank {rank} is not at least 1")
@@ -239,11 +239,11 @@ def make_student(
         return Student(unet, kind=kind)
     teacher = copy.deepcopy(unet) if keep_teacher else None
     unet.float()
-    if s_embedding:
-        see_target(unet)
+    if has_target_time:
+        add_target_time(unet)
     for name, parameter in unet.named_parameters():
         parameter.requires_grad_(not _is_style(name))
-    return Student(unet, kind=kind, sees_target=s_embedding, teacher=teacher)
+    return Student(unet, kind=kind, has_target_time=has_target_time, teacher=teacher)
 
 
 def lora_targets(unet: nn.Module) -> list[str]:
@@ -284,8 +284,8 @@ def save_student(
         ValueError: `weights` of other names, or a recipe that contradicts the network.
     """
     says = recipe.trained is not None and recipe.trained.s_embedding
-    if says != student.sees_target:
-        raise ValueError(f"the recipe says s_embedding {says}, the network {student.sees_target}")
+    if says != student.has_target_time:
+        raise ValueError(f"the recipe says s_embedding {says}, the network {student.has_target_time}")
     values = {k: v.to("cpu", dtype).contiguous() for k, v in student.values(weights).items()}
     broken = next((name for name, value in values.items() if not is_finite(value)), None)
     if broken is not None:

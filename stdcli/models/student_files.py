@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.configs import read_json
-from stdcli.models.denoiser import see_target
+from stdcli.models.denoiser import add_target_time
 from stdcli.models.diffusers_api import UNet2DConditionModel
 from stdcli.models.fetch import LORA_FILE
 from stdcli.models.folder import component_files, read_recipe, stored_recipe
@@ -52,7 +52,7 @@ class StudentFiles:
     recipe: Recipe | None
 
     @property
-    def sees_target(self) -> bool:
+    def has_target_time(self) -> bool:
         """Whether its network is told where a step aims."""
         trained = self.recipe and self.recipe.trained
         return trained is not None and trained.s_embedding
@@ -113,11 +113,11 @@ def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> Sequence[
 
 def _check_target(place: Path, student: StudentFiles) -> None:
     width = read_json(place / UNET / "config.json").get("time_cond_proj_dim")
-    if (width is not None) != student.sees_target:
+    if (width is not None) != student.has_target_time:
         raise ModelError(
             "network and recipe of this student contradict each other",
             where=place,
-            got=f"time_cond_proj_dim {width}, trained.s_embedding {student.sees_target}",
+            got=f"time_cond_proj_dim {width}, trained.s_embedding {student.has_target_time}",
             hint="UNets with an embedded guidance value (LCM) are not supported" if width else None,
         )
 
@@ -126,8 +126,8 @@ def _check_target(place: Path, student: StudentFiles) -> None:
 def _replace_weights(unet: UNet2DConditionModel, student: StudentFiles, *, family: str) -> None:
     where = student.weights[0]
     _check_config(read_json(where.parent / "config.json"), unet.config, where=where)
-    if student.sees_target:
-        see_target(unet)
+    if student.has_target_time:
+        add_target_time(unet)
     there = {name: shape for path in student.weights for name, shape in read_shapes(path).items()}
     here = unet.state_dict()
     wrong = [name for name in here.keys() | there.keys() if name not in here or name not in there]

@@ -151,7 +151,7 @@ def test_a_full_student_is_merged_as_it_is_and_is_no_lora(models, tmp_path, expo
         assert "no LoRA holds it" in error["what"] and error["hint"] == "--format merged"
     error = export(tmp_path / "s", "--format", "merged", "-o", tmp_path / "m.safetensors", code=2)
     assert "no single-file layout" in error["what"]
-    student = student_of(base, kind="full", s_embedding=True)
+    student = student_of(base, kind="full", has_target_time=True)
     save_student(tmp_path / "t", student, recipe=recipe_of(base, s_embedding=True))
     assert "s-embedding" in export(tmp_path / "t", "--format", "merged", "-o", tmp_path / "n", code=4)["what"]
 

@@ -128,8 +128,8 @@ def test_adapters_through_load_model(models, tmp_path, family) -> None:
 @pytest.mark.parametrize("s_embedding", [False, True])
 def test_full_weights_are_read_by_plain_diffusers_and_by_load_model(models, tmp_path, s_embedding) -> None:
     """The config names no place of this machine, and the run's folder is as good as the student's."""
-    student = train(student_of(models["sdxl"], kind="full", s_embedding=s_embedding))
-    aim = {"to_t": 199.0} if s_embedding else {}
+    student = train(student_of(models["sdxl"], kind="full", has_target_time=s_embedding))
+    aim = {"target_time": 199.0} if s_embedding else {}
     expected = output_of(student, "sdxl", **aim)
     recipe = recipe_of(s_embedding=s_embedding)
     save_student(tmp_path / "run" / "student", student, recipe=recipe, dtype=torch.float32)
@@ -144,9 +144,9 @@ def test_full_weights_are_read_by_plain_diffusers_and_by_load_model(models, tmp_
     assert torch.allclose(plain_output(plain, "sdxl", **extra), expected, atol=1e-5)
     bundle = load_model(str(models["sdxl"]), device="cpu", dtype="float32", student=str(tmp_path / "run"))
     assert torch.allclose(output_of(bundle.denoiser, "sdxl", **aim), expected, atol=1e-5)
-    assert bundle.denoiser.sees_target == s_embedding
+    assert bundle.denoiser.has_target_time == s_embedding
     if s_embedding:
-        elsewhere = output_of(bundle.denoiser, "sdxl", to_t=0)
+        elsewhere = output_of(bundle.denoiser, "sdxl", target_time=0)
         assert (elsewhere - expected).abs().max() > 1e-3
 
 
@@ -161,13 +161,13 @@ def test_full_weights_leave_the_style_adapter_alone(models, tmp_path) -> None:
 
 
 def test_pairs_see_the_same_target(models, tmp_path) -> None:
-    student = train(student_of(models["sdxl"], kind="full", s_embedding=True))
+    student = train(student_of(models["sdxl"], kind="full", has_target_time=True))
     x, cond, uncond = latents_for("sdxl"), condition_for("sdxl"), condition_for("sdxl", seed=9)
     aims = torch.tensor([199, 0])
     with torch.no_grad():
-        under, without = student._live.pair(x, T, cond, uncond, to_t=aims)
-        assert torch.allclose(under, student(x, T, cond, to_t=aims), atol=1e-5)
-        assert torch.allclose(without, student(x, T, uncond, to_t=aims), atol=1e-5)
+        under, without = student._live.pair(x, T, cond, uncond, target_time=aims)
+        assert torch.allclose(under, student(x, T, cond, target_time=aims), atol=1e-5)
+        assert torch.allclose(without, student(x, T, uncond, target_time=aims), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -216,7 +216,7 @@ def test_a_truncated_file_is_refused_before_the_model_is_read(models, tmp_path, 
 
 def test_network_and_recipe_must_agree_about_the_target(models, tmp_path) -> None:
     """A guidance embedding (LCM) looks the same as an s-embedding: only the recipe tells."""
-    student = student_of(models["sdxl"], kind="full", s_embedding=True)
+    student = student_of(models["sdxl"], kind="full", has_target_time=True)
     with pytest.raises(ValueError, match="s_embedding False, the network True"):
         save_student(tmp_path / "s", student, recipe=recipe_of())
     save_student(tmp_path / "s", student, recipe=recipe_of(s_embedding=True))

@@ -198,31 +198,31 @@ def told(monkeypatch) -> list[tuple[float, float]]:
     seen: list[tuple[float, float]] = []
     original = Denoiser.__call__
 
-    def kept(self, x, t, condition, *, to_t=None):
-        seen.append((float(t), to_t))
-        return original(self, x, t, condition, to_t=to_t)
+    def kept(self, x, t, condition, *, target_time=None):
+        seen.append((float(t), target_time))
+        return original(self, x, t, condition, target_time=target_time)
 
     monkeypatch.setattr(Denoiser, "__call__", kept)
     return seen
 
 
 def test_a_student_that_sees_its_target_is_told_the_next_level(stylize, model, tmp_path, told) -> None:
-    student = train(student_of(model, kind="full", s_embedding=True))
+    student = train(student_of(model, kind="full", has_target_time=True))
     save_student(tmp_path / "s", student, recipe=recipe_of(model, s_embedding=True))
     stylize("--student", tmp_path / "s")
     times = [t for t, _ in told]
     assert times == [599, 459, 299, 159]
-    assert [to_t for _, to_t in told] == [*times[1:], 0]
+    assert [target_time for _, target_time in told] == [*times[1:], 0]
     told.clear()
     stylize("--student", tmp_path / "s", "--guidance", "3", "--steps", "2")
-    assert [to_t for _, to_t in told] == [299, 0]
+    assert [target_time for _, target_time in told] == [299, 0]
     told.clear()
     stylize("--student", tmp_path / "s", "--gamma", "0.3")
     bundle = load_model(str(model))
     levels = [Level(id=1, t=t, alpha=1.0, sigma=0.0) for t in times[1:]]
     below = [level_below(bundle.schedule, level, 0.3).t for level in levels]
     assert below == [321, 209, 111]
-    assert [to_t for _, to_t in told] == [*below, 0]
+    assert [target_time for _, target_time in told] == [*below, 0]
     told.clear()
     stylize("--student", tmp_path / "s", "--set", "sampler=renoise")
-    assert [to_t for _, to_t in told] == [0, 0, 0, 0]
+    assert [target_time for _, target_time in told] == [0, 0, 0, 0]

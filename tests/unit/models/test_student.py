@@ -38,14 +38,14 @@ def output(student: Student, **inputs: object) -> torch.Tensor:
 KINDS = [
     {"kind": "lora"},
     {"kind": "full", "keep_teacher": True},
-    {"kind": "full", "keep_teacher": True, "s_embedding": True},
+    {"kind": "full", "keep_teacher": True, "has_target_time": True},
 ]
 
 
 @pytest.mark.parametrize(("options", "checkpointing"), [*((kind, False) for kind in KINDS), (KINDS[0], True)])
 def test_begins_as_its_base_and_keeps_it_as_teacher(model, base, options, checkpointing) -> None:
     student = student_of(model, checkpointing=checkpointing, **options)
-    aim = {"to_t": 199} if student.sees_target else {}
+    aim = {"target_time": 199} if student.has_target_time else {}
     assert torch.equal(output(student, **aim), base)
     train(student)
     changed = output(student, **aim)
@@ -77,7 +77,7 @@ def test_full_weights_without_a_copy_have_no_teacher(model) -> None:
 @pytest.mark.parametrize("options", KINDS)
 def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) -> None:
     student = train(student_of(model, **options))
-    aim = {"to_t": torch.tensor([199.0, 0.0])} if student.sees_target else {}
+    aim = {"target_time": torch.tensor([199.0, 0.0])} if student.has_target_time else {}
     average = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
     live = output(student, **aim)
     other = copy.deepcopy(student)
@@ -117,7 +117,9 @@ def _renamed(student: Student) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(("options", "checkpointing"), [*((kind, False) for kind in KINDS), (KINDS[0], True)])
 def test_gradients_reach_all_that_is_trained_and_nothing_else(model, options, checkpointing) -> None:
     student = train(student_of(model, checkpointing=checkpointing, **options))
-    loss = student(X, T, CONDITION, **({"to_t": 99} if student.sees_target else {})).square().mean()
+    loss = (
+        student(X, T, CONDITION, **({"target_time": 99} if student.has_target_time else {})).square().mean()
+    )
     with torch.no_grad(), student.as_teacher():
         student(X, T, CONDITION)
     loss.backward()
@@ -217,14 +219,14 @@ def test_full_weights_of_a_bfloat16_base_are_float32_and_the_teacher_is_not(mode
 
 
 def test_a_target_is_seen_once_its_projection_is_trained(model) -> None:
-    student = student_of(model, kind="full", s_embedding=True)
-    assert torch.equal(output(student, to_t=0), output(student, to_t=599))
+    student = student_of(model, kind="full", has_target_time=True)
+    assert torch.equal(output(student, target_time=0), output(student, target_time=599))
     torch.nn.init.normal_(
         student.trainable()["time_embedding.cond_proj.weight"], generator=torch.Generator().manual_seed(0)
     )
-    low, high = output(student, to_t=0), output(student, to_t=599)
+    low, high = output(student, target_time=0), output(student, target_time=599)
     assert not torch.allclose(low, high, atol=1e-3)
-    mixed = output(student, to_t=torch.tensor([0, 599]))
+    mixed = output(student, target_time=torch.tensor([0, 599]))
     assert torch.allclose(mixed[0], low[0], atol=1e-5) and torch.allclose(mixed[1], high[1], atol=1e-5)
     with pytest.raises(ValueError, match="no time was given"):
         output(student)
@@ -234,7 +236,7 @@ def test_a_target_is_seen_once_its_projection_is_trained(model) -> None:
     ("options", "reason"),
     [
         ({"kind": "lokr"}, "neither"),
-        ({"kind": "lora", "s_embedding": True}, "full weights only"),
+        ({"kind": "lora", "has_target_time": True}, "full weights only"),
         ({"kind": "lora", "rank": 0}, "at least 1"),
     ],
 )
