@@ -198,7 +198,7 @@ def _size_bytes(folder: Path) -> int:
 
 def _hub_models() -> list[Finding]:
     """The Hub models that the presets name, and the adapters of their style pictures: in the cache or not."""
-    from stdcli.models.fetch import LORA_FILE
+    from stdcli.models.layout import LORA_FILE
 
     models, loras = preset_models()
     found = [_hub_model(model) for model in models]
@@ -211,7 +211,8 @@ def _hub_models() -> list[Finding]:
 
 def _hub_model(model: str) -> Finding:
     """Whether all parts of a diffusers repository that are loaded are in the cache."""
-    from stdcli.models.fetch import INDEX_FILE, WEIGHTS, download_command
+    from stdcli.models.layout import INDEX_FILE, WEIGHTS
+    from stdcli.remote.snapshot import download_command
 
     cached = _cached(model)
     lacking = [INDEX_FILE]
@@ -249,7 +250,7 @@ def _read_index(path: Path | None) -> dict[str, Any]:
 
 def _hub_files(title: str, repo: str, files: list[str]) -> Finding:
     """Whether some files of a repository are in the cache."""
-    from stdcli.models.fetch import download_command
+    from stdcli.remote.snapshot import download_command
 
     cached = _cached(repo)
     lacking = [name for name in files if name not in cached]

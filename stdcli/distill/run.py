@@ -17,7 +17,7 @@ from torch import Tensor
 from stdcli.config.distill import DistillConfig, TrainSection
 from stdcli.distill.setup import Training
 from stdcli.errors import ConfigError, StdcliError
-from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
+from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.student_files import UNET
 from stdcli.training import resume
 from stdcli.training.learner import make_rate

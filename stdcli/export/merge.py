@@ -17,8 +17,8 @@ from torch import Tensor
 
 from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError, NumericsError
-from stdcli.models.fetch import INDEX_FILE
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, weight_files
+from stdcli.models.layout import INDEX_FILE
 from stdcli.models.lora.reading import LoraLayer
 from stdcli.models.original_names import original_clip, original_open_clip, original_unet, original_vae
 from stdcli.models.style import ADAPTER_FOLDER

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from stdcli.disk.removing import remove_file
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.output import check_output, publish, temporary_path
-from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
+from stdcli.models.layout import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
 from stdcli.runtime.durable import list_files, new_folder
 
 SUFFIX = ".safetensors"

@@ -28,8 +28,8 @@ from stdcli.export.merge import (
 )
 from stdcli.export.outputs import check_out, is_file_name, new_output
 from stdcli.models.configs import read_json
-from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
 from stdcli.models.folder import component_files, read_folder, read_recipe
+from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.locate import is_public, locate_model
 from stdcli.models.lora.reading import LoraLayer, read_lora
 from stdcli.models.lora.unet_layers import check_finite, unet_layers

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from stdcli.errors import ModelError
-from stdcli.models.fetch import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
-from stdcli.models.hub_errors import RepoType
+from stdcli.models.layout import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
+from stdcli.remote.errors import RepoType
 
 Kind = Literal["student", "model", "bank"]
 CARD = "README.md"

@@ -25,9 +25,10 @@ from stdcli.hub.artefact import (
     kind_of,
     repo_type_of,
 )
-from stdcli.models import fetch
-from stdcli.models.announced import Announced, check_files
-from stdcli.models.hub_errors import Absent, RepoType
+from stdcli.models import layout
+from stdcli.remote import snapshot
+from stdcli.remote.errors import Absent, RepoType
+from stdcli.remote.integrity import Announced, check_files
 from stdcli.runtime.durable import list_files, new_folder
 
 LOOSE = re.compile(r"(comfyui/)?[^/]+\.safetensors")
@@ -130,7 +131,7 @@ def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:
     """
     check_target(out, overwrite=overwrite)
     address, names = found.address, list(found.files)
-    folder = fetch.files(
+    folder = snapshot.files(
         address.repo,
         address.revision if offline else found.commit,
         [_literal(name) for name in names],
@@ -179,16 +180,16 @@ def _strays(there: Artefact) -> list[str]:
     names = list_files(there.root)
     own = {name for name in names if name in there.names or _is_shown(name)}
     loose = {name for name in own if LOOSE.fullmatch(name)}
-    if fetch.LORA_FILE not in own and len(loose) > 1:
+    if layout.LORA_FILE not in own and len(loose) > 1:
         own -= loose
     return [name for name in names if name not in own]
 
 
 def _find(address: Address, *, offline: bool) -> Found:
     repo_type: RepoType = address.repo_type or "model"
-    folder, announced = fetch.listing(address.repo, address.revision, repo_type=repo_type, offline=offline)
+    folder, announced = snapshot.listing(address.repo, address.revision, repo_type=repo_type, offline=offline)
     if announced is None:
-        raise HubError("its list of files is not in the local Hub cache", where=address, hint=fetch.ONCE)
+        raise HubError("its list of files is not in the local Hub cache", where=address, hint=snapshot.ONCE)
     pickles = [name for name in announced if PICKLES.fullmatch(name)]
     kind = kind_of(announced)
     if kind is None or repo_type_of(kind) != repo_type:
@@ -203,7 +204,7 @@ def _find(address: Address, *, offline: bool) -> Found:
     if offline:
         if missing := next((name for name in names if not (folder / name).exists()), None):
             what = "a file of this repository is not in the local Hub cache, and offline"
-            raise HubError(what, where=address, got=f"no {missing}", hint=fetch.ONCE)
+            raise HubError(what, where=address, got=f"no {missing}", hint=snapshot.ONCE)
         shown = (name for name in shown if (folder / name).exists())
     return Found(address, kind, folder.name, {name: announced[name] for name in (*names, *shown)}, pickles)
 

@@ -25,9 +25,10 @@ from stdcli.errors import BankError, ConfigError, HubError, ModelError
 from stdcli.hub.artefact import CARD, RUN, SAMPLES, Artefact, files_of
 from stdcli.hub.card import MARKER, Facts, make_card
 from stdcli.hub.clean import check_text, cleaned, public_base
-from stdcli.models.announced import Announced, file_sha256, git_blob
-from stdcli.models.fetch import RECIPE_FILE, files, listing
-from stdcli.models.hub_errors import UNREADABLE, hub_errors
+from stdcli.models.layout import RECIPE_FILE
+from stdcli.remote.errors import UNREADABLE, hub_errors
+from stdcli.remote.integrity import Announced, file_sha256, git_blob
+from stdcli.remote.snapshot import files, listing
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from stdcli.config.recipe import Recipe
 from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError
 from stdcli.models.configs import check_configs, read_json
-from stdcli.models.fetch import COMPONENTS, INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.inpainting import sees_mask
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
+from stdcli.models.layout import COMPONENTS, INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
 from stdcli.models.locate import PICKLE_SUFFIXES
 from stdcli.models.painter_unet import PainterUNet
 from stdcli.models.patch_autoencoder import PatchAutoencoder

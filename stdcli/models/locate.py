@@ -15,8 +15,9 @@ from stdcli.config.names import did_you_mean
 from stdcli.config.pasting import pasted
 from stdcli.disk.opening import check_file
 from stdcli.errors import HubError, ModelError
-from stdcli.models import fetch
+from stdcli.models import layout
 from stdcli.models.configs import check_configs
+from stdcli.remote import snapshot
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "assets" / "embedded"
@@ -67,8 +68,41 @@ def locate_model(name: str, *, offline: bool, half: bool = False, weights: bool 
         raise _not_found(
             name, what="model", expected=f"{EMBEDDED}, a diffusers folder, a .safetensors file or a Hub id"
         )
-    folder = fetch.model(hub["repo"], hub["revision"], offline=offline, half=half, weights=weights)
+    folder = fetch_model(hub["repo"], hub["revision"], offline=offline, half=half, weights=weights)
     return Source(name, folder, revision=folder.name)
+
+
+def fetch_model(repo: str, revision: str | None, *, offline: bool, half: bool, weights: bool) -> Path:
+    """Fetch a diffusers repository's configs, tokenizers and safetensors weights.
+
+    Args:
+        repo: OWNER/NAME.
+        revision: branch, tag or commit; None is the default branch.
+        offline: only look in the cache.
+        half: take the fp16 files where a component has both.
+        weights: False leaves all weights out.
+
+    Returns:
+        Snapshot folder.
+
+    Raises:
+        ModelError: not a diffusers repository.
+        HubError: refused, unreachable, or offline and not cached.
+    """
+    found = snapshot.names(repo, revision, offline=offline)
+    if layout.INDEX_FILE not in found:
+        loose = [n for n in found if n.endswith(".safetensors") and "/" not in n]
+        raise ModelError(
+            "not a diffusers model: no model_index.json",
+            where=f"https://huggingface.co/{repo}",
+            got=f"{', '.join(loose[:4])}" if loose else f"{len(found)} files",
+            hint=f"hf download {repo} {loose[0]}, then give the file's path (a LoRA goes to --lora)"
+            if loose
+            else None,
+        )
+    return snapshot.files(
+        repo, revision, list(layout.wanted_files(found, half=half, weights=weights)), offline=offline
+    )
 
 
 def locate_lora(name: str, *, offline: bool) -> Source:
@@ -94,10 +128,10 @@ def locate_lora(name: str, *, offline: bool) -> Source:
     repo, revision = hub["repo"], hub["revision"]
     file = hub["file"]
     chosen = (
-        file.removeprefix("/") if file else _only_lora(name, fetch.names(repo, revision, offline=offline))
+        file.removeprefix("/") if file else _only_lora(name, snapshot.names(repo, revision, offline=offline))
     )
-    beside = [(Path(chosen).parent / name).as_posix() for name in (fetch.RECIPE_FILE, fetch.PEFT_CONFIG)]
-    folder = fetch.files(repo, revision, [chosen, *beside], offline=offline)
+    beside = [(Path(chosen).parent / name).as_posix() for name in (layout.RECIPE_FILE, layout.PEFT_CONFIG)]
+    folder = snapshot.files(repo, revision, [chosen, *beside], offline=offline)
     if not (folder / chosen).is_file():
         raise HubError(
             f"no file {chosen} in {repo}", where=name, hint=f"https://huggingface.co/{repo}/tree/main"
@@ -137,7 +171,7 @@ def locate_student(name: str, *, offline: bool) -> Source:
         )
     if hub["file"]:
         return locate_lora(name, offline=offline)
-    folder = fetch.files(hub["repo"], hub["revision"], list(fetch.STUDENT_FILES), offline=offline)
+    folder = snapshot.files(hub["repo"], hub["revision"], list(layout.STUDENT_FILES), offline=offline)
     return Source(name, folder, revision=folder.name)
 
 
@@ -169,7 +203,7 @@ def locate_network(
         if hub is None or hub["file"]:
             raise _not_found(name, what=what, expected="a folder or a Hub id")
         files = [NETWORK_FILES[0], *weights, *also]
-        path = fetch.files(hub["repo"], hub["revision"], files, offline=offline)
+        path = snapshot.files(hub["repo"], hub["revision"], files, offline=offline)
         revision = path.name
     try:
         check_configs(path)
@@ -203,7 +237,7 @@ def locate_file(name: str, *, what: str, offline: bool) -> Source:
     if path.is_dir() or hub is None or not hub["file"]:
         raise _not_found(name, what=what, expected="a file, or OWNER/NAME/FILE of the Hub")
     repo, file = hub["repo"], hub["file"].removeprefix("/")
-    folder = fetch.files(repo, hub["revision"], [file], offline=offline)
+    folder = snapshot.files(repo, hub["revision"], [file], offline=offline)
     if not (folder / file).is_file():
         page = f"https://huggingface.co/{repo}/tree/main"
         raise HubError(f"no file {file} in {repo}", where=name, hint=page)
@@ -279,7 +313,7 @@ def _neighbours(path: Path) -> list[str]:
 
 def _only_lora(name: str, files: list[str]) -> str:
     found = [f for f in files if f.endswith(".safetensors") and "/" not in f]
-    for usual in (fetch.LORA_FILE, fetch.PEFT_FILE):
+    for usual in (layout.LORA_FILE, layout.PEFT_FILE):
         if usual in found:
             return usual
     if len(found) == 1:
@@ -290,10 +324,10 @@ def _only_lora(name: str, files: list[str]) -> str:
             "no .safetensors file here"
             + (f", only pickle files ({pickles[0]}), which are never loaded" if pickles else ""),
             where=name,
-            expected=fetch.LORA_FILE,
+            expected=layout.LORA_FILE,
         )
     raise ModelError(
-        f"{len(found)} weight files here and none is called {fetch.LORA_FILE}",
+        f"{len(found)} weight files here and none is called {layout.LORA_FILE}",
         where=name,
         got=", ".join(found[:6]),
         hint=f"--lora {pasted(name.partition('@')[0].rstrip('/') + '/' + found[0])}",

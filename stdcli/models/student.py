@@ -26,7 +26,7 @@ from stdcli.models.diffusers_api import (
     StableDiffusionImg2ImgPipeline,
     UNet2DConditionModel,
 )
-from stdcli.models.fetch import LORA_FILE, RECIPE_FILE
+from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.student_files import UNET
 from stdcli.models.weights import is_finite, order_metadata
 from stdcli.runtime.durable import new_folder

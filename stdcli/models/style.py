@@ -20,7 +20,6 @@ from PIL import Image
 from torch import Tensor
 
 from stdcli.errors import ConfigError, ModelError
-from stdcli.models import fetch
 from stdcli.models.diffusers_api import (
     FAULTS,
     CLIPImageProcessorPil,
@@ -30,6 +29,7 @@ from stdcli.models.diffusers_api import (
 )
 from stdcli.models.folder import ModelFolder
 from stdcli.models.weights import read_shapes
+from stdcli.remote import snapshot
 
 ADAPTER_FOLDER = "ip_adapter"
 HUB = "h94/IP-Adapter"  # the published adapters and their image encoders
@@ -103,14 +103,14 @@ def find_adapter(files: AdapterFiles | None, *, offline: bool) -> AdapterFiles:
     if files.repo is None:
         return files
     names = [files.weights, f"{files.encoder}/config.json", f"{files.encoder}/model.safetensors"]
-    folder = fetch.files(files.repo, None, names, offline=offline)
+    folder = snapshot.files(files.repo, None, names, offline=offline)
     for name in names:
         if not (folder / name).is_file():
             raise ModelError(
                 "the style adapter is not complete in the local Hub cache",
                 where=folder,
                 got=f"no {name}",
-                hint=fetch.download_command(files.repo, None, names),
+                hint=snapshot.download_command(files.repo, None, names),
             )
     weights, encoder = folder / files.weights, folder / str(files.encoder)
     return AdapterFiles(str(weights), str(encoder), files.processor)
@@ -270,7 +270,7 @@ class StyleAdapter:
                 where=weights,
                 got=f"embeddings of width {gives}",
                 expected=f"{reads}: {needs}",
-                hint=fetch.download_command(HUB, None, [f"{needs.split()[0]}/*"])
+                hint=snapshot.download_command(HUB, None, [f"{needs.split()[0]}/*"])
                 if reads in ENCODERS
                 else None,
             )

@@ -18,12 +18,12 @@ LAYERS = {
     "config": 1,
     "console": 1,
     "diffusion": 2,
-    **dict.fromkeys(("bank", "media", "models", "metrics", "runtime", "training"), 3),
+    **dict.fromkeys(("bank", "media", "models", "metrics", "remote", "runtime", "training"), 3),
     **dict.fromkeys(("rollout", "teacher", "distill", "apply", "evaluate", "export", "hub"), 4),
     "cli": 5,
     "__main__": 6,
 }
-SHARED_SIBLING = "runtime"  # the one L3 package that other L3 packages may import
+SHARED_GROUND = ("remote", "runtime")  # L3 packages that other L3 packages may import
 MEASURES_RESULTS = (
     "evaluate",
     "apply",
@@ -102,8 +102,8 @@ def _layer_faults(part: str, other: str, layer: int | None, *, inside: bool) -> 
     elif theirs == own and other != part:
         if own == 4 and (part, other) != MEASURES_RESULTS:
             yield "siblings in layer 4 share nothing"
-        elif own == 3 and other != SHARED_SIBLING:
-            yield f"of its siblings a package of layer 3 may only import {SHARED_SIBLING}"
+        elif own == 3 and other not in SHARED_GROUND:
+            yield f"of its siblings a package of layer 3 may only import {' and '.join(SHARED_GROUND)}"
     if part == "cli" and theirs in (2, 3, 4) and not inside:
         yield "the command line imports layers 2 to 4 only inside functions"
 

@@ -16,7 +16,7 @@ import stdcli
 from stdcli.cli import doctor
 from stdcli.cli.doctor import EMBEDDED_FILES, Finding, embedded_model, preset_models
 from stdcli.cli.main import main
-from stdcli.models.fetch import wanted_files
+from stdcli.models.layout import wanted_files
 from stdcli.runtime import devices
 
 MISSING = Finding("embedded model", "it lacks x", ok=False, needed=True, fix="get it")

@@ -16,7 +16,7 @@ from stdcli.disk.reading import parse_object
 from stdcli.errors import ModelError
 from stdcli.models.configs import read_json
 from stdcli.models.diffusers_api import get_pattern_key
-from stdcli.models.fetch import PEFT_CONFIG, PEFT_FILE
+from stdcli.models.layout import PEFT_CONFIG, PEFT_FILE
 from stdcli.models.weights import read_metadata
 
 ADAPTER_METADATA = "lora_adapter_metadata"  # where diffusers stores peft's config

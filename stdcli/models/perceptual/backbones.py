@@ -25,7 +25,6 @@ from torch import nn
 
 from stdcli.config.names import near_misses
 from stdcli.errors import ConfigError, HubError, MissingWeights, ModelError
-from stdcli.models.fetch import download_command
 from stdcli.models.hashes import hash_file
 from stdcli.models.locate import NETWORK_FILES, locate_file, locate_network
 from stdcli.models.perceptual.aesthetic import load_aesthetic
@@ -34,6 +33,7 @@ from stdcli.models.perceptual.convolutions import load_alexnet, load_convolution
 from stdcli.models.perceptual.csd import load_csd
 from stdcli.models.perceptual.lpips import load_lpips_alex
 from stdcli.models.perceptual.self_similarity import load_keys
+from stdcli.remote.snapshot import download_command
 
 DINO_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CLIP_HUB, DINO_HUB, CSD_HUB = (

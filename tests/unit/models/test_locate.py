@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from stdcli.errors import HubError, ModelError
-from stdcli.models import fetch
 from stdcli.models.locate import (
     EMBEDDED_FOLDER,
     NETWORK_FILES,
@@ -19,6 +18,7 @@ from stdcli.models.locate import (
     locate_network,
     locate_student,
 )
+from stdcli.remote import snapshot
 
 
 def test_embedded_is_in_the_package() -> None:
@@ -141,7 +141,7 @@ def test_hub_id_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         asked.update(repo=repo, revision=revision, **options)
         return tmp_path / "c0ffee"
 
-    monkeypatch.setattr(fetch, "model", model)
+    monkeypatch.setattr("stdcli.models.locate.fetch_model", model)
     source = locate_model("owner/na-me.1@v2", offline=False, half=True)
     assert asked == {
         "repo": "owner/na-me.1",
@@ -185,7 +185,7 @@ def test_lora_file_inside_a_hub_repository(tmp_path: Path, monkeypatch: pytest.M
         asked.append((repo, revision, patterns))
         return folder
 
-    monkeypatch.setattr(fetch, "files", files)
+    monkeypatch.setattr(snapshot, "files", files)
     source = locate_lora("o/n/sub/a.safetensors@v1", offline=False)
     assert asked == [("o/n", "v1", ["sub/a.safetensors", "sub/recipe.json", "sub/adapter_config.json"])]
     assert source.path == folder / "sub" / "a.safetensors"
@@ -199,6 +199,6 @@ def test_lora_of_a_hub_repository_takes_the_default_name(
 ) -> None:
     (tmp_path / "pytorch_lora_weights.safetensors").touch()
     listing = ["README.md", "x.safetensors", "pytorch_lora_weights.safetensors"]
-    monkeypatch.setattr(fetch, "names", lambda *a, **k: listing)
-    monkeypatch.setattr(fetch, "files", lambda *a, **k: tmp_path)
+    monkeypatch.setattr(snapshot, "names", lambda *a, **k: listing)
+    monkeypatch.setattr(snapshot, "files", lambda *a, **k: tmp_path)
     assert locate_lora("o/n", offline=False).path.name == "pytorch_lora_weights.safetensors"

@@ -14,7 +14,9 @@ import pytest
 from huggingface_hub import constants
 
 from stdcli.errors import HubError, ModelError, ResourceError
-from stdcli.models import fetch
+from stdcli.models import layout
+from stdcli.models.locate import fetch_model
+from stdcli.remote import snapshot
 from tests.hub_server import git_hash
 from tests.tiny_models import add_style_adapter, save_tiny_sdxl
 
@@ -107,7 +109,7 @@ def stored(folder: Path) -> set[str]:
 
 
 def test_fetches_one_set_of_safe_files(hub: type[FakeHub]) -> None:
-    folder = fetch.model("o/n", None, offline=False, half=False, weights=True)
+    folder = fetch_model("o/n", None, offline=False, half=False, weights=True)
     wanted = {"model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"}
     assert stored(folder) == wanted
     assert folder.name == SHA
@@ -115,29 +117,29 @@ def test_fetches_one_set_of_safe_files(hub: type[FakeHub]) -> None:
 
 
 def test_half_precision_prefers_fp16_files(hub: type[FakeHub]) -> None:
-    folder = fetch.model("o/n", "main", offline=False, half=True, weights=True)
+    folder = fetch_model("o/n", "main", offline=False, half=True, weights=True)
     assert (folder / "unet/diffusion_pytorch_model.fp16.safetensors").read_bytes() == b"half"
     assert not (folder / "unet/diffusion_pytorch_model.safetensors").exists()
 
 
 def test_configs_only(hub: type[FakeHub]) -> None:
-    assert stored(fetch.model("o/n", None, offline=False, half=False, weights=False)) == {
+    assert stored(fetch_model("o/n", None, offline=False, half=False, weights=False)) == {
         "model_index.json",
         "unet/config.json",
     }
 
 
 def test_once_fetched_works_offline_without_asking(hub: type[FakeHub]) -> None:
-    online = fetch.model("o/n", None, offline=False, half=False, weights=True)
+    online = fetch_model("o/n", None, offline=False, half=False, weights=True)
     hub.asked.clear()
-    assert fetch.model("o/n", None, offline=True, half=False, weights=True) == online
+    assert fetch_model("o/n", None, offline=True, half=False, weights=True) == online
     assert hub.asked == []
 
 
 def test_environment_variable_means_offline(hub: type[FakeHub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="not in the local Hub cache, and offline"):
-        fetch.model("o/n", None, offline=False, half=False, weights=True)
+        fetch_model("o/n", None, offline=False, half=False, weights=True)
     assert hub.asked == []
 
 
@@ -154,7 +156,7 @@ def test_environment_variable_means_offline(hub: type[FakeHub], monkeypatch: pyt
 def test_refusals(hub: type[FakeHub], status: int, code: str | None, message: str) -> None:
     hub.status, hub.code = status, code
     with pytest.raises(HubError, match=message) as caught:
-        fetch.model("o/n", "v2", offline=False, half=False, weights=True)
+        fetch_model("o/n", "v2", offline=False, half=False, weights=True)
     assert caught.value.where == "o/n@v2"
     assert caught.value.hint
 
@@ -162,13 +164,13 @@ def test_refusals(hub: type[FakeHub], status: int, code: str | None, message: st
 def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     point_to("http://127.0.0.1:9", monkeypatch, tmp_path)
     with pytest.raises(HubError, match="cannot reach the Hub"):
-        fetch.model("o/n", None, offline=False, half=False, weights=True)
+        fetch_model("o/n", None, offline=False, half=False, weights=True)
 
 
 def test_offline_and_missing_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(HubError) as caught:
-        fetch.files("o/n", "v2", ["a/b.safetensors", "a/config.json"], offline=True)
+        snapshot.files("o/n", "v2", ["a/b.safetensors", "a/config.json"], offline=True)
     assert (
         caught.value.hint
         == 'hf download o/n --revision v2 --include "a/b.safetensors" --include "a/config.json"'
@@ -179,15 +181,15 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(fetch, "snapshot_download", fail)
+    monkeypatch.setattr(snapshot, "snapshot_download", fail)
     with pytest.raises(ResourceError, match="disk of the Hub cache is full"):
-        fetch.files("o/n", None, ["x"], offline=False)
+        snapshot.files("o/n", None, ["x"], offline=False)
 
 
 def test_not_a_diffusers_repository(hub: type[FakeHub], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(FILES, "model_index.json")
     with pytest.raises(ModelError, match=r"no model_index\.json") as caught:
-        fetch.model("o/n", None, offline=False, half=False, weights=True)
+        fetch_model("o/n", None, offline=False, half=False, weights=True)
     assert "hf download o/n all_in_one.safetensors" in caught.value.hint
 
 
@@ -195,7 +197,7 @@ def test_a_model_with_its_own_style_adapter_is_wanted_whole(tmp_path: Path) -> N
     folder = add_style_adapter(save_tiny_sdxl(tmp_path / "sdxl"))
     names = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     assert "ip_adapter/image_encoder/model.safetensors" in names
-    assert set(fetch.wanted_files(names, half=False)) == names
+    assert set(layout.wanted_files(names, half=False)) == names
 
 
 def test_wanted_files_of_real_listings() -> None:
@@ -230,12 +232,12 @@ def test_wanted_files_of_real_listings() -> None:
         "vae/config.json",
     }
     only = {"unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors"}
-    assert set(fetch.wanted_files(sdxl, half=False)) == text | only | {"text_encoder/model.safetensors"}
-    assert set(fetch.wanted_files(sdxl, half=True)) == text | only | {"text_encoder/model.fp16.safetensors"}
-    assert set(fetch.wanted_files(sdxl, half=True, weights=False)) == text
+    assert set(layout.wanted_files(sdxl, half=False)) == text | only | {"text_encoder/model.safetensors"}
+    assert set(layout.wanted_files(sdxl, half=True)) == text | only | {"text_encoder/model.fp16.safetensors"}
+    assert set(layout.wanted_files(sdxl, half=True, weights=False)) == text
 
 
 def test_shards_stay_together() -> None:
     shards = [f"unet/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     index = "unet/diffusion_pytorch_model.safetensors.index.json"
-    assert set(fetch.wanted_files([*shards, index], half=True)) == {*shards, index}
+    assert set(layout.wanted_files([*shards, index], half=True)) == {*shards, index}

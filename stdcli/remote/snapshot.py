@@ -1,54 +1,23 @@
-"""Fetch model files from the Hub into its local cache, or find them there.
+"""Fetch files of a Hub repository into the Hub's local cache, or find them there.
 
-Every function returns a snapshot folder of the Hub's own cache, whose name is the commit. Only listed files
-are fetched: safetensors, configs and tokenizers, never pickles or code. Knows nothing of what the files mean
-beyond their names.
+Folders are snapshots of the Hub's own cache, whose name is the commit. Only what is asked for is fetched, and
+compared with what the repository announces. Knows nothing of what the files mean.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 
 from huggingface_hub import constants, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import CachedRepoTreeNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 
-from stdcli.errors import ModelError
-from stdcli.models.announced import Announced, Silent, bounded, check_files, check_names
-from stdcli.models.hub_errors import RepoType, hub_errors
+from stdcli.remote.errors import RepoType, hub_errors
+from stdcli.remote.integrity import Announced, Silent, bounded, check_files, check_names
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-PEFT_FILE = "adapter_model.safetensors"
-PEFT_CONFIG = "adapter_config.json"
-INDEX_FILE = "model_index.json"
-RECIPE_FILE = "recipe.json"
-STUDENT_FILES = (
-    LORA_FILE,
-    PEFT_FILE,
-    PEFT_CONFIG,
-    RECIPE_FILE,
-    "unet/config.json",
-    "unet/diffusion_pytorch_model*.safetensors",
-)
-COMPONENTS = (
-    "unet",
-    "vae",
-    "scheduler",
-    "text_encoder",
-    "text_encoder_2",
-    "tokenizer",
-    "tokenizer_2",
-    "image_encoder",
-    "feature_extractor",
-    "ip_adapter",
-    "ip_adapter/image_encoder",
-)
-WEIGHTS = re.compile(r"(diffusion_pytorch_model|model)(?P<fp16>\.fp16)?(-\d{5}-of-\d{5})?\.safetensors")
 ONCE = "run the same command once without --offline, where there is a network"
-TEXT_SUFFIXES = frozenset({".json", ".txt"})
 logging.getLogger("huggingface_hub._snapshot_download").addFilter(
     lambda record: "No files matched" not in record.getMessage()
 )
@@ -56,37 +25,6 @@ logging.getLogger("huggingface_hub._snapshot_download").addFilter(
 
 def _name(repo: str, revision: str | None) -> str:
     return repo if revision is None else f"{repo}@{revision}"
-
-
-def model(repo: str, revision: str | None, *, offline: bool, half: bool, weights: bool) -> Path:
-    """Fetch a diffusers repository's configs, tokenizers and safetensors weights.
-
-    Args:
-        repo: OWNER/NAME.
-        revision: branch, tag or commit; None is the default branch.
-        offline: only look in the cache.
-        half: take the fp16 files where a component has both.
-        weights: False leaves all weights out.
-
-    Returns:
-        Snapshot folder.
-
-    Raises:
-        ModelError: not a diffusers repository.
-        HubError: refused, unreachable, or offline and not cached.
-    """
-    found = names(repo, revision, offline=offline)
-    if INDEX_FILE not in found:
-        loose = [n for n in found if n.endswith(".safetensors") and "/" not in n]
-        raise ModelError(
-            "not a diffusers model: no model_index.json",
-            where=f"https://huggingface.co/{repo}",
-            got=f"{', '.join(loose[:4])}" if loose else f"{len(found)} files",
-            hint=f"hf download {repo} {loose[0]}, then give the file's path (a LoRA goes to --lora)"
-            if loose
-            else None,
-        )
-    return files(repo, revision, list(wanted_files(found, half=half, weights=weights)), offline=offline)
 
 
 def names(repo: str, revision: str | None, *, offline: bool) -> list[str]:
@@ -100,7 +38,7 @@ def names(repo: str, revision: str | None, *, offline: bool) -> list[str]:
         if announced is not None:
             return list(announced)
     else:
-        folder = files(repo, revision, [INDEX_FILE], offline=True)
+        folder, _ = listing(repo, revision, offline=True)
     return [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
 
 
@@ -157,7 +95,7 @@ def files(
     """
     where, options = _name(repo, revision), {"repo_type": repo_type, "allow_patterns": patterns}
     if offline or constants.is_offline_mode():
-        hint = ONCE if patterns == [INDEX_FILE] else download_command(repo, revision, patterns)
+        hint = download_command(repo, revision, patterns)
         with hub_errors(repo, revision, repo_type=repo_type, offline_hint=hint):
             return Path(snapshot_download(repo, revision=revision, local_files_only=True, **options))
     folder, announced = listing(repo, revision, repo_type=repo_type)
@@ -170,32 +108,6 @@ def files(
         snapshot_download(repo, revision=folder.name, tqdm_class=bar, **options)
     check_files(folder, wanted, fresh=fresh, where=where)
     return folder
-
-
-def wanted_files(found: Iterable[str], *, half: bool, weights: bool = True) -> Iterator[str]:
-    """Pick what a pipeline needs from a repository's file names.
-
-    Root checkpoints, other frameworks' weights, pickles, code and the safety checker stay out. Of a
-    component's plain and fp16 weights one set is taken: fp16 if `half` or if there is no other.
-
-    Args:
-        found: file names, "/"-separated.
-        half: prefer fp16 files.
-        weights: False leaves all weights out.
-    """
-    variants: dict[str, dict[bool, list[str]]] = {}
-    for name in sorted(found):
-        path = PurePosixPath(name)
-        folder = str(path.parent)
-        match = WEIGHTS.fullmatch(path.name)
-        if name in (INDEX_FILE, RECIPE_FILE) or (folder in COMPONENTS and path.suffix in TEXT_SUFFIXES):
-            yield name
-        elif folder in COMPONENTS and match is not None:
-            variants.setdefault(folder, {}).setdefault(match["fp16"] is not None, []).append(name)
-        elif folder == "ip_adapter" and path.suffix == ".safetensors" and weights:
-            yield name
-    for by_variant in variants.values() if weights else ():
-        yield from by_variant[half if half in by_variant else not half]
 
 
 def download_command(repo: str, revision: str | None, patterns: Iterable[str]) -> str:

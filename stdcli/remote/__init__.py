@@ -1,0 +1,1 @@
+"""The Hub, as files: fetched, announced, compared; it knows no model."""
