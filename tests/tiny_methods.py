@@ -75,8 +75,8 @@ class Known(nn.Module):
         self, x: Tensor, t: Tensor | float, condition: Condition, *, target_time: Tensor | float | None = None
     ) -> Tensor:
         times = torch.as_tensor(t).expand(len(x)).tolist()
-        aims = None if target_time is None else torch.as_tensor(target_time).expand(len(x)).tolist()
-        self.asked.append((times, aims, len(x)))
+        targets = None if target_time is None else torch.as_tensor(target_time).expand(len(x)).tolist()
+        self.asked.append((times, targets, len(x)))
         means = condition.expand(len(x)).encoder_hidden_states.double().mean((1, 2)).tolist()
         std = self.std if self._std is None else self._std
         rows = [noise_in(x[k].double(), times[k], mean=means[k], std=std) for k in range(len(x))]

@@ -18,7 +18,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.masks import Known, shrink_mask
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
-from stdcli.diffusion.sample import sample, step_targets
+from stdcli.diffusion.sample import sample, target_levels
 from stdcli.diffusion.solvers import start_state
 from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Measured, encode_towards
@@ -72,7 +72,7 @@ class Stylizer:
             "sampler": settings.recipe.sampler,
             "gamma": settings.recipe.gamma,
         }
-        aims = dict(zip(settings.plan.levels[:-1], step_targets(settings.plan, **sampling), strict=True))
+        targets = dict(zip(settings.plan.levels[:-1], target_levels(settings.plan, **sampling), strict=True))
         self._say("encoding")
         latents = encode_towards(
             bundle.codec,
@@ -90,7 +90,7 @@ class Stylizer:
             cells = shrink_mask(mask.to(known), known.shape[-2:])
             keep = Known(known, noise, cells, settings.plan.evaluations)
         state = sample(
-            lambda x, level: self._denoise(x, level, aims[level], beside=beside),
+            lambda x, level: self._denoise(x, level, targets[level], beside=beside),
             start_state(latents, noise, settings.plan.levels[0]),
             settings.plan,
             make_step_noise=lambda step: self._noise(latents, step=step),

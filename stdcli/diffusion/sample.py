@@ -67,23 +67,23 @@ def sample(
         stochastic sampling.
     """
     _check_sampler(sampler, gamma, path, make_step_noise=make_step_noise)
-    aims = step_targets(path, schedule=schedule, sampler=sampler, gamma=gamma)
+    targets = target_levels(path, schedule=schedule, sampler=sampler, gamma=gamma)
     state = x.to(torch.promote_types(x.dtype, torch.float32))
     state = _arrive(state, 0, path, on_step=on_step)
     for index, (level, to_level) in enumerate(pairwise(path.levels), start=1):
-        denoised, aim = denoise(state, level), aims[index - 1]
+        denoised, target = denoise(state, level), targets[index - 1]
         if index == path.evaluations or (sampler == "jump" and gamma == 0):
             state = jump(state, denoised, from_level=level, to_level=to_level)
         elif sampler == "jump":
-            state = jump(state, denoised, from_level=level, to_level=aim)
-            state = add_noise(state, make_step_noise(index), from_level=aim, to_level=to_level)
+            state = jump(state, denoised, from_level=level, to_level=target)
+            state = add_noise(state, make_step_noise(index), from_level=target, to_level=to_level)
         else:
             state = start_state(denoised.x0, make_step_noise(index), to_level)
         state = _arrive(state, index, path, on_step=on_step)
     return state.to(x.dtype)
 
 
-def step_targets(
+def target_levels(
     path: SamplingPath,
     *,
     schedule: NoiseSchedule,

@@ -24,7 +24,7 @@ from stdcli.diffusion.predictions import Denoised
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Prediction
 from stdcli.distill.networks import Networks
-from stdcli.distill.selectors import Selector, lowest_choices
+from stdcli.distill.target_sampler import TargetSampler, lowest_choices
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
@@ -60,9 +60,9 @@ class Lcm:
     sampling: ClassVar[Mapping[str, Any]] = MappingProxyType({"sampler": "renoise", "final": "x0"})
 
     @property
-    def selector(self) -> Selector:
+    def target_sampler(self) -> TargetSampler:
         """s = 0."""
-        return Selector(lowest_choices(range(self.start_id + 1)), {})
+        return TargetSampler(lowest_choices(range(self.start_id + 1)), {})
 
     def predict(self, networks: Networks, batch: Batch) -> Prediction:
         """f(x_j; student)."""

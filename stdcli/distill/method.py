@@ -15,7 +15,7 @@ from torch import Tensor
 from stdcli.diffusion.predictions import Denoised
 from stdcli.distill.batch import Batch
 from stdcli.distill.networks import Networks
-from stdcli.distill.selectors import Selector
+from stdcli.distill.target_sampler import TargetSampler
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Method(Protocol):
 
     Attributes:
         name: as in `--method`.
-        selector: draws s.
+        target_sampler: draws s.
         states: "path" takes teacher states, "data" noises clean latents afresh and has the teacher step.
         reads: which of "next" (teacher state below j) and "target" (teacher state at s) a batch must have.
         averages: whether `target` uses averaged weights.
@@ -44,7 +44,7 @@ class Method(Protocol):
     """
 
     name: str
-    selector: Selector
+    target_sampler: TargetSampler
     states: Literal["path", "data"]
     reads: frozenset[str]
     averages: bool

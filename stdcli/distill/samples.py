@@ -20,7 +20,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import Level, SamplingPath, make_sampling_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
-from stdcli.diffusion.sample import sample, step_targets
+from stdcli.diffusion.sample import sample, target_levels
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.networks import Networks
 from stdcli.distill.paths import Paths
@@ -95,15 +95,15 @@ class SampleSheet:
         return np.concatenate(rows)
 
     def _walk(self, denoise: Callable[[Tensor, Level, Level], Denoised], sampler: str) -> Tensor:
-        aims = step_targets(self.path, schedule=self.schedule, sampler=sampler)
-        aim_at = dict(zip(self.path.timesteps, aims, strict=True))
+        targets = target_levels(self.path, schedule=self.schedule, sampler=sampler)
+        target_of = dict(zip(self.path.timesteps, targets, strict=True))
 
         def make_step_noise(step: int) -> Tensor:
             noise = make_noise(self.starts.shape[1:], 0, NOISE_ID, step=step)
             return noise.to(self.starts.device).expand_as(self.starts)
 
         return sample(
-            lambda x, level: denoise(x, level, aim_at[level.t]),
+            lambda x, level: denoise(x, level, target_of[level.t]),
             self.starts,
             self.path,
             schedule=self.schedule,

@@ -20,7 +20,7 @@ from stdcli.distill.networks import Networks
 from stdcli.distill.opponent import GetCodec, make_adversary, make_reals
 from stdcli.distill.paths import Paths
 from stdcli.distill.sources import BankSource, OnlineSource, Ranks, Source, TeacherStep
-from stdcli.distill.std import Std, make_selector
+from stdcli.distill.std import Std, make_target_sampler
 from stdcli.distill.task import DISCRIMINATOR, STUDENT, DistillTask, Opponent
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
@@ -160,7 +160,7 @@ def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -
     """
     std = config.std
     try:
-        selector = make_selector(std, paths.stored_levels(table), config.step_counts)
+        target_sampler = make_target_sampler(std, paths.stored_levels(table), config.step_counts)
     except LevelError as error:
         raise ConfigError("too many steps for these paths", [("step_counts", str(error))]) from error
     if config.method == "lcm":
@@ -169,7 +169,7 @@ def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -
     is_weighed = std.jump_weight == "inverse-square"
     return Std(
         table,
-        selector,
+        target_sampler,
         std.target,
         mix=std.mix,
         averages=averages,

@@ -130,7 +130,7 @@ class BankSource:
         ids = read.pairs.level_ids
         target_ids = read.level_ids.get("target")
         if target_ids is None:
-            target_ids = self.method.selector.select(ids, read.pairs.draws)
+            target_ids = self.method.target_sampler.select(ids, read.pairs.draws)
         guidance = read.guidance.double()
         if self.method.states == "data":
             x = self._noised(states, read)
@@ -175,7 +175,7 @@ class BankSource:
         if "next" in self.method.reads:
             chosen["next"] = _next_stored(self.bank.level_ids, pairs.level_ids)
         if "target" in self.method.reads:
-            chosen["target"] = self.method.selector.select(pairs.level_ids, pairs.draws)
+            chosen["target"] = self.method.target_sampler.select(pairs.level_ids, pairs.draws)
         return chosen
 
     def _to_device(self, value: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class OnlineSource:
             sample_ids=made.sample_numbers,
             positions=positions,
             level_ids=made.level_ids,
-            target_ids=self.method.selector.select(made.level_ids, draws),
+            target_ids=self.method.target_sampler.select(made.level_ids, draws),
             states=made.states.to(self.device, torch.float32),
             next_ids=made.next_level_ids,
             next_states=made.next_states.to(self.device, torch.float32),

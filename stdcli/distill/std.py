@@ -28,8 +28,8 @@ from stdcli.distill.batch import Batch
 from stdcli.distill.losses import jump_gain
 from stdcli.distill.method import Prediction
 from stdcli.distill.networks import Networks
-from stdcli.distill.selectors import (
-    Selector,
+from stdcli.distill.target_sampler import (
+    TargetSampler,
     proportional_choices,
     scheduled_choices,
     window_choices,
@@ -39,7 +39,9 @@ WINDOW_SHARE = 0.3
 """Of the path's levels, that a jump may take; `random_range_rate` of STD's released video recipe."""
 
 
-def make_selector(section: StdSection, levels: Sequence[Level], step_counts: Sequence[int]) -> Selector:
+def make_target_sampler(
+    section: StdSection, levels: Sequence[Level], step_counts: Sequence[int]
+) -> TargetSampler:
     """The choice of s that the settings describe.
 
     Args:
@@ -56,7 +58,7 @@ def make_selector(section: StdSection, levels: Sequence[Level], step_counts: Seq
         free = window_choices(ids, window=window, anchor=section.anchor)
     else:
         free = proportional_choices(levels, gamma=section.gamma, anchor=section.anchor)
-    return Selector(free, scheduled_choices(ids, step_counts), section.p_sched)
+    return TargetSampler(free, scheduled_choices(ids, step_counts), section.p_sched)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Std:
 
     Attributes:
         table: all levels by id.
-        selector: draws s.
+        target_sampler: draws s.
         kind: of the target.
         mix: weight of the consistency target in "mix", in [0, 1].
         averages: whether the consistency target uses averaged weights.
@@ -74,7 +76,7 @@ class Std:
     """
 
     table: Sequence[Level]
-    selector: Selector
+    target_sampler: TargetSampler
     kind: Literal["teacher", "consistency", "mix"] = "teacher"
     mix: float = 0.5
     averages: bool = False

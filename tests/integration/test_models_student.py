@@ -129,8 +129,8 @@ def test_adapters_through_load_model(models, tmp_path, family) -> None:
 def test_full_weights_are_read_by_plain_diffusers_and_by_load_model(models, tmp_path, s_embedding) -> None:
     """The config names no place of this machine, and the run's folder is as good as the student's."""
     student = train(student_of(models["sdxl"], kind="full", has_target_time=s_embedding))
-    aim = {"target_time": 199.0} if s_embedding else {}
-    expected = output_of(student, "sdxl", **aim)
+    target = {"target_time": 199.0} if s_embedding else {}
+    expected = output_of(student, "sdxl", **target)
     recipe = recipe_of(s_embedding=s_embedding)
     save_student(tmp_path / "run" / "student", student, recipe=recipe, dtype=torch.float32)
     place = tmp_path / "run" / "student" / "unet"
@@ -143,7 +143,7 @@ def test_full_weights_are_read_by_plain_diffusers_and_by_load_model(models, tmp_
         extra["timestep_cond"] = torch.cat([halves.cos(), halves.sin()]).expand(2, -1)
     assert torch.allclose(plain_output(plain, "sdxl", **extra), expected, atol=1e-5)
     bundle = load_model(str(models["sdxl"]), device="cpu", dtype="float32", student=str(tmp_path / "run"))
-    assert torch.allclose(output_of(bundle.denoiser, "sdxl", **aim), expected, atol=1e-5)
+    assert torch.allclose(output_of(bundle.denoiser, "sdxl", **target), expected, atol=1e-5)
     assert bundle.denoiser.has_target_time == s_embedding
     if s_embedding:
         elsewhere = output_of(bundle.denoiser, "sdxl", target_time=0)
@@ -163,11 +163,11 @@ def test_full_weights_leave_the_style_adapter_alone(models, tmp_path) -> None:
 def test_pairs_see_the_same_target(models, tmp_path) -> None:
     student = train(student_of(models["sdxl"], kind="full", has_target_time=True))
     x, cond, uncond = latents_for("sdxl"), condition_for("sdxl"), condition_for("sdxl", seed=9)
-    aims = torch.tensor([199, 0])
+    targets = torch.tensor([199, 0])
     with torch.no_grad():
-        under, without = student._live.pair(x, T, cond, uncond, target_time=aims)
-        assert torch.allclose(under, student(x, T, cond, target_time=aims), atol=1e-5)
-        assert torch.allclose(without, student(x, T, uncond, target_time=aims), atol=1e-5)
+        under, without = student._live.pair(x, T, cond, uncond, target_time=targets)
+        assert torch.allclose(under, student(x, T, cond, target_time=targets), atol=1e-5)
+        assert torch.allclose(without, student(x, T, uncond, target_time=targets), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])

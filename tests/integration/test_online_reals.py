@@ -18,7 +18,7 @@ from stdcli.distill.batch import Batch
 from stdcli.distill.opponent import make_reals
 from stdcli.distill.paths import Paths
 from stdcli.distill.sources import OnlineSource, Ranks
-from stdcli.distill.std import Std, make_selector
+from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_tensor
@@ -66,7 +66,7 @@ def source_of(walker: Walker, real: str = "auto", *, rank: int = 0, num_ranks: i
         device=CPU,
     )
     table = level_table(schedule, 10)
-    method = Std(table, make_selector(StdSection(), paths.stored_levels(table), (2,)), "consistency")
+    method = Std(table, make_target_sampler(StdSection(), paths.stored_levels(table), (2,)), "consistency")
     bank = walker.make_bank(
         walker.bundle.denoiser, num_slots=4, rank=rank, num_ranks=num_ranks, rate=0.5
     )  # half of all items are fresh paths beside the slots

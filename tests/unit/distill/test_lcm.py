@@ -96,7 +96,7 @@ def test_what_the_method_asks_for() -> None:
     assert method.states == "data" and method.reads == {"next"} and method.averages
     assert method.sampling == {"sampler": "renoise", "final": "x0"} and method.scale(batch_of()) is None
     draws = torch.rand(37, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert method.selector.select(torch.arange(1, 38), draws).tolist() == [0] * 37
+    assert method.target_sampler.select(torch.arange(1, 38), draws).tolist() == [0] * 37
 
 
 def test_times_do_not_come_from_the_target_level() -> None:

@@ -14,7 +14,7 @@ from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import Level, level_table, make_teacher_path
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.sources import BankSource, OnlineSource, Ranks
-from stdcli.distill.std import Std, make_selector
+from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.runtime.seeding import fold
 from tests.tiny_methods import (
@@ -55,7 +55,7 @@ def sparse(tmp_path_factory):
 
 def std_of(bank, **section) -> Std:
     levels = [TABLE[id_] for id_ in bank.level_ids]
-    return Std(TABLE, make_selector(StdSection(**section), levels, (2, 4)), "mix")
+    return Std(TABLE, make_target_sampler(StdSection(**section), levels, (2, 4)), "mix")
 
 
 def source_of(bank, method, *, ranks=None, seed=3, **more) -> BankSource:
@@ -155,10 +155,10 @@ def test_a_later_start_is_the_same_and_so_is_going_back(bank) -> None:
 
 
 def test_what_is_not_needed_is_not_read(bank) -> None:
-    teacher = Std(TABLE, std_of(bank).selector, "teacher")
+    teacher = Std(TABLE, std_of(bank).target_sampler, "teacher")
     (batch,) = batches(source_of(bank, teacher), range(1))
     assert batch.next_states is None and batch.next_ids is None and batch.reals is None
-    own = Std(TABLE, std_of(bank).selector, "consistency")
+    own = Std(TABLE, std_of(bank).target_sampler, "consistency")
     (batch,) = batches(source_of(bank, own), range(1))
     assert batch.targets is None and batch.next_states is not None
 
@@ -263,7 +263,7 @@ def online_of(*, rank=0, num_ranks=1, slots=6) -> OnlineBank:
 
 def online_source(**options) -> OnlineSource:
     levels = [TABLE[id_] for id_ in range(START, -1, -1)]
-    method = Std(TABLE, make_selector(StdSection(), levels, (2, 4)), "consistency")
+    method = Std(TABLE, make_target_sampler(StdSection(), levels, (2, 4)), "consistency")
     ranks = Ranks(3, options.get("rank", 0), options.get("num_ranks", 1))
     reals = options.pop("reals", None)
     return OnlineSource(online_of(**options), method, ranks, seed=3, device=CPU, reals=reals)

@@ -13,8 +13,8 @@ from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import distance, jump_gain
-from stdcli.distill.selectors import Selector
 from stdcli.distill.std import Std
+from stdcli.distill.target_sampler import TargetSampler
 from stdcli.distill.task import DistillTask
 from tests.tiny_methods import (
     AVERAGE_STD,
@@ -33,7 +33,7 @@ from tests.tiny_methods import (
 )
 
 TABLE = level_table(SD, 50)
-SELECTOR = Selector({}, {})
+TARGETS = TargetSampler({}, {})
 PATHS, J, S = (0, 3, 1, 4), (37, 20, 2, 1), (28, 19, 0, 0)  # a jump, an anchor, a jump to 0, an anchor at 0
 
 
@@ -73,7 +73,7 @@ def close(found: torch.Tensor, expected: list[torch.Tensor]) -> None:
 
 def test_predictions_are_jumps_of_the_student_from_the_stored_states() -> None:
     networks = networks_of()
-    prediction = Std(TABLE, SELECTOR).predict(networks, batch_of())
+    prediction = Std(TABLE, TARGETS).predict(networks, batch_of())
     close(prediction.state, [jumped(p, j, s, std=STD) for p, j, s in zip(PATHS, J, S, strict=True)])
     for k, (path, j) in enumerate(zip(PATHS, J, strict=True)):
         alpha, sigma = scales(time_of(j))
@@ -85,18 +85,18 @@ def test_predictions_are_jumps_of_the_student_from_the_stored_states() -> None:
 
 def test_defect_7_times_of_both_ends_are_those_of_their_levels() -> None:
     networks = networks_of()
-    Std(TABLE, SELECTOR).predict(networks, batch_of())
+    Std(TABLE, TARGETS).predict(networks, batch_of())
     assert networks.student.asked == [([739, 399, 39, 19], [559, 379, 0, 0], 4)]
 
 
 def test_the_teachers_target_is_the_stored_state() -> None:
     batch = batch_of()
-    assert Std(TABLE, SELECTOR, "teacher").target(networks_of(), batch) is batch.targets
+    assert Std(TABLE, TARGETS, "teacher").target(networks_of(), batch) is batch.targets
 
 
 def test_the_students_own_target_is_its_jump_from_the_next_state() -> None:
     networks, batch = networks_of(), batch_of()
-    target = Std(TABLE, SELECTOR, "consistency").target(networks, batch)
+    target = Std(TABLE, TARGETS, "consistency").target(networks, batch)
     close(target, [jumped(p, j - 1, s, std=STD) for p, j, s in zip(PATHS, J, S, strict=True)])
     assert networks.student.asked == [([719, 379, 19, 0], [559, 379, 0, 0], 4)]
     assert not target.requires_grad
@@ -104,13 +104,13 @@ def test_the_students_own_target_is_its_jump_from_the_next_state() -> None:
 
 def test_defect_8_the_anchors_target_is_exactly_the_teachers_state() -> None:
     batch = batch_of()
-    target = Std(TABLE, SELECTOR, "consistency").target(networks_of(), batch)
+    target = Std(TABLE, TARGETS, "consistency").target(networks_of(), batch)
     assert torch.equal(target[1], batch.next_states[1]) and torch.equal(target[3], batch.next_states[3])
     assert torch.equal(batch.next_states[1], batch.targets[1])  # both targets agree there
 
 
 def test_next_states_of_banks_with_kept_levels_are_where_they_say() -> None:
-    target = Std(TABLE, SELECTOR, "consistency").target(
+    target = Std(TABLE, TARGETS, "consistency").target(
         networks_of(), batch_of((2, 4), (37, 30), (10, 24), next_ids=[30, 24])
     )
     expected = [jumped(2, 30, 10, std=STD), path_of(4)[24]]
@@ -119,7 +119,7 @@ def test_next_states_of_banks_with_kept_levels_are_where_they_say() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_mixed_target_is_a_mean_of_the_two(share) -> None:
-    target = Std(TABLE, SELECTOR, "mix", mix=share).target(networks_of(), batch_of())
+    target = Std(TABLE, TARGETS, "mix", mix=share).target(networks_of(), batch_of())
     expected = []
     for path, j, s in zip(PATHS, J, S, strict=True):
         expected.append(share * jumped(path, j - 1, s, std=STD) + (1 - share) * path_of(path)[s])
@@ -128,7 +128,7 @@ def test_the_mixed_target_is_a_mean_of_the_two(share) -> None:
 
 def test_averaged_weights_make_the_students_own_target_and_nothing_else() -> None:
     networks = networks_of(average=AVERAGE_STD)
-    method = Std(TABLE, SELECTOR, "consistency", averages=True)
+    method = Std(TABLE, TARGETS, "consistency", averages=True)
     close(method.target(networks, batch_of((0,), (37,), (28,))), [jumped(0, 36, 28, std=AVERAGE_STD)])
     close(method.predict(networks, batch_of((0,), (37,), (28,))).state, [jumped(0, 37, 28, std=STD)])
     assert float(networks.student.std.detach()) == STD
@@ -138,11 +138,11 @@ def test_averaged_weights_make_the_students_own_target_and_nothing_else() -> Non
     ("kind", "reads"), [("teacher", {"target"}), ("consistency", {"next"}), ("mix", {"target", "next"})]
 )
 def test_only_what_is_read_is_asked_for(kind, reads) -> None:
-    assert Std(TABLE, SELECTOR, kind).reads == reads
+    assert Std(TABLE, TARGETS, kind).reads == reads
 
 
 def test_defect_11_a_batch_is_its_items_one_by_one() -> None:
-    for method in (Std(TABLE, SELECTOR, "mix"), Std(TABLE, SELECTOR, "consistency")):
+    for method in (Std(TABLE, TARGETS, "mix"), Std(TABLE, TARGETS, "consistency")):
         together, networks = batch_of(), networks_of()
         state = method.predict(networks, together).state
         target = method.target(networks, together)
@@ -153,8 +153,8 @@ def test_defect_11_a_batch_is_its_items_one_by_one() -> None:
 
 
 def test_jump_weights_by_hand() -> None:
-    assert Std(TABLE, SELECTOR).scale(batch_of()) is None
-    scale = Std(TABLE, SELECTOR, weighs_jumps=True).scale(batch_of())
+    assert Std(TABLE, TARGETS).scale(batch_of()) is None
+    scale = Std(TABLE, TARGETS, weighs_jumps=True).scale(batch_of())
     expected = []
     for j, s in zip(J, S, strict=True):
         (alpha, sigma), (to_alpha, to_sigma) = scales(time_of(j)), scales(time_of(s))
@@ -188,7 +188,7 @@ def test_jump_weights_are_what_an_error_of_the_output_does_in_pure_noise_too(kin
 def test_pure_noise_has_its_share_of_weighed_losses() -> None:
     """A v network's error there is neither dropped nor infinite: its target is 1/alpha_s of the state's."""
     table = (*TABLE[:37], Level(37, 999, 0.0, 1.0))
-    method = Std(table, SELECTOR, weighs_jumps=True, prediction=PredictionType.V)
+    method = Std(table, TARGETS, weighs_jumps=True, prediction=PredictionType.V)
     assert method.scale(batch_of())[0].item() == pytest.approx(scales(time_of(28))[0])
 
 
@@ -219,7 +219,7 @@ def errors_by_hand(*, weighed: bool) -> list[torch.Tensor]:
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("loss", ["l2", "huber"])
 def test_the_loss_by_hand(weighed, loss) -> None:
-    task = task_of(Std(TABLE, SELECTOR, weighs_jumps=weighed), batch_of(), loss=loss, huber_c=0.03)
+    task = task_of(Std(TABLE, TARGETS, weighs_jumps=weighed), batch_of(), loss=loss, huber_c=0.03)
     (found,) = task.losses(0)
     errors = errors_by_hand(weighed=weighed)
     if loss == "l2":
@@ -232,7 +232,7 @@ def test_the_loss_by_hand(weighed, loss) -> None:
 
 
 def test_losses_are_told_by_level() -> None:
-    (found,) = task_of(Std(TABLE, SELECTOR), batch_of()).losses(0)
+    (found,) = task_of(Std(TABLE, TARGETS), batch_of()).losses(0)
     counts = {name: len(v) for name, v in found.facts.items() if "level_" in name}
     assert counts == {
         "loss/level_1_to_9": 2,
@@ -244,7 +244,7 @@ def test_losses_are_told_by_level() -> None:
 
 
 def test_the_batch_at_hand_is_named() -> None:
-    task = task_of(Std(TABLE, SELECTOR), batch_of())
+    task = task_of(Std(TABLE, TARGETS), batch_of())
     list(task.losses(0))
     assert task.describe() == "samples 0, 3, 1, 4"
 
@@ -263,8 +263,8 @@ def test_a_student_like_its_teacher_has_no_loss_with_anchors() -> None:
     networks = networks_of()
     batch = batch_of((0,), (20,), (19,))  # path 0 has guidance 1
     with networks.student.as_teacher():
-        state = Std(TABLE, SELECTOR).predict(networks, batch).state
+        state = Std(TABLE, TARGETS).predict(networks, batch).state
     torch.testing.assert_close(state, batch.targets, rtol=0, atol=2e-6)
     other = dataclasses.replace(batch, cond=batch.uncond)
     with networks.student.as_teacher():
-        assert (Std(TABLE, SELECTOR).predict(networks, other).state - batch.targets).abs().max() > 1e-3
+        assert (Std(TABLE, TARGETS).predict(networks, other).state - batch.targets).abs().max() > 1e-3

@@ -45,17 +45,17 @@ KINDS = [
 @pytest.mark.parametrize(("options", "checkpointing"), [*((kind, False) for kind in KINDS), (KINDS[0], True)])
 def test_begins_as_its_base_and_keeps_it_as_teacher(model, base, options, checkpointing) -> None:
     student = student_of(model, checkpointing=checkpointing, **options)
-    aim = {"target_time": 199} if student.has_target_time else {}
-    assert torch.equal(output(student, **aim), base)
+    target = {"target_time": 199} if student.has_target_time else {}
+    assert torch.equal(output(student, **target), base)
     train(student)
-    changed = output(student, **aim)
+    changed = output(student, **target)
     assert (changed - base).abs().max() > 0.01
     with student.as_teacher():
         assert torch.equal(output(student), base)
         with student.as_teacher():
             pass
         assert torch.equal(output(student), base), "the inner end is not the outer one"
-    assert torch.equal(output(student, **aim), changed)
+    assert torch.equal(output(student, **target), changed)
     assert all(p.requires_grad for p in student.trainable().values())
     assert student.unet.is_gradient_checkpointing == checkpointing
 
@@ -77,22 +77,22 @@ def test_full_weights_without_a_copy_have_no_teacher(model) -> None:
 @pytest.mark.parametrize("options", KINDS)
 def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) -> None:
     student = train(student_of(model, **options))
-    aim = {"target_time": torch.tensor([199.0, 0.0])} if student.has_target_time else {}
+    target = {"target_time": torch.tensor([199.0, 0.0])} if student.has_target_time else {}
     average = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
-    live = output(student, **aim)
+    live = output(student, **target)
     other = copy.deepcopy(student)
     with torch.no_grad():
         for name, parameter in other.trainable().items():
             parameter.copy_(average[name])
-    expected = output(other, **aim)
+    expected = output(other, **target)
     before = {name: value.clone() for name, value in student.trainable().items()}
     with student.averaged(average):
-        assert torch.allclose(output(student, **aim), expected, atol=1e-6)
+        assert torch.allclose(output(student, **target), expected, atol=1e-6)
         with student.as_teacher():
             assert torch.equal(output(student), base)
-        assert torch.allclose(output(student, **aim), expected, atol=1e-6)
+        assert torch.allclose(output(student, **target), expected, atol=1e-6)
     assert (expected - live).abs().max() > 0.01
-    assert torch.equal(output(student, **aim), live)
+    assert torch.equal(output(student, **target), live)
     assert all(torch.equal(before[name], value) for name, value in student.trainable().items())
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from stdcli.diffusion.levels import Level, select_levels
 
-Choices = Mapping[int, tuple[int, ...]]
+TargetChoices = Mapping[int, tuple[int, ...]]
 """Level id j -> the ids s < j that may be drawn, falling; at least one each."""
 
 
-def window_choices(ids: Sequence[int], *, window: int, anchor: bool) -> Choices:
+def window_choices(ids: Sequence[int], *, window: int, anchor: bool) -> TargetChoices:
     """s in j - window .. j - 1 (STD's released scripts, with the anchor j - 1 that they leave out).
 
     Args:
@@ -31,7 +31,7 @@ def window_choices(ids: Sequence[int], *, window: int, anchor: bool) -> Choices:
     return _choices(ids, lambda j, s: s >= j - window, anchor=anchor)
 
 
-def proportional_choices(levels: Sequence[Level], *, gamma: float, anchor: bool) -> Choices:
+def proportional_choices(levels: Sequence[Level], *, gamma: float, anchor: bool) -> TargetChoices:
     """s with t_s in [gamma t_j, t_j), the paper's lower limit.
 
     Args:
@@ -44,7 +44,7 @@ def proportional_choices(levels: Sequence[Level], *, gamma: float, anchor: bool)
     return _choices([level.id for level in levels], lambda j, s: t[s] >= gamma * t[j], anchor=anchor)
 
 
-def scheduled_choices(ids: Sequence[int], step_counts: Sequence[int]) -> Choices:
+def scheduled_choices(ids: Sequence[int], step_counts: Sequence[int]) -> TargetChoices:
     """The next levels of the K-step paths that visit j; levels that none visits are left out.
 
     Args:
@@ -63,13 +63,13 @@ def scheduled_choices(ids: Sequence[int], step_counts: Sequence[int]) -> Choices
     return {j: tuple(sorted(nexts, reverse=True)) for j, nexts in found.items()}
 
 
-def lowest_choices(ids: Sequence[int]) -> Choices:
+def lowest_choices(ids: Sequence[int]) -> TargetChoices:
     """s = 0 always: consistency models."""
     return {j: (0,) for j in ids if j > 0}
 
 
 @dataclass(frozen=True)
-class Selector:
+class TargetSampler:
     """Draws s for a batch of j.
 
     Attributes:
@@ -78,8 +78,8 @@ class Selector:
         p_sched: how often the latter are taken where there are any.
     """
 
-    free: Choices
-    scheduled: Choices
+    free: TargetChoices
+    scheduled: TargetChoices
     p_sched: float = 0.0
 
     def select(self, level_ids: Tensor, draws: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Selector:
         return choices[int(place * len(choices))]
 
 
-def _choices(ids: Sequence[int], admits, *, anchor: bool) -> Choices:
+def _choices(ids: Sequence[int], admits, *, anchor: bool) -> TargetChoices:
     found = {}
     for place, j in enumerate(ids[:-1]):
         below = ids[place + 1 :]

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import LevelError, level_table
-from stdcli.distill.selectors import (
-    Selector,
+from stdcli.distill.std import make_target_sampler
+from stdcli.distill.target_sampler import (
+    TargetSampler,
     lowest_choices,
     proportional_choices,
     scheduled_choices,
     window_choices,
 )
-from stdcli.distill.std import make_selector
 from tests.tiny_methods import SD
 
 TABLE = level_table(SD, 50)
@@ -33,8 +33,8 @@ def grid(n: int) -> torch.Tensor:
     return torch.cartesian_prod(points, points)
 
 
-def counts(selector: Selector, j: int, n: int) -> dict[int, int]:
-    drawn = selector.select(torch.full((n * n,), j), grid(n)).tolist()
+def counts(target_sampler: TargetSampler, j: int, n: int) -> dict[int, int]:
+    drawn = target_sampler.select(torch.full((n * n,), j), grid(n)).tolist()
     return {s: drawn.count(s) for s in sorted(set(drawn), reverse=True)}
 
 
@@ -127,27 +127,27 @@ def test_too_many_steps_for_the_levels() -> None:
 
 @pytest.mark.parametrize("p_sched", [0.0, 0.25, 0.5, 1.0])
 def test_schedules_are_taken_as_often_as_asked(p_sched) -> None:
-    selector = Selector({37: (36, 35)}, {37: (33, 31, 28, 19)}, p_sched)
-    found = counts(selector, 37, 40)
+    target_sampler = TargetSampler({37: (36, 35)}, {37: (33, 31, 28, 19)}, p_sched)
+    found = counts(target_sampler, 37, 40)
     scheduled = {s: round(1600 * p_sched / 4) for s in (33, 31, 28, 19)}
     free = {s: round(1600 * (1 - p_sched) / 2) for s in (36, 35)}
     assert found == {s: n for s, n in (free | scheduled).items() if n}
 
 
 def test_levels_off_every_schedule_take_the_free_choices() -> None:
-    assert counts(Selector({36: (35, 34)}, {37: (33,)}, 1.0), 36, 10) == {35: 50, 34: 50}
+    assert counts(TargetSampler({36: (35, 34)}, {37: (33,)}, 1.0), 36, 10) == {35: 50, 34: 50}
 
 
 def test_each_item_has_its_own_level_and_draws() -> None:
-    selector = Selector({3: (2, 1, 0), 2: (1, 0)}, {3: (0,)}, 0.5)
+    target_sampler = TargetSampler({3: (2, 1, 0), 2: (1, 0)}, {3: (0,)}, 0.5)
     draws = torch.tensor([[0.4, 0.9], [0.6, 0.9], [0.6, 0.0], [0.1, 0.6]], dtype=torch.float64)
-    picked = selector.select(torch.tensor([3, 3, 3, 2]), draws)
+    picked = target_sampler.select(torch.tensor([3, 3, 3, 2]), draws)
     assert picked.tolist() == [0, 0, 2, 0] and picked.dtype == torch.int64
 
 
 def test_a_level_without_choices_is_an_error() -> None:
     with pytest.raises(KeyError):
-        Selector({3: (2,)}, {}).select(torch.tensor([0]), torch.zeros(1, 2, dtype=torch.float64))
+        TargetSampler({3: (2,)}, {}).select(torch.tensor([0]), torch.zeros(1, 2, dtype=torch.float64))
 
 
 kept_levels = st.lists(st.integers(1, 37), min_size=1, max_size=12, unique=True).map(
@@ -166,33 +166,35 @@ sections = st.builds(
 @given(kept_levels, sections, st.sets(st.integers(1, 8), min_size=1))
 def test_s_is_stored_and_below_j_and_all_choices_are_equally_likely(ids, section, step_counts) -> None:
     fitting = [k for k in step_counts if k <= ids[0]] or [1]
-    selector = make_selector(section, [TABLE[id_] for id_ in ids], fitting)
-    assert set(selector.free) == set(ids) - {0}
-    for j, choices in [*selector.free.items(), *selector.scheduled.items()]:
+    target_sampler = make_target_sampler(section, [TABLE[id_] for id_ in ids], fitting)
+    assert set(target_sampler.free) == set(ids) - {0}
+    for j, choices in [*target_sampler.free.items(), *target_sampler.scheduled.items()]:
         assert choices and all(s < j and s in ids for s in choices)
         assert list(choices) == sorted(set(choices), reverse=True)
-    for j, choices in selector.free.items():
+    for j, choices in target_sampler.free.items():
         if section.policy == "window" and len(choices) > 1:
             assert j - choices[-1] <= section.window
         places = (torch.arange(3 * len(choices), dtype=torch.float64) + 0.5) / (3 * len(choices))
         draws = torch.stack([torch.full_like(places, 0.5), places], 1)
-        drawn = Selector(selector.free, {}).select(torch.full((len(draws),), j), draws).tolist()
+        drawn = TargetSampler(target_sampler.free, {}).select(torch.full((len(draws),), j), draws).tolist()
         assert drawn == [s for s in choices for _ in range(3)]
     extremes = torch.tensor([[0.0, 0.0], [1 - 2**-53, 1 - 2**-53]], dtype=torch.float64)
-    for j in selector.free:
-        assert all(s < j for s in selector.select(torch.tensor([j, j]), extremes).tolist())
+    for j in target_sampler.free:
+        assert all(s < j for s in target_sampler.select(torch.tensor([j, j]), extremes).tolist())
 
 
 @pytest.mark.parametrize(("policy", "expected"), [("window", (5, 4, 3)), ("proportional", (5,))])
 def test_settings_reach_the_selector(policy, expected) -> None:
     section = StdSection(policy=policy, window=3, gamma=0.8, p_sched=0.3)
-    selector = make_selector(section, [TABLE[id_] for id_ in range(6, -1, -1)], [2, 3])
-    assert selector.free[6] == expected  # t 119: 0.8 x 119 = 95.2, t 99 is level 5
-    assert selector.scheduled == {6: (4, 3), 4: (2,), 3: (0,), 2: (0,)} and selector.p_sched == 0.3
+    target_sampler = make_target_sampler(section, [TABLE[id_] for id_ in range(6, -1, -1)], [2, 3])
+    assert target_sampler.free[6] == expected  # t 119: 0.8 x 119 = 95.2, t 99 is level 5
+    assert (
+        target_sampler.scheduled == {6: (4, 3), 4: (2,), 3: (0,), 2: (0,)} and target_sampler.p_sched == 0.3
+    )
 
 
 @pytest.mark.parametrize(("start", "window"), [(37, 12), (20, 6), (1, 1)])
 def test_the_window_follows_the_length_of_the_path(start, window) -> None:
     """ceil(0.3 x levels): what the released scripts give at strength 0.75 is 12."""
-    selector = make_selector(StdSection(), [TABLE[id_] for id_ in range(start, -1, -1)], [1])
-    assert selector.free[start] == tuple(range(start - 1, start - 1 - window, -1))
+    target_sampler = make_target_sampler(StdSection(), [TABLE[id_] for id_ in range(start, -1, -1)], [1])
+    assert target_sampler.free[start] == tuple(range(start - 1, start - 1 - window, -1))
