@@ -15,7 +15,7 @@ import torch
 
 from stdcli.apply.settings import SamplingSettings
 from stdcli.diffusion.levels import Level
-from stdcli.diffusion.masks import Known, shrink_mask
+from stdcli.diffusion.masks import LatentBlend, shrink_mask
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, target_levels
@@ -82,15 +82,15 @@ class Stylizer:
             device=bundle.device,
         )
         noise, keep = self._noise(latents), None
-        beside = latents if bundle.sees_photo else None
+        concat_latents = latents if bundle.sees_photo else None
         if mask is not None and bundle.sees_mask:
-            beside = self._beside(pixels, mask, latents)
+            concat_latents = self._concat_latents(pixels, mask, latents)
         elif mask is not None:
             known = bundle.codec.encode(pixels.to(bundle.device))
             cells = shrink_mask(mask.to(known), known.shape[-2:])
-            keep = Known(known, noise, cells, settings.plan.evaluations)
+            keep = LatentBlend(known, noise, cells, settings.plan.evaluations)
         state = sample(
-            lambda x, level: self._denoise(x, level, targets[level], beside=beside),
+            lambda x, level: self._denoise(x, level, targets[level], concat_latents=concat_latents),
             start_state(latents, noise, settings.plan.levels[0]),
             settings.plan,
             make_step_noise=lambda step: self._noise(latents, step=step),
@@ -108,7 +108,9 @@ class Stylizer:
         noise = make_noise((1, *latents.shape[1:]), self.seed, FRAME_ID, step=step)
         return noise.to(latents).expand_as(latents)
 
-    def _beside(self, pixels: torch.Tensor, mask: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    def _concat_latents(
+        self, pixels: torch.Tensor, mask: torch.Tensor, latents: torch.Tensor
+    ) -> torch.Tensor:
         """What a network that sees masks is shown: the mask, and what it leaves; [B, 1 + C, h, w].
 
         Source: diffusers' inpainting pipelines, whose masked picture is grey where it is to be repainted.
@@ -117,12 +119,12 @@ class Stylizer:
         return torch.cat([shrink_mask(mask.to(latents), latents.shape[-2:]), left], dim=1)
 
     def _denoise(
-        self, x: torch.Tensor, level: Level, to_level: Level, *, beside: torch.Tensor | None
+        self, x: torch.Tensor, level: Level, to_level: Level, *, concat_latents: torch.Tensor | None
     ) -> Denoised:
         plan = self.settings.plan
         self._say(f"step {plan.levels.index(level) + 1} of {plan.evaluations}")
         guidance = self.settings.recipe.guidance
         conditions = [self.condition, self.unconditional]
-        if beside is not None:
-            conditions = [c and replace(c.expand(len(x)), beside=beside) for c in conditions]
+        if concat_latents is not None:
+            conditions = [c and replace(c.expand(len(x)), concat_latents=concat_latents) for c in conditions]
         return self.bundle.denoise(x, level, *conditions, guidance=guidance, to_level=to_level)

@@ -29,7 +29,7 @@ def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Known:
+class LatentBlend:
     """Puts the known part of a picture back into states along a path; an `OnStep` of `sample`.
 
     Attributes:

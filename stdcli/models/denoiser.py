@@ -28,14 +28,14 @@ class Condition:
         encoder_hidden_states: text tokens [B, L, D].
         added: by diffusers' names, each with B rows: `text_embeds` [B, S], `time_ids` [B, 6] float32 in
             pixels, `image_embeds` [B, N, S] (or [B, N, tokens, S] for a Plus adapter).
-        beside: more input channels [B, c, h, w] for a network that sees masks.
+        concat_latents: more input channels [B, c, h, w] for a network that sees masks.
         notes: what the user should know about how this condition was made.
     """
 
     encoder_hidden_states: Tensor
     added: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    beside: Tensor | None = None
+    concat_latents: Tensor | None = None
 
     @property
     def batch(self) -> int:
@@ -71,8 +71,10 @@ class Condition:
             raise ValueError(f"conditions differ: {sorted(self.added)} and {sorted(other.added)}")
         added = {k: torch.cat([v, other.added[k]]) for k, v in self.added.items()}
         tokens = torch.cat([self.encoder_hidden_states, other.encoder_hidden_states])
-        beside = None if self.beside is None else torch.cat([self.beside, other.beside])
-        return Condition(tokens, added, tuple(dict.fromkeys(self.notes + other.notes)), beside)
+        concat_latents = (
+            None if self.concat_latents is None else torch.cat([self.concat_latents, other.concat_latents])
+        )
+        return Condition(tokens, added, tuple(dict.fromkeys(self.notes + other.notes)), concat_latents)
 
     def to(self, device: torch.device | str) -> Condition:
         """The same condition on another device."""
@@ -80,9 +82,12 @@ class Condition:
 
     def _map(self, change) -> Condition:
         added = {k: change(v) for k, v in self.added.items()}
-        tokens, beside = change(self.encoder_hidden_states), self.beside
+        tokens, concat_latents = change(self.encoder_hidden_states), self.concat_latents
         return replace(
-            self, encoder_hidden_states=tokens, added=added, beside=None if beside is None else change(beside)
+            self,
+            encoder_hidden_states=tokens,
+            added=added,
+            concat_latents=None if concat_latents is None else change(concat_latents),
         )
 
 
@@ -133,8 +138,8 @@ class Denoiser:
             ValueError: a network that sees its target is not given one.
         """
         condition = condition.expand(x.shape[0])
-        if condition.beside is not None:
-            x = torch.cat([x, condition.beside.to(x)], dim=1)
+        if condition.concat_latents is not None:
+            x = torch.cat([x, condition.concat_latents.to(x)], dim=1)
         dtype = self.unet.dtype
         added: dict[str, Tensor | list[Tensor]] = {
             k: v if k == "time_ids" else v.to(dtype)  # half precision cannot represent every pixel count

@@ -240,7 +240,7 @@ def predict(
     x: torch.Tensor,
     t: torch.Tensor,
     style: torch.Tensor,
-    beside: torch.Tensor | None = None,
+    concat_latents: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Run the UNet the way an SDXL pipeline with null text and an IP-Adapter does.
 
@@ -249,13 +249,13 @@ def predict(
         x: [B, C, h, w] noisy latents.
         t: [B] int64 training timesteps.
         style: [B, style_dim]; zeros for the unconditional branch.
-        beside: [B, C, h, w] clean latents of the photo, for a UNet that sees it.
+        concat_latents: [B, C, h, w] clean latents of the photo, for a UNet that sees it.
 
     Returns:
         Raw network output [B, C, h, w].
     """
     batch = x.shape[0]
-    x = x if beside is None else torch.cat([x, beside], dim=1)
+    x = x if concat_latents is None else torch.cat([x, concat_latents], dim=1)
     tokens = x.new_zeros(batch, 1, unet.config.cross_attention_dim)
     time_ids = x.new_tensor([[PIXELS, PIXELS, 0, 0, PIXELS, PIXELS]]).expand(batch, -1)
     added = {"text_embeds": style, "time_ids": time_ids, "image_embeds": [style[:, None]]}

@@ -138,7 +138,7 @@ class ImitationTrainer:
         count = len(lesson.shown)
         t = self._draw_times(count, generator)
         with torch.no_grad():
-            beside = self.codec.encode(lesson.shown.to(self.device) * 2 - 1).latents
+            concat_latents = self.codec.encode(lesson.shown.to(self.device) * 2 - 1).latents
             clean = self.codec.encode(lesson.targets.to(self.device) * 2 - 1).latents
             noise = torch.randn(clean.shape, generator=generator).to(self.device)
             alpha, sigma = (
@@ -149,7 +149,7 @@ class ImitationTrainer:
         vectors = encode_style(self.networks.style_encoder, lesson.styles.to(self.device) * 2 - 1)
         seen = vectors[lesson.style_of.to(self.device)] * lesson.amounts[:, None].to(self.device)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            output = predict(self.networks.unet, x, t.to(self.device), seen, beside)
+            output = predict(self.networks.unet, x, t.to(self.device), seen, concat_latents)
         errors = (output.float() - target).square().mean((1, 2, 3)) / self._linear_errors(t)
         foretold = self._foretell_loss(vectors, lesson.sources)
         v = errors.mean()

@@ -98,9 +98,9 @@ class SampleSheet:
             noise = make_noise(latents.shape[1:], self.seed, NOISE_ID, step=step)
             return noise.to(latents.device).expand_as(latents)
 
-        beside = latents if sees_photo(networks.unet) else None
+        concat_latents = latents if sees_photo(networks.unet) else None
         state = sample(
-            lambda x, level: self._denoise(networks, x, level, vectors, beside),
+            lambda x, level: self._denoise(networks, x, level, vectors, concat_latents),
             start_state(latents, make_step_noise(None), self.path.levels[0]),
             self.path,
             schedule=self.schedule,
@@ -111,14 +111,19 @@ class SampleSheet:
         return self.codec.decode(state).sample
 
     def _denoise(
-        self, networks: StylizerNetworks, x: Tensor, level: Level, style: Tensor, beside: Tensor | None
+        self,
+        networks: StylizerNetworks,
+        x: Tensor,
+        level: Level,
+        style: Tensor,
+        concat_latents: Tensor | None,
     ) -> Denoised:
         if self.recipe.guidance == 1:
-            output = predict(networks.unet, x, _times(x, level), style, beside)
+            output = predict(networks.unet, x, _times(x, level), style, concat_latents)
         else:
             both = torch.cat([x, x])
             vectors = torch.cat([style, torch.zeros_like(style)])
-            seen = None if beside is None else torch.cat([beside, beside])
+            seen = None if concat_latents is None else torch.cat([concat_latents, concat_latents])
             cond, uncond = predict(networks.unet, both, _times(both, level), vectors, seen).chunk(2)
             output = guide(cond, uncond, self.recipe.guidance)
         return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=PREDICTION)

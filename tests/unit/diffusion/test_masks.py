@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stdcli.diffusion.levels import Level
-from stdcli.diffusion.masks import Known, shrink_mask
+from stdcli.diffusion.masks import LatentBlend, shrink_mask
 
 
 def test_a_cell_is_repainted_where_any_pixel_is() -> None:
@@ -23,7 +23,7 @@ def test_what_is_known_lies_at_each_levels_own_noise(index: int) -> None:
     latents, noise, state = (torch.randn(2, 3, 4, 4, generator=rng) for _ in range(3))
     mask = (torch.rand(2, 1, 4, 4, generator=rng) < 0.5).float()
     level = Level(id=1, t=399, alpha=0.8, sigma=0.6)
-    known = Known(latents, noise, mask, evaluations=2)(index, level, state)
+    known = LatentBlend(latents, noise, mask, evaluations=2)(index, level, state)
     there = latents if index == 2 else 0.8 * latents + 0.6 * noise  # clean at the end
     expected = mask * state + (1 - mask) * there
     assert (known - expected).abs().max() < 1e-6
