@@ -14,7 +14,7 @@ from stdcli.errors import ConfigError
 
 if TYPE_CHECKING:
     from stdcli.hub.artefact import Artefact
-    from stdcli.hub.push import Item
+    from stdcli.hub.push import RepoFile
 
 app = make_group("hub", "Share students, models and banks on the Hugging Face Hub.")
 
@@ -74,7 +74,7 @@ def push(
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     from stdcli.hub.artefact import find_artefact
     from stdcli.hub.pull import parse_address
-    from stdcli.hub.push import check_login, compare, gather, own_page
+    from stdcli.hub.push import check_login, compare, gather, local_card
     from stdcli.hub.push import push as send
 
     address = parse_address(repo)
@@ -88,13 +88,13 @@ def push(
         check_login(address.repo)
     facts = _facts(artefact, base_model, license, report, sample)
     items = gather(artefact, address.repo, **facts)
-    if own_page(artefact) is not None and (idle := [flag for flag, key in FACTS.items() if facts.get(key)]):
+    if local_card(artefact) is not None and (idle := [flag for flag, key in FACTS.items() if facts.get(key)]):
         console.warning(f"the page is your own README.md, which is sent without what {', '.join(idle)} says")
     if dry_run and offline:
         _show(console, artefact, [(i.name, i.size_bytes, "not compared") for i in items], items=items)
         return
     difference = compare(items, artefact, address.repo)
-    if difference.kept:
+    if difference.user_card:
         console.warning("the page there was edited by hand and stays as it is")
     if dry_run:
         _show(console, artefact, list(difference.rows()), items=items, is_new=difference.parent is None)
@@ -113,7 +113,7 @@ def push(
         sent=[item.name for item in sent],
         bytes=size,
         same=[item.name for item in difference.same],
-        deleted=list(difference.gone),
+        deleted=list(difference.deleted),
     )
 
 
@@ -196,7 +196,7 @@ def _show(
     artefact: Artefact,
     rows: list[tuple[str, int | None, str]],
     *,
-    items: list[Item],
+    items: list[RepoFile],
     is_new: bool | None = None,
 ) -> None:
     """What a push would do."""

@@ -67,12 +67,12 @@ def repo_type_of(kind: Kind) -> RepoType:
 
 def kind_of(names: Iterable[str]) -> Kind | None:
     """What files of these names are, if anything that is known here."""
-    there = set(names)
-    if MANIFEST in there and any(name.startswith("shards/") for name in there):
+    present = set(names)
+    if MANIFEST in present and any(name.startswith("shards/") for name in present):
         return "bank"
-    if INDEX_FILE in there:
+    if INDEX_FILE in present:
         return "model"
-    is_student = any(STUDENT.fullmatch(name) and name.endswith(".safetensors") for name in there)
+    is_student = any(STUDENT.fullmatch(name) and name.endswith(".safetensors") for name in present)
     return "student" if is_student else None
 
 
@@ -84,14 +84,14 @@ def files_of(kind: Kind, names: Iterable[str], *, variants: bool = False) -> lis
         names: of all files, `/` between folders.
         variants: of a model take plain and half-precision weights, not only one of them.
     """
-    there = sorted(names)
+    present = sorted(names)
     if kind != "model":
         pattern = BANK if kind == "bank" else STUDENT
-        found = {name for name in there if pattern.fullmatch(name)}
+        found = {name for name in present if pattern.fullmatch(name)}
         extra = {n for n in found if n.endswith(".safetensors") and "/" not in n} - {LORA_FILE}
         return sorted(found - extra if kind == "student" and LORA_FILE in found else found)
-    chosen = set(wanted_files(there, half=False))
-    return sorted(chosen | set(wanted_files(there, half=True)) if variants else chosen)
+    chosen = set(wanted_files(present, half=False))
+    return sorted(chosen | set(wanted_files(present, half=True)) if variants else chosen)
 
 
 def find_artefact(path: Path) -> Artefact:

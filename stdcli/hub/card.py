@@ -1,6 +1,6 @@
 """The page of a repository: what it is, the command that uses it, how it was made, what was measured.
 
-Written from the files themselves and from what a run noted; the same facts give the same bytes, so that a
+Written from the files themselves and from what a run noted; the same data give the same bytes, so that a
 second push finds it unchanged. Knows no network.
 Source: the Hub's documentation of model cards for the names and values of the metadata.
 """
@@ -36,7 +36,7 @@ TRAINING = ("steps", "batch_size", "accumulation", "learning_rate", "schedule", 
 
 
 @dataclass(frozen=True)
-class Facts:
+class CardData:
     """What a card says.
 
     Attributes:
@@ -67,87 +67,87 @@ class Facts:
         return self.license or LICENSES.get(self.base or "")
 
 
-def make_card(facts: Facts) -> str:
+def make_card(data: CardData) -> str:
     """The page as Markdown with its metadata in front."""
-    metadata = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True)
-    about = {"student": _student, "model": _model, "bank": _bank}[facts.artefact.kind]
-    parts = [f"---\n{metadata}---", f"# {facts.repo.rpartition('/')[2]}", *about(facts)]
-    if facts.samples:
-        parts += ["## Samples", "\n".join(f"![{name}]({quote(name)})" for name in facts.samples)]
-    if facts.report is not None:
-        parts += ["## Evaluation", *_evaluation(facts.report)]
-    parts += ["## Licence", *_licence(facts), MARKER]
+    metadata = yaml.safe_dump(_metadata(data), sort_keys=False, allow_unicode=True)
+    about = {"student": _student, "model": _model, "bank": _bank}[data.artefact.kind]
+    parts = [f"---\n{metadata}---", f"# {data.repo.rpartition('/')[2]}", *about(data)]
+    if data.samples:
+        parts += ["## Samples", "\n".join(f"![{name}]({quote(name)})" for name in data.samples)]
+    if data.report is not None:
+        parts += ["## Evaluation", *_evaluation(data.report)]
+    parts += ["## Licence", *_licence(data), MARKER]
     return "\n\n".join(parts) + "\n"
 
 
-def _metadata(facts: Facts) -> dict[str, Any]:
-    kind = facts.artefact.kind
+def _metadata(data: CardData) -> dict[str, Any]:
+    kind = data.artefact.kind
     about: dict[str, Any] = {}
-    if facts.known_license:
-        about["license"] = facts.known_license
+    if data.known_license:
+        about["license"] = data.known_license
     if kind == "bank":
         return about | {"tags": [HOME, "stdcli-bank", "diffusion-trajectories"]}
     about = {"library_name": "diffusers", "pipeline_tag": "image-to-image"} | about
-    if facts.base and "/" in facts.base:
-        about["base_model"] = facts.base
-        about["base_model_relation"] = "adapter" if facts.artefact.is_lora else "finetune"
+    if data.base and "/" in data.base:
+        about["base_model"] = data.base
+        about["base_model_relation"] = "adapter" if data.artefact.is_lora else "finetune"
     tags = [HOME, "diffusers", "stylization"]
     if kind == "student":
-        tags += ["few-step", *(["lora"] if facts.artefact.is_lora else [])]
-        method = facts.recipe and facts.recipe.trained and facts.recipe.trained.method
+        tags += ["few-step", *(["lora"] if data.artefact.is_lora else [])]
+        method = data.recipe and data.recipe.trained and data.recipe.trained.method
         tags += ["single-trajectory-distillation"] if method == "std" else []
     return about | {"tags": tags, "instance_prompt": None}
 
 
-def _student(facts: Facts) -> Iterator[str]:
-    recipe, base = facts.recipe, facts.base
+def _student(data: CardData) -> Iterator[str]:
+    recipe, base = data.recipe, data.base
     trained = recipe.trained if recipe else None
     method = f", made by {METHODS.get(trained.method, trained.method)}" if trained else ""
-    kind = "low-rank adapters (LoRA)" if facts.artefact.is_lora else "all weights of the denoiser"
+    kind = "low-rank adapters (LoRA)" if data.artefact.is_lora else "all weights of the denoiser"
     yield f"A student of {_link(base)}{method}: {kind} that restyle pictures and clips in a few steps."
     model = "" if base in (None, EMBEDDED) else f" --model {base}"
     yield "## Use"
-    yield _code("bash", f"stdcli stylize photo.jpg --style painting.jpg{model} --student {facts.repo}")
+    yield _code("bash", f"stdcli stylize photo.jpg --style painting.jpg{model} --student {data.repo}")
     if recipe is not None:
         yield _table(("setting", "value"), list(_settings(recipe)))
-        if facts.artefact.is_lora and base not in (None, EMBEDDED) and recipe.timesteps:
+        if data.artefact.is_lora and base not in (None, EMBEDDED) and recipe.timesteps:
             yield "In plain diffusers the timesteps are given as they are, with `strength=1.0`:"
-            yield _code("python", _snippet(facts.repo, base, recipe))
+            yield _code("python", _snippet(data.repo, base, recipe))
         yield (
             "A `strength` or `denoise` setting of other programs need not start at the same noise; "
             "what counts are the timesteps above."
         )
-    yield from _training(facts)
+    yield from _training(data)
     if trained is not None:
         yield "Weights of the base that it was trained on:"
         yield _table(("component", "SHA-256"), sorted(trained.base_sha256.items()))
 
 
-def _model(facts: Facts) -> Iterator[str]:
-    origin = f", trained from {_link(facts.base)}" if facts.base else ""
+def _model(data: CardData) -> Iterator[str]:
+    origin = f", trained from {_link(data.base)}" if data.base else ""
     yield f"A model in diffusers format that restyles pictures and clips{origin}, for {HOME}."
     yield "## Use"
-    yield _code("bash", f"stdcli stylize photo.jpg --style painting.jpg --model {facts.repo}")
-    if facts.recipe is not None:
-        yield _table(("setting", "value"), list(_settings(facts.recipe)))
-    yield from _training(facts)
+    yield _code("bash", f"stdcli stylize photo.jpg --style painting.jpg --model {data.repo}")
+    if data.recipe is not None:
+        yield _table(("setting", "value"), list(_settings(data.recipe)))
+    yield from _training(data)
 
 
-def _bank(facts: Facts) -> Iterator[str]:
-    manifest = facts.manifest or {}
+def _bank(data: CardData) -> Iterator[str]:
+    manifest = data.manifest or {}
     plan, guidance = manifest["plan"], manifest["guidance"]
     yield (
-        f"{plan['num_paths']} paths of {_link(facts.base)} through noise, every state kept, from which "
+        f"{plan['num_paths']} paths of {_link(data.base)} through noise, every state kept, from which "
         f"students of few steps learn without the teacher ({METHODS['std']})."
     )
     yield "## Use"
-    name = facts.repo.rpartition("/")[2]
-    pull = f"stdcli hub pull datasets/{facts.repo} -o {name}"
+    name = data.repo.rpartition("/")[2]
+    pull = f"stdcli hub pull datasets/{data.repo} -o {name}"
     yield _code("bash", f"{pull}\nstdcli distill --bank {name} -o runs/student")
     levels = manifest["levels"]
     rows = [
         ("format", f"{manifest['format']} {manifest['version']}"),
-        ("teacher", f"{manifest['model']['family']}, {facts.base}"),
+        ("teacher", f"{manifest['model']['family']}, {data.base}"),
         ("levels", f"{len(levels)}, from t {levels[0]['t']:g} to {levels[-1]['t']:g}"),
         ("strength", f"{manifest['strength']:g}"),
         ("solver", f"{manifest['solver']}, {manifest['num_solver_steps']} steps"),
@@ -190,14 +190,14 @@ def _snippet(repo: str, base: str, recipe: Recipe) -> str:
     )
 
 
-def _training(facts: Facts) -> Iterator[str]:
-    config = facts.run.get("config")
+def _training(data: CardData) -> Iterator[str]:
+    config = data.run.get("config")
     if not isinstance(config, Mapping) or not isinstance(config.get("train"), Mapping):
         return
     rows = [(name, config["train"][name]) for name in TRAINING if config["train"].get(name) is not None]
     if isinstance(student := config.get("student"), Mapping) and student.get("kind") == "lora":
         rows.append(("rank", student.get("rank")))
-    learned, versions = facts.run.get("learned", {}), facts.run.get("versions", {})
+    learned, versions = data.run.get("learned", {}), data.run.get("versions", {})
     rows += [("bank", learned["fingerprint"])] if "fingerprint" in learned else []
     rows += [(name, versions[name]) for name in ("stdcli", "torch", "diffusers") if name in versions]
     yield "## Training"
@@ -221,14 +221,14 @@ def _evaluation(report: Mapping[str, Any]) -> Iterator[str]:
     yield "\n".join(f"- {column['title']}: {column['protocol']}" for column in shown)
 
 
-def _licence(facts: Facts) -> Iterator[str]:
-    if facts.artefact.kind == "bank":
+def _licence(data: CardData) -> Iterator[str]:
+    if data.artefact.kind == "bank":
         yield "States and conditions derive from the pictures and the teacher; the licences of both apply."
-    elif facts.license is None and facts.known_license:
-        yield f"That of the base model, {_link(facts.base)}: {facts.known_license}."
+    elif data.license is None and data.known_license:
+        yield f"That of the base model, {_link(data.base)}: {data.known_license}."
     else:
-        yield f"{facts.known_license or 'Not stated.'}"
-    if facts.report is not None:
+        yield f"{data.known_license or 'Not stated.'}"
+    if data.report is not None:
         yield (
             "Networks that measure (CSD, CLIP, DINO, LPIPS, the aesthetic head) and style adapters have "
             "licences of their own; none of them is included."

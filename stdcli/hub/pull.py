@@ -164,25 +164,25 @@ def check_target(out: Path, *, overwrite: bool) -> None:
         raise MediaError("the output exists", where=out, hint="--overwrite replaces it, -o names another")
     hint = "-o names another folder"
     try:
-        there = find_artefact(out)
+        artefact = find_artefact(out)
     except ModelError as error:
         what = "the output holds something else, which is never replaced"
         raise MediaError(what, where=out, hint=hint) from error
-    if there.run is not None:
+    if artefact.run is not None:
         raise MediaError("the output is a whole run, which is never replaced", where=out, hint=hint)
-    if strays := _strays(there):
-        told = {"got": ", ".join(strays[:4]), "expected": f"nothing beside a {there.kind}"}
-        raise MediaError("the output holds more, which is never replaced", where=out, **told, hint=hint)
+    if strays := _strays(artefact):
+        details = {"got": ", ".join(strays[:4]), "expected": f"nothing beside a {artefact.kind}"}
+        raise MediaError("the output holds more, which is never replaced", where=out, **details, hint=hint)
 
 
-def _strays(there: Artefact) -> list[str]:
+def _strays(artefact: Artefact) -> list[str]:
     """Files that no pull wrote: what lies beside an artefact, and loose LoRAs if there are several."""
-    names = list_files(there.root)
-    own = {name for name in names if name in there.names or _is_shown(name)}
-    loose = {name for name in own if LOOSE.fullmatch(name)}
-    if layout.LORA_FILE not in own and len(loose) > 1:
-        own -= loose
-    return [name for name in names if name not in own]
+    names = list_files(artefact.root)
+    known = {name for name in names if name in artefact.names or _is_shown(name)}
+    loose = {name for name in known if LOOSE.fullmatch(name)}
+    if layout.LORA_FILE not in known and len(loose) > 1:
+        known -= loose
+    return [name for name in names if name not in known]
 
 
 def _find(address: Address, *, offline: bool) -> Found:

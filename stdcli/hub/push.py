@@ -23,7 +23,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.disk.reading import read_bytes, read_object, read_text
 from stdcli.errors import BankError, ConfigError, HubError, ModelError
 from stdcli.hub.artefact import CARD, RUN, SAMPLES, Artefact, files_of
-from stdcli.hub.card import MARKER, Facts, make_card
+from stdcli.hub.card import MARKER, CardData, make_card
 from stdcli.hub.clean import check_text, cleaned, public_base
 from stdcli.models.layout import RECIPE_FILE
 from stdcli.remote.errors import UNREADABLE, hub_errors
@@ -32,7 +32,7 @@ from stdcli.remote.snapshot import files, listing
 
 
 @dataclass(frozen=True)
-class Item:
+class RepoFile:
     """One file of a push.
 
     Attributes:
@@ -48,44 +48,44 @@ class Item:
         """Of the content."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
-    def is_same(self, there: Announced | None) -> bool:
+    def is_same(self, stored: Announced | None) -> bool:
         """Whether the repository has this very content under this name."""
-        if there is None or there.size_bytes != self.size_bytes:
+        if stored is None or stored.size_bytes != self.size_bytes:
             return False
         if isinstance(self.content, Path):
-            return there.is_of(self.content)
-        if there.sha256:
-            return hashlib.sha256(self.content).hexdigest() == there.sha256
-        return git_blob(self.content) == there.blob
+            return stored.is_of(self.content)
+        if stored.sha256:
+            return hashlib.sha256(self.content).hexdigest() == stored.sha256
+        return git_blob(self.content) == stored.blob
 
 
 @dataclass(frozen=True)
-class Difference:
+class RepoDiff:
     """What a push would change.
 
     Attributes:
         parent: commit that the repository is at; None where it is still to be made.
         new, changed: to send.
         same: there already.
-        gone: names in the repository that belong to an earlier push and no longer to this one.
-        kept: whether the page there was written by hand, and stays.
+        deleted: names in the repository that belong to an earlier push and no longer to this one.
+        user_card: whether the page there was written by hand, and stays.
     """
 
     parent: str | None
-    new: Sequence[Item]
-    changed: Sequence[Item]
-    same: Sequence[Item]
-    gone: Sequence[str] = ()
-    kept: bool = False
+    new: Sequence[RepoFile]
+    changed: Sequence[RepoFile]
+    same: Sequence[RepoFile]
+    deleted: Sequence[str] = ()
+    user_card: bool = False
 
     def rows(self) -> Iterator[tuple[str, int | None, str]]:
         """(file, bytes, what happens to it), by name."""
         kinds = {"new": self.new, "changed": self.changed, "same": self.same}
         found = [(item.name, item.size_bytes, kind) for kind, items in kinds.items() for item in items]
-        yield from sorted([*found, *((name, None, "deleted") for name in self.gone)])
+        yield from sorted([*found, *((name, None, "deleted") for name in self.deleted)])
 
     @property
-    def to_send(self) -> list[Item]:
+    def to_send(self) -> list[RepoFile]:
         """New and changed ones."""
         return [*self.new, *self.changed]
 
@@ -107,7 +107,7 @@ def gather(
     license: str | None = None,
     report: Mapping[str, Any] | None = None,
     samples: Sequence[Path] | None = None,
-) -> list[Item]:
+) -> list[RepoFile]:
     """All files of a push, the card among them.
 
     Args:
@@ -129,7 +129,7 @@ def gather(
     items = [_item(artefact.root / name, name, base=public) for name in artefact.names]
     pictures = _samples_of(artefact) if samples is None else samples
     shown = [_item(path, f"samples/{path.stem}.png", base=None) for path in pictures]
-    facts = Facts(
+    data = CardData(
         repo,
         artefact,
         base=public,
@@ -140,13 +140,13 @@ def gather(
         report=report,
         samples=[item.name for item in shown],
     )
-    written = own_page(artefact)
-    text = make_card(facts) if written is None else written
+    written = local_card(artefact)
+    text = make_card(data) if written is None else written
     check_text(text, where="the card" if written is None else artefact.root / CARD)
-    return [*items, *shown, Item(CARD, text.encode("utf-8", "backslashreplace"))]
+    return [*items, *shown, RepoFile(CARD, text.encode("utf-8", "backslashreplace"))]
 
 
-def own_page(artefact: Artefact) -> str | None:
+def local_card(artefact: Artefact) -> str | None:
     """The page that the user wrote beside the files; None if there is none or an earlier push wrote it.
 
     Raises:
@@ -159,7 +159,7 @@ def own_page(artefact: Artefact) -> str | None:
     return None if MARKER in text else text
 
 
-def compare(items: Sequence[Item], artefact: Artefact, repo: str) -> Difference:
+def compare(items: Sequence[RepoFile], artefact: Artefact, repo: str) -> RepoDiff:
     """What differs from what the Hub has.
 
     Raises:
@@ -169,22 +169,22 @@ def compare(items: Sequence[Item], artefact: Artefact, repo: str) -> Difference:
     with hub_errors(repo, None, repo_type=repo_type):
         is_there = HfApi().repo_exists(repo, repo_type=repo_type)
     if not is_there:
-        return Difference(None, items, (), ())
-    folder, there = listing(repo, None, repo_type=repo_type)
-    there = there or {}
-    same = [item for item in items if item.is_same(there.get(item.name))]
+        return RepoDiff(None, items, (), ())
+    folder, remote = listing(repo, None, repo_type=repo_type)
+    remote = remote or {}
+    same = [item for item in items if item.is_same(remote.get(item.name))]
     others = [item for item in items if item not in same]
-    kept = any(item.name == CARD for item in others) and _is_by_hand(artefact, repo, there)
-    others = [item for item in others if not (kept and item.name == CARD)]
+    user_card = any(item.name == CARD for item in others) and _is_by_hand(artefact, repo, remote)
+    others = [item for item in others if not (user_card and item.name == CARD)]
     names = {item.name for item in items}
-    known = {*files_of(artefact.kind, there, variants=True), *filter(SAMPLES.fullmatch, there)}
-    return Difference(
+    known = {*files_of(artefact.kind, remote, variants=True), *filter(SAMPLES.fullmatch, remote)}
+    return RepoDiff(
         folder.name,
-        [item for item in others if item.name not in there],
-        [item for item in others if item.name in there],
+        [item for item in others if item.name not in remote],
+        [item for item in others if item.name in remote],
         same,
         sorted(known - names),
-        kept,
+        user_card,
     )
 
 
@@ -201,7 +201,7 @@ def check_login(repo: str) -> str:
 
 
 def push(
-    difference: Difference, artefact: Artefact, repo: str, *, private: bool, create_pr: bool, message: str
+    difference: RepoDiff, artefact: Artefact, repo: str, *, private: bool, create_pr: bool, message: str
 ) -> Pushed:
     """Send what differs, in one commit that is refused if the repository changed meanwhile.
 
@@ -220,7 +220,7 @@ def push(
         disable_progress_bars()
     api, repo_type = HfApi(), artefact.repo_type
     page = f"{api.endpoint}/{'datasets/' if repo_type == 'dataset' else ''}{repo}"
-    if difference.parent and not difference.to_send and not difference.gone:
+    if difference.parent and not difference.to_send and not difference.deleted:
         return Pushed(page, difference.parent, False)
     if difference.parent is None:
         if create_pr:
@@ -230,7 +230,7 @@ def push(
             head = api.repo_info(repo, repo_type=repo_type).sha
         difference = replace(difference, parent=head)
     operations = [CommitOperationAdd(item.name, item.content) for item in difference.to_send]
-    operations += [CommitOperationDelete(name) for name in difference.gone]
+    operations += [CommitOperationDelete(name) for name in difference.deleted]
     with hub_errors(repo, None, repo_type=repo_type), _upload_errors(repo):
         done = api.create_commit(
             repo,
@@ -259,9 +259,9 @@ def _upload_errors(repo: str) -> Iterator[None]:
         raise HubError(lines[0].rstrip("."), where=repo, got=" ".join(lines[1:]) or None) from error
 
 
-def _item(path: Path, name: str, *, base: str | None) -> Item:
+def _item(path: Path, name: str, *, base: str | None) -> RepoFile:
     made = cleaned(path, name, base=base)
-    return Item(name, path if made is None else made)
+    return RepoFile(name, path if made is None else made)
 
 
 def _recipe_of(artefact: Artefact) -> Recipe | None:
@@ -301,9 +301,9 @@ def _samples_of(artefact: Artefact) -> list[Path]:
     return found[-1:] if artefact.run is not None else found
 
 
-def _is_by_hand(artefact: Artefact, repo: str, there: Mapping[str, Announced]) -> bool:
+def _is_by_hand(artefact: Artefact, repo: str, remote: Mapping[str, Announced]) -> bool:
     """Whether the repository's page was written or edited by somebody who took our mark out."""
-    if CARD not in there or own_page(artefact) is not None:
+    if CARD not in remote or local_card(artefact) is not None:
         return False
     folder = files(repo, None, [CARD], offline=False, repo_type=artefact.repo_type)
     return MARKER not in read_bytes(folder / CARD, HubError).decode(errors="replace")
