@@ -28,7 +28,7 @@ from stdcli.models.diffusers_api import (
     DDIMScheduler,
     UNet2DConditionModel,
 )
-from stdcli.models.small_networks import build_codec, build_networks, make_scheduler, save_folder
+from stdcli.teacher.networks import build_codec, build_networks, make_scheduler, save_folder
 
 CROSS = 32  # width of the text tokens
 POOLED = 20  # SDXL: width of the second text encoder; not half of CROSS, so that the two are told apart

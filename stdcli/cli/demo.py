@@ -52,7 +52,7 @@ def demo(
     console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     given = {"seed": seed, "device": device, "dtype": dtype}
     config = resolve("stylize", flags=given).config
-    from stdcli.apply.demo_inputs import claim_folder, write_samples
+    from stdcli.demo.inputs import claim_folder, write_samples
     from stdcli.runtime.devices import choose
 
     choose(config.device, config.dtype)  # before any work

@@ -18,6 +18,7 @@ from stdcli.config.bank import SELF, BankConfig
 from stdcli.config.pasting import pasted
 from stdcli.config.quantities import read_bytes
 from stdcli.console import Console
+from stdcli.data.files import File, Found, find_files
 from stdcli.errors import (
     BankCorruptError,
     ConfigError,
@@ -26,7 +27,6 @@ from stdcli.errors import (
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.painter_unet import check_unseeing
-from stdcli.rollout.data import File, Found, Prompts, find_files, read_prompts
 from stdcli.rollout.plan import (
     Cost,
     describe,
@@ -34,6 +34,7 @@ from stdcli.rollout.plan import (
     guidance_range,
     teacher_path,
 )
+from stdcli.rollout.prompts import Prompts, read_prompts
 from stdcli.rollout.samples import Pictures, Sample, draw_samples, make_sample
 from stdcli.rollout.shards import Work, recall_pace
 from stdcli.rollout.teacher import Teacher

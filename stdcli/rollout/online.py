@@ -19,8 +19,8 @@ from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
 from stdcli.models.denoiser import Denoiser, split_conditions
 from stdcli.rollout.build import find_data, load_teacher, make_teacher, probe_conditions, sample_maker
-from stdcli.rollout.data import read_prompts
 from stdcli.rollout.plan import describe
+from stdcli.rollout.prompts import read_prompts
 from stdcli.rollout.samples import Pictures, Sample
 from stdcli.rollout.teacher import Teacher, rows_of
 

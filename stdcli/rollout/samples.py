@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 from stdcli.config.bank import SELF
+from stdcli.data.files import File
 from stdcli.diffusion.noise import sample_id
 from stdcli.errors import ConfigError
 from stdcli.media.arrays import resize
-from stdcli.rollout.data import File, Prompts
+from stdcli.rollout.prompts import Prompts
 from stdcli.runtime.seeding import fold
 
 SELF_SHARE = 0.5  # side of the crop that a sample gives as its own style, of the sample's

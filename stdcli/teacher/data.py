@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stdcli.console import Console
+from stdcli.data.split import is_held_out
 from stdcli.errors import ConfigError, MediaError
-from stdcli.media.held_out import is_held_out
 from stdcli.teacher.pictures import PictureSet, list_pictures, load_pictures
 
 MIN_PICTURES = 8  # of each kind; with fewer a network learns them by heart

@@ -30,9 +30,9 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import jump, start_state
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.small_networks import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.losses import content_distance, fidelity_loss, texture_distance
+from stdcli.teacher.networks import StylizerNetworks, encode_style, predict
 from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.pairs import PairBatch
 from stdcli.teacher.trained_state import restore_state, state_of

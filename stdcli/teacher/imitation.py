@@ -20,9 +20,9 @@ from torch import Tensor
 
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
-from stdcli.models.small_networks import StylizerNetworks, encode_style, predict
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.lessons import Lesson
+from stdcli.teacher.networks import StylizerNetworks, encode_style, predict
 from stdcli.teacher.trained_state import restore_state, state_of
 from stdcli.training.ema import Ema
 

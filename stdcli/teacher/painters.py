@@ -19,12 +19,12 @@ from stdcli.console import Console
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import MissingWeights
 from stdcli.models.perceptual.vgg import load_vgg
-from stdcli.models.small_networks import SmallCodec, StylizerNetworks
 from stdcli.runtime.devices import DeviceChoice
 from stdcli.teacher.data import TrainingData
 from stdcli.teacher.denoiser import DenoiserTrainer
 from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
 from stdcli.teacher.lessons import Lessons
+from stdcli.teacher.networks import SmallCodec, StylizerNetworks
 from stdcli.teacher.paintings import INDEX, SIDE_PX, Paintings, load_paintings, read_index
 from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet

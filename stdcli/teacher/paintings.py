@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from PIL import Image
 
 from stdcli.console import Progress
+from stdcli.data.split import is_held_out
 from stdcli.diffusion.colours import match_colours
 from stdcli.errors import MediaError
-from stdcli.media.held_out import is_held_out
 from stdcli.media.image import read_image
 
 INDEX, COLUMNS = "index.csv", ("file", "photo", "x", "y", "side", "style")

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from stdcli.console import Progress
+from stdcli.data.split import is_held_out
 from stdcli.errors import MediaError
 from stdcli.media.heif import HEIF_SUFFIXES
-from stdcli.media.held_out import is_held_out
 from stdcli.media.image import read_image
 from stdcli.media.sources import IMAGE_SUFFIXES
 

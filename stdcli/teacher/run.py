@@ -19,9 +19,9 @@ from stdcli.errors import ConfigError
 from stdcli.models.diffusers_api import DDIMScheduler
 from stdcli.models.locate import locate_model
 from stdcli.models.painter_unet import make_wide_scheduler
-from stdcli.models.small_networks import check_start, make_scheduler
 from stdcli.runtime.devices import choose
 from stdcli.teacher.data import TrainingData, count_pictures, find_folders
+from stdcli.teacher.networks import check_start, make_scheduler
 from stdcli.teacher.paintings import read_index
 from stdcli.teacher.samples import plan_samples
 from stdcli.training import resume

@@ -26,8 +26,8 @@ from stdcli.diffusion.statistics import match_statistics
 from stdcli.errors import ConfigError
 from stdcli.media.tensors import to_uint8
 from stdcli.models.painter_unet import sees_photo
-from stdcli.models.small_networks import SmallCodec, StylizerNetworks, encode_style, predict
 from stdcli.teacher.denoiser import PREDICTION
+from stdcli.teacher.networks import SmallCodec, StylizerNetworks, encode_style, predict
 
 NOISE_ID = 0  # one noise for every picture, as in stylize
 

@@ -27,7 +27,14 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.media.image import Picture, write_image
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.locate import locate_model
-from stdcli.models.small_networks import (
+from stdcli.runtime.devices import DeviceChoice, choose
+from stdcli.runtime.durable import new_folder
+from stdcli.runtime.interrupt import deferred_interrupt
+from stdcli.runtime.seeding import fold
+from stdcli.teacher.codec import SIGNAL, crops, fit_components, psnr_db, refine_decoder
+from stdcli.teacher.data import TrainingData, find_folders, load_data
+from stdcli.teacher.lapped import fit_lapped
+from stdcli.teacher.networks import (
     SmallCodec,
     StylizerNetworks,
     build_codec,
@@ -36,13 +43,6 @@ from stdcli.models.small_networks import (
     load_weights,
     save_folder,
 )
-from stdcli.runtime.devices import DeviceChoice, choose
-from stdcli.runtime.durable import new_folder
-from stdcli.runtime.interrupt import deferred_interrupt
-from stdcli.runtime.seeding import fold
-from stdcli.teacher.codec import SIGNAL, crops, fit_components, psnr_db, refine_decoder
-from stdcli.teacher.data import TrainingData, find_folders, load_data
-from stdcli.teacher.lapped import fit_lapped
 from stdcli.teacher.painters import Trainer, find_paintings, index_digest, open_trainer
 from stdcli.teacher.paintings import Paintings
 from stdcli.teacher.pictures import PictureSet

@@ -18,16 +18,15 @@ LAYERS = {
     "config": 1,
     "console": 1,
     "diffusion": 2,
-    **dict.fromkeys(("bank", "media", "models", "metrics", "remote", "runtime", "training"), 3),
+    **dict.fromkeys(("bank", "data", "demo", "media", "models", "metrics"), 3),
+    **dict.fromkeys(("remote", "runtime", "training"), 3),
     **dict.fromkeys(("rollout", "teacher", "distill", "apply", "evaluate", "export", "hub"), 4),
     "cli": 5,
     "__main__": 6,
 }
 SHARED_GROUND = ("remote", "runtime")  # L3 packages that other L3 packages may import
-MEASURES_RESULTS = (
-    "evaluate",
-    "apply",
-)  # the one pair of L4 packages of which the first may import the second
+BUILDS_ON = {("data", "media"), ("demo", "media"), ("evaluate", "apply"), ("distill", "rollout")}
+"""Pairs of packages of one layer of which the first may import the second."""
 OWNERS = {"diffusers": "models", "transformers": "models", "typer": "cli"}  # package -> its only importer
 ALLOWED = {0: (), 1: ("pydantic", "pydantic_core", "yaml"), 2: ("torch",)}  # beside the standard library
 LAZY = {"console": ("rich",)}  # allowed inside functions only
@@ -99,8 +98,8 @@ def _layer_faults(part: str, other: str, layer: int | None, *, inside: bool) -> 
     own, theirs = layer or 0, LAYERS[other]
     if theirs > own:
         yield f"layer {own} may not import layer {theirs}"
-    elif theirs == own and other != part:
-        if own == 4 and (part, other) != MEASURES_RESULTS:
+    elif theirs == own and other != part and (part, other) not in BUILDS_ON:
+        if own == 4:
             yield "siblings in layer 4 share nothing"
         elif own == 3 and other not in SHARED_GROUND:
             yield f"of its siblings a package of layer 3 may only import {' and '.join(SHARED_GROUND)}"

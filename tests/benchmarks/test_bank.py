@@ -23,13 +23,14 @@ from PIL import Image
 from stdcli.bank.order import PairOrder
 from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
+from stdcli.data.files import find_files
 from stdcli.diffusion.levels import make_teacher_path, pick_levels
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import jump, start_state
 from stdcli.models.bundle import Condition
 from stdcli.models.load import load_model
-from stdcli.rollout.data import Prompts, find_files
 from stdcli.rollout.online import make_online_bank
+from stdcli.rollout.prompts import Prompts
 from stdcli.rollout.samples import Pictures, make_sample
 from stdcli.rollout.teacher import Teacher
 from stdcli.runtime.seeding import fold

@@ -17,12 +17,13 @@ from itertools import combinations
 import pytest
 import torch
 
-from stdcli.apply.demo_inputs import write_samples
+from stdcli.data.files import find_files
+from stdcli.demo.inputs import write_samples
 from stdcli.diffusion.levels import level_table, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import start_state
 from stdcli.models.load import load_model
-from stdcli.rollout.data import Prompts, find_files
+from stdcli.rollout.prompts import Prompts
 from stdcli.rollout.samples import Pictures, make_sample
 from stdcli.rollout.teacher import Teacher
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.apply import demo_inputs
 from stdcli.cli import main as module
 from stdcli.cli.main import main
+from stdcli.demo import inputs as demo_inputs
 from stdcli.errors import Interrupted, ModelError
 
 DEMO = ("--frames", "2", "--device", "cpu")

@@ -11,10 +11,11 @@ from PIL import Image
 
 from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
+from stdcli.data.files import find_files
 from stdcli.diffusion.levels import make_teacher_path
 from stdcli.models.load import load_model
-from stdcli.rollout.data import Prompts, find_files
 from stdcli.rollout.online import make_online_bank
+from stdcli.rollout.prompts import Prompts
 from stdcli.rollout.samples import Pictures, make_sample
 from stdcli.rollout.teacher import Teacher
 from tests.tiny_models import save_tiny_sdxl

@@ -20,8 +20,8 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.models.small_networks import StylizerNetworks, build_networks, make_scheduler, predict
 from stdcli.teacher.denoiser import DenoiserTrainer
+from stdcli.teacher.networks import StylizerNetworks, build_networks, make_scheduler, predict
 from stdcli.teacher.pictures import list_pictures, load_pictures
 from stdcli.teacher.samples import SampleSheet
 from stdcli.training.checkpoint import load_checkpoint

@@ -22,7 +22,7 @@ from stdcli.config.presets import read_task_file
 from stdcli.errors import StdcliError
 from stdcli.evaluate.report import read_report
 from stdcli.models.folder import check_folder, read_folder, read_recipe
-from stdcli.rollout.data import read_prompts
+from stdcli.rollout.prompts import read_prompts
 from stdcli.training.resume import RunKind, check_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_banks import write_tiny_bank

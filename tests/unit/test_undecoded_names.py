@@ -10,9 +10,9 @@ import pytest
 
 from stdcli.config.load import resolve
 from stdcli.config.recipe import Recipe, Trained
+from stdcli.data.split import is_held_out
 from stdcli.diffusion.noise import hash63
 from stdcli.errors import ConfigError
-from stdcli.media.held_out import is_held_out
 
 RAW = b"caf\xe9.png"
 NAME = os.fsdecode(RAW)

@@ -19,7 +19,7 @@ from stdcli.distill.features import DinoFeatures, TeacherFeatures, fit
 from stdcli.models.bundle import Bundle, Condition, Denoiser
 from stdcli.models.codec import Codec
 from stdcli.models.load import load_model
-from stdcli.models.small_networks import build_codec
+from stdcli.teacher.networks import build_codec
 from tests.tiny_models import save_tiny_embedded
 
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)

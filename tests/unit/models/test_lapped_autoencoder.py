@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.models.small_networks import build_lapped_codec
+from stdcli.teacher.networks import build_lapped_codec
 
 WIDTHS = (8, 8, 4, 4)
 

@@ -18,7 +18,7 @@ from stdcli.models.painter_unet import (
     noise_ratio,
     sees_photo,
 )
-from stdcli.models.small_networks import StylizerNetworks, build_networks, predict
+from stdcli.teacher.networks import StylizerNetworks, build_networks, predict
 
 CHANNELS = 3
 

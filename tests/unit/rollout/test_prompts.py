@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from stdcli.data.files import File
 from stdcli.errors import ConfigError
-from stdcli.rollout.data import File, Prompts, read_prompts
+from stdcli.rollout.prompts import Prompts, read_prompts
 
 BOM = b"\xef\xbb\xbf"
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from stdcli.errors import NumericsError
-from stdcli.models.small_networks import build_codec
 from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
+from stdcli.teacher.networks import build_codec
 from tests.tiny_pictures import noise_set
 
 KEPT = 10

@@ -13,12 +13,12 @@ from stdcli.diffusion.colours import match_colours
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
-from stdcli.models.small_networks import build_codec, build_networks, make_scheduler
 from stdcli.runtime.seeding import fold
 from stdcli.teacher import denoiser
 from stdcli.teacher.codec import fit_components
 from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer
 from stdcli.teacher.losses import content_distance, fidelity_loss
+from stdcli.teacher.networks import build_codec, build_networks, make_scheduler
 from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.pairs import PairBatch
 

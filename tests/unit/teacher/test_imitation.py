@@ -11,11 +11,11 @@ import torch
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError, StdcliError
 from stdcli.models.painter_unet import make_wide_scheduler
-from stdcli.models.small_networks import build_lapped_codec, build_networks
 from stdcli.teacher.codec import SIGNAL
 from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
 from stdcli.teacher.lapped import fit_lapped
 from stdcli.teacher.lessons import Lesson
+from stdcli.teacher.networks import build_lapped_codec, build_networks
 
 CODEC = build_lapped_codec(latent_channels=6, widths=(4, 4, 4, 4))
 NOISE = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(9))

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.models.small_networks import build_codec, build_lapped_codec
 from stdcli.teacher.codec import SIGNAL, fit_components
 from stdcli.teacher.lapped import fit_lapped
+from stdcli.teacher.networks import build_codec, build_lapped_codec
 
 KEPT = 6
 

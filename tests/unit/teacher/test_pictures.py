@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from stdcli.data.split import is_held_out
 from stdcli.errors import MediaError
-from stdcli.media.held_out import is_held_out
 from stdcli.teacher.pictures import (
     MAX_ASPECT,
     SHORT_SIDES_PX,

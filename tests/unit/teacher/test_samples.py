@@ -9,8 +9,8 @@ from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.models.small_networks import build_codec, make_scheduler
 from stdcli.teacher.data import TrainingData
+from stdcli.teacher.networks import build_codec, make_scheduler
 from stdcli.teacher.samples import SampleSheet
 from stdcli.teacher.train import SHEET_PHOTOS, SHEET_STYLES, _make_sheet
 from tests.tiny_pictures import flat_set

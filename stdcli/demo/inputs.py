@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from stdcli.apply.sample_art import STYLES
+from stdcli.demo.art import STYLES
 from stdcli.errors import MediaError, ResourceError
 from stdcli.media.output import write_errors
 from stdcli.media.video import VideoInfo, VideoWriter

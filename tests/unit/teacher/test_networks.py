@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
-from stdcli.models.small_networks import (
+from stdcli.teacher.networks import (
     StylizerNetworks,
     build_codec,
     build_networks,

@@ -1,0 +1,1 @@
+"""Inputs to try things on, made on the spot."""
