@@ -146,10 +146,12 @@ def inpaint(
         "offline": offline,
     }
     resolved = resolve("inpaint", preset=preset, config_file=config, sets=sets or (), flags=flags)
-    from stdcli.apply.targets import plan
+    from stdcli.inference.targets import plan
 
     keep = {"overwrite": overwrite, "metadata": not no_metadata}
     work = plan(resolved.config, [source], output=output, **keep)
-    from stdcli.apply.stylize import stylize  # brings the models, seconds that a refusal need not wait for
+    from stdcli.inference.stylize import (
+        stylize,  # brings the models, seconds that a refusal need not wait for
+    )
 
     stylize(resolved.config, work, dry_run=dry_run, strict=strict, console=console, **keep)

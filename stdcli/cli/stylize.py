@@ -58,8 +58,8 @@ from stdcli.console import Console
 from stdcli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from stdcli.apply.targets import JobPlan
     from stdcli.config.schema import StylizeConfig
+    from stdcli.inference.targets import JobPlan
 
 Inputs = Annotated[
     list[str],
@@ -162,13 +162,13 @@ def stylize(
         "offline": offline,
     }
     resolved = resolve("stylize", preset=preset, config_file=config, sets=sets or (), flags=flags)
-    from stdcli.apply.targets import plan
+    from stdcli.inference.targets import plan
 
     keep = {"overwrite": overwrite, "metadata": not no_metadata}
     work = plan(resolved.config, inputs, output=output, **keep)
     if report is not None:
         _check_report(resolved.config, work, report, overwrite=overwrite)
-    from stdcli.apply.stylize import (
+    from stdcli.inference.stylize import (
         stylize as run,  # brings the models, seconds that a refusal need not wait for
     )
 

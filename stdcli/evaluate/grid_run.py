@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from stdcli.apply.clips import sample_places
-from stdcli.apply.configured_model import check_training_range, load_configured
-from stdcli.apply.session import StyleSession
-from stdcli.apply.settings import resolve_sampling
 from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
 from stdcli.evaluate.methods import Method
 from stdcli.evaluate.speed import Stopwatch
+from stdcli.inference.clips import sample_places
+from stdcli.inference.configured_model import check_training_range, load_configured
+from stdcli.inference.session import StyleSession
+from stdcli.inference.settings import resolve_sampling
 from stdcli.media.image import Picture
 from stdcli.models.bundle import Bundle
 from stdcli.runtime.peak_memory import forget_peak, peak_bytes

@@ -20,12 +20,12 @@ LAYERS = {
     "diffusion": 2,
     **dict.fromkeys(("bank", "data", "demo", "media", "models", "metrics"), 3),
     **dict.fromkeys(("remote", "runtime", "training"), 3),
-    **dict.fromkeys(("rollout", "teacher", "distill", "apply", "evaluate", "export", "hub"), 4),
+    **dict.fromkeys(("rollout", "teacher", "distill", "inference", "evaluate", "export", "hub"), 4),
     "cli": 5,
     "__main__": 6,
 }
 SHARED_GROUND = ("remote", "runtime")  # L3 packages that other L3 packages may import
-BUILDS_ON = {("data", "media"), ("demo", "media"), ("evaluate", "apply"), ("distill", "rollout")}
+BUILDS_ON = {("data", "media"), ("demo", "media"), ("evaluate", "inference"), ("distill", "rollout")}
 """Pairs of packages of one layer of which the first may import the second."""
 OWNERS = {"diffusers": "models", "transformers": "models", "typer": "cli"}  # package -> its only importer
 ALLOWED = {0: (), 1: ("pydantic", "pydantic_core", "yaml"), 2: ("torch",)}  # beside the standard library

@@ -21,16 +21,20 @@ def planted(lines: str) -> str:
         ("stdcli.diffusion.levels", "from stdcli import models", "layer 2 may not import layer 3"),
         ("stdcli.diffusion.levels", "def f():\n    import stdcli.cli.main", "layer 2 may not import layer 5"),
         ("stdcli.errors", "import stdcli.console", "layer 0 may not import layer 1"),
-        ("stdcli.apply.video", "from stdcli.teacher.codec import x", "siblings in layer 4 share nothing"),
-        ("stdcli.apply.video", "from stdcli.evaluate.suite import x", "siblings in layer 4 share nothing"),
+        ("stdcli.inference.video", "from stdcli.teacher.codec import x", "siblings in layer 4 share nothing"),
+        (
+            "stdcli.inference.video",
+            "from stdcli.evaluate.suite import x",
+            "siblings in layer 4 share nothing",
+        ),
         ("stdcli.models.load", "from stdcli.media.image import x", "may only import remote and runtime"),
         ("stdcli.runtime.devices", "from stdcli.models.load import x", "may only import remote and runtime"),
-        ("stdcli.apply.video", "from . import image", "relative imports hide the layer"),
-        ("stdcli.cli.stylize", "from stdcli.apply.stylize import x", "only inside functions"),
+        ("stdcli.inference.video", "from . import image", "relative imports hide the layer"),
+        ("stdcli.cli.stylize", "from stdcli.inference.stylize import x", "only inside functions"),
         ("stdcli.cli.stylize", "import numpy", "third-party packages only inside functions"),
-        ("stdcli.apply.video", "import diffusers", "only models/ may import diffusers"),
-        ("stdcli.apply.video", "def f():\n    from transformers.x import y", "only models/ may import"),
-        ("stdcli.apply.video", "if TYPE_CHECKING:\n    import diffusers", "only models/ may import"),
+        ("stdcli.inference.video", "import diffusers", "only models/ may import diffusers"),
+        ("stdcli.inference.video", "def f():\n    from transformers.x import y", "only models/ may import"),
+        ("stdcli.inference.video", "if TYPE_CHECKING:\n    import diffusers", "only models/ may import"),
         ("stdcli.console", "def f():\n    import typer", "only cli/ may import typer"),
         ("stdcli.cli.main", "import click", "Typer carries its own Click"),
         ("stdcli.cli.main", "def f():\n    from click.core import x", "Typer carries its own Click"),
@@ -56,11 +60,11 @@ def test_planted_imports(module: str, source: str, reason: str) -> None:
         ("stdcli.diffusion.levels", "import math\nimport torch.nn\nfrom stdcli.diffusion.schedule import x"),
         ("stdcli.diffusion.levels", "from stdcli.errors import x"),
         ("stdcli.models.load", "import diffusers\nfrom stdcli.runtime.devices import x"),
-        ("stdcli.apply.video", "from stdcli.media.image import x\nimport numpy"),
-        ("stdcli.apply.video", "from stdcli.apply.image import x"),
+        ("stdcli.inference.video", "from stdcli.media.image import x\nimport numpy"),
+        ("stdcli.inference.video", "from stdcli.inference.image import x"),
         (
             "stdcli.cli.stylize",
-            "import typer.core\ndef f():\n    from stdcli.apply import x\n    import torch",
+            "import typer.core\ndef f():\n    from stdcli.inference import x\n    import torch",
         ),
         ("stdcli.cli.stylize", "import stdcli\nfrom stdcli import errors"),
         ("stdcli.console", "def f():\n    from rich.progress import x"),
@@ -165,12 +169,12 @@ def test_innocent_habits(lines: str) -> None:
     ],
 )
 def test_planted_deletions(line: str) -> None:
-    assert len(rules.check_disk(planted(line), "stdcli.apply.job")) == 1
+    assert len(rules.check_disk(planted(line), "stdcli.inference.job")) == 1
 
 
 def test_innocent_deletions() -> None:
     lines = "x.remove(3)\nremove_file(x)\nfiles.remove(x)"
-    assert rules.check_disk(planted(lines), "stdcli.apply.job") == []
+    assert rules.check_disk(planted(lines), "stdcli.inference.job") == []
     assert rules.check_disk(planted("x.unlink()"), "stdcli.disk.removing") == []
     assert rules.check_disk(planted("os.fsync(x)"), "stdcli.disk.writing") == []
     assert rules.check_disk(planted("x.unlink()"), "stdcli.disk.writing") != []

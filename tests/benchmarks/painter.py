@@ -32,12 +32,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.apply.configured_model import load_configured
-from stdcli.apply.session import StyleSession
-from stdcli.apply.settings import resolve_sampling
 from stdcli.config.load import resolve
 from stdcli.console import Console
 from stdcli.diffusion.colours import match_colours
+from stdcli.inference.configured_model import load_configured
+from stdcli.inference.session import StyleSession
+from stdcli.inference.settings import resolve_sampling
 from stdcli.metrics import edges, palette, texture
 from stdcli.metrics.metric import Subject
 from stdcli.metrics.sharpness import laplacian_variance

@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.settings import resolve_sampling
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
+from stdcli.inference.settings import resolve_sampling
 from stdcli.media.probe import VideoInfo
 from stdcli.media.video import VideoWriter
 from stdcli.models.load import load_model

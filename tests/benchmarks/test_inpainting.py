@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdcli.apply.repaint import fade_in
 from stdcli.cli.main import main
+from stdcli.inference.repaint import fade_in
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.metrics import palette

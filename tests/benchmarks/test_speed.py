@@ -21,10 +21,10 @@ import torch
 from diffusers import StableDiffusionXLImg2ImgPipeline, TCDScheduler
 from PIL import Image
 
-from stdcli.apply.settings import resolve_sampling
-from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
+from stdcli.inference.settings import resolve_sampling
+from stdcli.inference.stylizer import Stylizer
 from stdcli.media.probe import VideoInfo
 from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter
@@ -61,7 +61,7 @@ def test_cold_stylize(tmp_path):
     photo, style = str(tmp_path / "photo.jpg"), str(tmp_path / "style.png")
     arguments = [photo, "--style", style, "--steps", "4", "--overwrite"]
     totals = [seconds_of("-m", "stdcli", "stylize", *arguments) for _ in range(3)]
-    imports = [seconds_of("-c", "import stdcli.apply.stylize") for _ in range(3)]
+    imports = [seconds_of("-c", "import stdcli.inference.stylize") for _ in range(3)]
     total_s, import_s = statistics.median(totals), statistics.median(imports)
     share = f"of it imports {import_s:.1f} s ({import_s / total_s:.0%})"
     say("cold stylize, 256 px, 4 steps", f"{total_s:.1f} s, {share}")

@@ -20,12 +20,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.settings import resolve_sampling
-from stdcli.apply.stylizer import Stylizer
-from stdcli.apply.temporal_blend import TemporalBlend
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
 from stdcli.errors import MediaError
+from stdcli.inference.settings import resolve_sampling
+from stdcli.inference.stylizer import Stylizer
+from stdcli.inference.temporal_blend import TemporalBlend
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.probe import probe

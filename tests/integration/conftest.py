@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from stdcli.apply.job import Job
+from stdcli.inference.job import Job
 from tests.hub_client import HubClient, running_client
 from tests.hub_server import HubServer, running_hub
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
+from stdcli.inference.stylizer import Stylizer
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import read_image
 from stdcli.models.load import load_model
@@ -51,7 +51,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def loads(monkeypatch) -> list[str]:
     """Names of the models that were loaded."""
-    from stdcli.apply import configured_model as module
+    from stdcli.inference import configured_model as module
 
     seen = []
 

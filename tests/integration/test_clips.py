@@ -22,12 +22,12 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply import clips, stylizer
-from stdcli.apply.job import Job
-from stdcli.apply.session import StyleSession
-from stdcli.apply.sinks import VideoSink
-from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
+from stdcli.inference import clips, stylizer
+from stdcli.inference.job import Job
+from stdcli.inference.session import StyleSession
+from stdcli.inference.sinks import VideoSink
+from stdcli.inference.stylizer import Stylizer
 from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import Picture, read_image, write_image
@@ -300,8 +300,8 @@ def test_damage_to_what_was_done_is_made_good(tmp_path, clip, model, style, name
 
 KILLED = """
 import os, signal, sys
-from stdcli.apply import clips
-from stdcli.apply.job import Job
+from stdcli.inference import clips
+from stdcli.inference.job import Job
 from stdcli.cli.main import main
 clips.SEGMENT_FRAMES = 4
 commit = Job.commit

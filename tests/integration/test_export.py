@@ -21,12 +21,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from stdcli.apply.settings import resolve_sampling
-from stdcli.apply.stylizer import Stylizer
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours
 from stdcli.diffusion.noise import noise_seed
+from stdcli.inference.settings import resolve_sampling
+from stdcli.inference.stylizer import Stylizer
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED_FOLDER
 from stdcli.models.start import measure

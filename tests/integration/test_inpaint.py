@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdcli.apply import clips
-from stdcli.apply.clips import sample_frames
-from stdcli.apply.input_masks import plan_mask
 from stdcli.cli.main import main
 from stdcli.config.inpaint import InpaintConfig
+from stdcli.inference import clips
+from stdcli.inference.clips import sample_frames
+from stdcli.inference.input_masks import plan_mask
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo, probe
 from stdcli.media.sequence import probe_sequence

@@ -21,10 +21,10 @@ from diffusers import (
 from PIL import Image
 from torch import Tensor
 
-from stdcli.apply.settings import SamplingSettings
-from stdcli.apply.stylizer import Stylizer
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.errors import ModelError
+from stdcli.inference.settings import SamplingSettings
+from stdcli.inference.stylizer import Stylizer
 from stdcli.models.load import load_denoiser, load_model
 from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdcli.apply import clips
 from stdcli.cli.main import main
+from stdcli.inference import clips
 from tests.tiny_models import save_tiny_embedded
 
 FRAMES = 7

@@ -17,11 +17,11 @@ from diffusers import DDIMScheduler, LCMScheduler, TCDScheduler, UNet2DCondition
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from stdcli.apply.settings import resolve_sampling
 from stdcli.config.load import resolve
 from stdcli.config.recipe import Recipe
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
+from stdcli.inference.settings import resolve_sampling
 from stdcli.models.load import load_model
 from stdcli.models.lora.fusing import _targets, _without_place
 from stdcli.models.lora.reading import read_lora

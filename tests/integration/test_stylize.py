@@ -323,7 +323,7 @@ def test_clip_is_resampled_on_request(clip, files, model):
 
 def test_equal_frames_stay_equal_whatever_the_batch(clip, files, model, monkeypatch):
     """One noise for all frames; where a frame lies in its batch does not matter."""
-    from stdcli.apply import stylize as module
+    from stdcli.inference import stylize as module
 
     _, style, folder = files
     seen = {}

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from stdcli.apply.job import Job, facts_of, job_folder
-from stdcli.apply.outputs import _is_record
 from stdcli.bank.files import BankFiles
 from stdcli.bank.format import read_manifest, read_samples
 from stdcli.bank.info import facts
@@ -21,6 +19,8 @@ from stdcli.bank.verify import verify
 from stdcli.config.presets import read_task_file
 from stdcli.errors import StdcliError
 from stdcli.evaluate.report import read_report
+from stdcli.inference.job import Job, facts_of, job_folder
+from stdcli.inference.outputs import _is_record
 from stdcli.models.folder import check_folder, read_folder, read_recipe
 from stdcli.rollout.prompts import read_prompts
 from stdcli.training.resume import RunKind, check_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdcli.apply.temporal_blend import LARGEST_WEIGHT, TemporalBlend
+from stdcli.inference.temporal_blend import LARGEST_WEIGHT, TemporalBlend
 
 WHITE = np.full((64, 80, 3), 255, np.uint8)
 BLACK = np.zeros_like(WHITE)

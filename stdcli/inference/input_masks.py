@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stdcli.apply.clips import iter_clip
 from stdcli.config.inpaint import FROM_ALPHA, InpaintConfig
 from stdcli.errors import ConfigError, MediaError
+from stdcli.inference.clips import iter_clip
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo

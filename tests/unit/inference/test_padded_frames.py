@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.apply.padded_frames import compute_size, stylize_frames
+from stdcli.inference.padded_frames import compute_size, stylize_frames
 
 
 @pytest.mark.parametrize(

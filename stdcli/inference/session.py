@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.apply.padded_frames import compute_size, stylize_frames
-from stdcli.apply.settings import SamplingSettings
-from stdcli.apply.stylizer import Stylizer
-from stdcli.apply.temporal_blend import TemporalBlend
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import mix_colours, pool_colours
 from stdcli.diffusion.statistics import mix_statistics, pool_statistics
 from stdcli.errors import ResourceError
+from stdcli.inference.padded_frames import compute_size, stylize_frames
+from stdcli.inference.settings import SamplingSettings
+from stdcli.inference.stylizer import Stylizer
+from stdcli.inference.temporal_blend import TemporalBlend
 from stdcli.media.arrays import fit_max_size, resize
 from stdcli.media.image import Picture
 from stdcli.media.tensors import pad_to_multiple, to_tensor, to_uint8

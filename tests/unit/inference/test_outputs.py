@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.apply.outputs import find_inputs, is_numbered, output_paths, sidecar_path, write_sidecar
 from stdcli.errors import ConfigError, MediaError
+from stdcli.inference.outputs import find_inputs, is_numbered, output_paths, sidecar_path, write_sidecar
 from stdcli.media.sources import Source
 
 

@@ -5,10 +5,10 @@ import sys
 import pytest
 from PIL import Image
 
-from stdcli.apply.targets import plan
 from stdcli.config.schema import StylizeConfig
 from stdcli.data.files import find_files
 from stdcli.evaluate.inputs import read_contents, read_styles
+from stdcli.inference.targets import plan
 from stdcli.teacher.pictures import list_pictures, load_pictures
 
 

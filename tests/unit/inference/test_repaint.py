@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdcli.apply.repaint import fade_in, paste
+from stdcli.inference.repaint import fade_in, paste
 
 
 def smooth(share: float) -> float:

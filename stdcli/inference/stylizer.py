@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from stdcli.apply.settings import SamplingSettings
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.masks import LatentBlend, shrink_mask
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, target_levels
 from stdcli.diffusion.solvers import start_state
+from stdcli.inference.settings import SamplingSettings
 from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Measured, encode_towards
 

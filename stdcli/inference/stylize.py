@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from stdcli.apply.clips import Restyle, sample_frames, stylize_clip
-from stdcli.apply.configured_model import check_training_range, load_configured
-from stdcli.apply.job import Job
-from stdcli.apply.outputs import is_numbered, record, sidecar_path, write_sidecar
-from stdcli.apply.repaint import Repaint
-from stdcli.apply.session import StyleSession
-from stdcli.apply.settings import SamplingSettings, resolve_sampling
-from stdcli.apply.targets import JobPlan, Target
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError, StdcliError
+from stdcli.inference.clips import Restyle, sample_frames, stylize_clip
+from stdcli.inference.configured_model import check_training_range, load_configured
+from stdcli.inference.job import Job
+from stdcli.inference.outputs import is_numbered, record, sidecar_path, write_sidecar
+from stdcli.inference.repaint import Repaint
+from stdcli.inference.session import StyleSession
+from stdcli.inference.settings import SamplingSettings, resolve_sampling
+from stdcli.inference.targets import JobPlan, Target
 from stdcli.media.embedded_recipe import KEY
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.output import write_errors
@@ -51,7 +51,7 @@ def stylize(
 
     Args:
         config: resolved settings.
-        work: from `stdcli.apply.targets.plan`.
+        work: from `stdcli.inference.targets.plan`.
         overwrite: whether results may replace files.
         metadata: whether the recipe is stored inside and beside the results.
         dry_run: say what would be done; of the model only configs and the headers of its files are read.

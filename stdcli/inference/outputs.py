@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import stdcli
-from stdcli.apply.job import job_folder
-from stdcli.apply.sinks import partial_path
 from stdcli.config.schema import StylizeConfig
 from stdcli.config.tasks import task_of
 from stdcli.console import to_plain
@@ -25,6 +23,8 @@ from stdcli.disk.reading import read_object
 from stdcli.disk.removing import remove_file
 from stdcli.disk.writing import open_new
 from stdcli.errors import ConfigError, MediaError
+from stdcli.inference.job import job_folder
+from stdcli.inference.sinks import partial_path
 from stdcli.media.containers import CONTAINERS, container_of
 from stdcli.media.image import WRITABLE
 from stdcli.media.output import (

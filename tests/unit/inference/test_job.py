@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stdcli.apply.job import Job, facts_of, job_folder
 from stdcli.errors import ConfigError, MediaError, ResourceError
+from stdcli.inference.job import Job, facts_of, job_folder
 from stdcli.media.sequence import Numbered
 
 FACTS = {"seed": 3, "settings": {"timesteps": [399, 199]}}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stdcli.apply.session import _BlendedStylizer
-from stdcli.apply.temporal_blend import LARGEST_WEIGHT, TemporalBlend
+from stdcli.inference.session import _BlendedStylizer
+from stdcli.inference.temporal_blend import LARGEST_WEIGHT, TemporalBlend
 
 
 def test_frames_of_a_batch_remember_each_other_in_their_order():

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.apply.session import StyleSession
-from stdcli.apply.settings import resolve_sampling
-from stdcli.apply.stylizer import FRAME_ID, Stylizer
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.statistics import channel_statistics, match_statistics, pool_statistics
+from stdcli.inference.session import StyleSession
+from stdcli.inference.settings import resolve_sampling
+from stdcli.inference.stylizer import FRAME_ID, Stylizer
 from stdcli.media.image import Picture
 from stdcli.models.bundle import Denoiser
 from stdcli.models.load import load_model

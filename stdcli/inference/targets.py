@@ -9,13 +9,13 @@ from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
-from stdcli.apply.input_masks import Mask, plan_mask
-from stdcli.apply.job import Job, facts_of
-from stdcli.apply.outputs import find_inputs, given_values, is_made_by, is_numbered, output_paths
-from stdcli.apply.sinks import FramesSink, Sink, VideoSink, check_frames
 from stdcli.config.inpaint import FROM_ALPHA, InpaintConfig
 from stdcli.config.schema import StylizeConfig
 from stdcli.errors import ConfigError, MediaError, ResourceError
+from stdcli.inference.input_masks import Mask, plan_mask
+from stdcli.inference.job import Job, facts_of
+from stdcli.inference.outputs import find_inputs, given_values, is_made_by, is_numbered, output_paths
+from stdcli.inference.sinks import FramesSink, Sink, VideoSink, check_frames
 from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
 from stdcli.media.embedded_recipe import KEY

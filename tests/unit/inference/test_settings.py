@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from stdcli.apply.settings import resolve_sampling
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ConfigError
+from stdcli.inference.settings import resolve_sampling
 
 SCHEDULE = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from stdcli.apply.input_masks import Box
-from stdcli.apply.session import StyleSession
+from stdcli.inference.input_masks import Box
+from stdcli.inference.session import StyleSession
 
 
 class Repaint:

@@ -12,10 +12,10 @@ from itertools import islice
 
 import numpy as np
 
-from stdcli.apply.job import SEGMENT_FRAMES, Job
-from stdcli.apply.sinks import Sink
 from stdcli.console import Progress
 from stdcli.errors import Interrupted, MediaError
+from stdcli.inference.job import SEGMENT_FRAMES, Job
+from stdcli.inference.sinks import Sink
 from stdcli.media.probe import VideoInfo
 from stdcli.media.sequence import iter_sequence
 from stdcli.media.sources import is_pattern

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from stdcli.apply.job import WHOLE, Job
 from stdcli.disk.removing import remove_file
 from stdcli.errors import MediaError
+from stdcli.inference.job import WHOLE, Job
 from stdcli.media.codecs import Encoding
 from stdcli.media.encode import PictureWriter
 from stdcli.media.mux import Companions, join

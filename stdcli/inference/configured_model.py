@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stdcli.apply.settings import SamplingSettings
 from stdcli.config.recipe import Trained
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import LevelError, make_sampling_path
+from stdcli.inference.settings import SamplingSettings
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED, has_embedded_student
