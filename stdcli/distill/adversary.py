@@ -27,11 +27,11 @@ from stdcli.distill.features import Features
 from stdcli.models.bundle import Condition
 
 Variant = Literal["x0", "xs", "xs-x0", "xs-xr", "xs-xR"]
-Loss = Literal["hinge", "non-saturating"]
-Judge = Callable[[Sequence[Tensor], Tensor], Tensor]
+AdversarialLoss = Literal["hinge", "non-saturating"]
+Discriminate = Callable[[Sequence[Tensor], Tensor], Tensor]
 """(feature maps, condition vectors [B, D]) -> logits [B, tokens]."""
 
-_MARGINS: dict[Loss, Callable[[Tensor], Tensor]] = {
+_MARGINS: dict[AdversarialLoss, Callable[[Tensor], Tensor]] = {
     "hinge": lambda logits: F.relu(1 - logits),
     "non-saturating": lambda logits: F.softplus(-logits),
 }
@@ -39,7 +39,7 @@ _OPEN = 1e-9  # how near draws come to 0 and 1, where rounding would put a flow'
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RealFakeBatch:
     """What is told apart: latents [B, C, h, w], and levels with [B] tensors in every field.
 
     Clean latents have id -1, alpha 1, sigma 0 and t 0, the time at which a network is asked about them.
@@ -47,17 +47,17 @@ class Pair:
     Attributes:
         fake: the student's.
         real: to be told from them.
-        told: where `fake` is, and what the features are told of both sides.
+        level: where `fake` is, and what the features are told of both sides.
         real_level: where `real` is, which nothing that judges may know.
     """
 
     fake: Tensor
     real: Tensor
-    told: Level
+    level: Level
     real_level: Level
 
 
-def make_pair(
+def make_real_fake_batch(
     variant: Variant,
     *,
     schedule: NoiseSchedule,
@@ -68,7 +68,7 @@ def make_pair(
     real: Tensor,
     noise: Tensor,
     u: Tensor,
-) -> Pair:
+) -> RealFakeBatch:
     """Set a student's jump j -> s against real latents at the level of a variant.
 
         variant  fake  real
@@ -94,18 +94,18 @@ def make_pair(
     u = u.clamp(_OPEN, 1 - _OPEN)
     match variant:
         case "x0" | "xs-x0":
-            level = _clean(to_level)
+            real_level = _clean(to_level)
         case "xs":
-            level = to_level
+            real_level = to_level
         case "xs-xr":
-            level = _below(schedule, to_level, u)
+            real_level = _below(schedule, to_level, u)
         case "xs-xR":
-            level = _between(schedule, to_level, from_level, u=u)
+            real_level = _between(schedule, to_level, from_level, u=u)
         case _:
             raise ValueError(f"no such variant of the adversarial loss: {variant!r}")
-    state = start_state(real, noise, level)
-    fake, told = (x0, level) if variant == "x0" else (jumped, to_level)
-    return Pair(fake, state, told, real_level=level)
+    state = start_state(real, noise, real_level)
+    fake, level = (x0, real_level) if variant == "x0" else (jumped, to_level)
+    return RealFakeBatch(fake, state, level, real_level=real_level)
 
 
 class Adversary:
@@ -125,7 +125,7 @@ class Adversary:
         features: Features,
         discriminator: Discriminator,
         *,
-        loss: Loss = "hinge",
+        loss: AdversarialLoss = "hinge",
         gradient_penalty: float = 0.0,
         r1: float = 0.0,
         r1_sigma: float = 0.1,
@@ -137,7 +137,9 @@ class Adversary:
         self._gradient_penalty = gradient_penalty
         self._r1, self._r1_sigma = r1, r1_sigma
 
-    def generator_loss(self, pair: Pair, condition: Condition, *, generator: torch.Generator) -> Tensor:
+    def generator_loss(
+        self, pair: RealFakeBatch, condition: Condition, *, generator: torch.Generator
+    ) -> Tensor:
         """What the student minimises: -mean D(fake) (hinge), mean softplus(-D(fake)) (non-saturating).
 
         The discriminator's weights get no gradient, and a wrapper around it is not called.
@@ -151,18 +153,18 @@ class Adversary:
             A scalar.
         Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN), non-saturating loss.
         """
-        maps = self.features(pair.fake, pair.told, generator=generator)
+        maps = self.features(pair.fake, pair.level, generator=generator)
         weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         logits = functional_call(self.discriminator, weights, (maps, _vector(condition, pair)))
         return self._aim(logits).mean()
 
     def discriminator_loss(
         self,
-        pair: Pair,
+        pair: RealFakeBatch,
         condition: Condition,
         *,
         generator: torch.Generator,
-        judge: Judge | None = None,
+        discriminator: Discriminate | None = None,
     ) -> dict[str, Tensor]:
         """What the discriminator minimises; no gradient reaches features or latents.
 
@@ -170,7 +172,7 @@ class Adversary:
             pair: fake and real; gradients of `fake` are not followed.
             condition: B conditions, or one for all.
             generator: CPU; draws augmentations and what the penalties need.
-            judge: the discriminator as wrapped for several ranks; None is the discriminator itself.
+            discriminator: the discriminator as wrapped for several ranks; None is the discriminator itself.
 
         Returns:
             Scalars: `real` and `fake` (hinge: mean relu(1 - D), mean relu(1 + D); non-saturating: softplus),
@@ -178,38 +180,40 @@ class Adversary:
         Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN); Gulrajani 2017 (WGAN-GP) eq. 3,
             on features; Lin 2025 (APT), approximated R1.
         """
-        judge = judge or self.discriminator
+        discriminator = discriminator or self.discriminator
         vector = _vector(condition, pair)
         again = generator.clone_state()  # the same augmentations once more
-        real_logits = judge(self._see(pair.real, pair.told, generator=generator), vector)
-        fake_logits = judge(self._see(pair.fake, pair.told, generator=generator), vector)
+        real_logits = discriminator(self._see(pair.real, pair.level, generator=generator), vector)
+        fake_logits = discriminator(self._see(pair.fake, pair.level, generator=generator), vector)
         losses = {"real": self._margin(real_logits).mean(), "fake": self._margin(-fake_logits).mean()}
         losses["gradient_penalty"] = losses["r1"] = real_logits.new_zeros(())
         if self._gradient_penalty:
-            losses["gradient_penalty"] = self._penalise(judge, pair, vector, generator=generator)
+            losses["gradient_penalty"] = self._penalise(discriminator, pair, vector, generator=generator)
         if self._r1:
             noise = torch.randn(pair.real.shape, generator=generator).to(pair.real)
-            maps = self._see(pair.real + self._r1_sigma * noise, pair.told, generator=again)
-            losses["r1"] = (judge(maps, vector) - real_logits).square().mean()
+            maps = self._see(pair.real + self._r1_sigma * noise, pair.level, generator=again)
+            losses["r1"] = (discriminator(maps, vector) - real_logits).square().mean()
         penalties = self._gradient_penalty * losses["gradient_penalty"] + self._r1 * losses["r1"]
         return {"total": losses["real"] + losses["fake"] + penalties, **losses}
 
     @torch.no_grad()
-    def _see(self, latents: Tensor, told: Level, *, generator: torch.Generator) -> list[Tensor]:
-        return self.features(latents, told, generator=generator)
+    def _see(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
+        return self.features(latents, level, generator=generator)
 
-    def _penalise(self, judge: Judge, pair: Pair, vector: Tensor, *, generator: torch.Generator) -> Tensor:
+    def _penalise(
+        self, discriminator: Discriminate, pair: RealFakeBatch, vector: Tensor, *, generator: torch.Generator
+    ) -> Tensor:
         """D is the sum of a sample's logits, of latents between fake and real."""
         share = torch.rand(len(pair.fake), 1, 1, 1, generator=generator).to(pair.fake)
         mixed = torch.lerp(pair.fake.detach(), pair.real, share)
-        maps = self._see(mixed, pair.told, generator=generator)
+        maps = self._see(mixed, pair.level, generator=generator)
         maps = [features.requires_grad_() for features in maps]
-        gradients = torch.autograd.grad(judge(maps, vector).sum(), maps, create_graph=True)
+        gradients = torch.autograd.grad(discriminator(maps, vector).sum(), maps, create_graph=True)
         norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)
         return (norms - 1).square().mean()
 
 
-def _vector(condition: Condition, pair: Pair) -> Tensor:
+def _vector(condition: Condition, pair: RealFakeBatch) -> Tensor:
     return condition_vector(condition.expand(len(pair.fake))).to(pair.fake.device)
 
 

@@ -27,7 +27,7 @@ class Batch:
         next_ids: int64 [B], the level below j that `next_states` lie at; None where they are not read.
         next_states: [B, C, h, w] float32, the teacher's step from `states`; None where not read.
         targets: [B, C, h, w] float32, the stored path at s; None where not read.
-        reals: [B, C, h, w] float32, clean latents for the adversary; None without one.
+        real_latents: [B, C, h, w] float32, clean latents for the adversary; None without one.
         cond: B conditions.
         uncond: B unconditional conditions.
         guidance: float64 [B], of the teacher, in the Imagen form.
@@ -41,7 +41,7 @@ class Batch:
     next_ids: Tensor | None
     next_states: Tensor | None
     targets: Tensor | None
-    reals: Tensor | None
+    real_latents: Tensor | None
     cond: Condition
     uncond: Condition
     guidance: Tensor

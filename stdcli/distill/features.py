@@ -35,12 +35,12 @@ class Features(Protocol):
 
     channels: tuple[int, ...]
 
-    def __call__(self, latents: Tensor, told: Level, *, generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         """See latents.
 
         Args:
             latents: [B, C, h, w], with gradient if there is to be one.
-            told: the level that they are shown at, theirs or not; [B] tensors in every field.
+            level: the level that they are shown at, theirs or not; [B] tensors in every field.
             generator: CPU; draws augmentations, where there are any.
 
         Returns:
@@ -79,10 +79,10 @@ class TeacherFeatures:
         widths = network.unet.config.block_out_channels
         self.channels = (*widths, widths[-1])
 
-    def __call__(self, latents: Tensor, told: Level, *, generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         """See `Features`."""
         maps: list[Tensor] = []
-        t = told.t.to(latents.device)
+        t = level.t.to(latents.device)
         apart = getattr(self._network, "teacher", None)
         unet = self._network.unet if apart is None else apart
         with getattr(self._network, "as_teacher", nullcontext)():
@@ -106,7 +106,7 @@ class DinoFeatures:
         self._codec = codec
         self.channels = (dino.config.hidden_size,) * len(DINO_BLOCKS)
 
-    def __call__(self, latents: Tensor, told: Level, *, generator: torch.Generator) -> list[Tensor]:
+    def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         """See `Features`; the level told does not matter here."""
         pictures = augment(self._codec.decode(latents), generator=generator)
         inputs = normalise(fit(pictures / 2 + 0.5, generator=generator))

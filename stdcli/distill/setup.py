@@ -14,14 +14,14 @@ from stdcli.config.distill import DistillConfig
 from stdcli.diffusion.levels import Level, LevelError
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.solvers import jump
+from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.method import Method
 from stdcli.distill.networks import Networks
-from stdcli.distill.opponent import GetCodec, make_adversary, make_reals
 from stdcli.distill.paths import Paths
 from stdcli.distill.sources import BankSource, OnlineSource, Ranks, Source, TeacherStep
 from stdcli.distill.std import Std, make_target_sampler
-from stdcli.distill.task import DISCRIMINATOR, STUDENT, DistillTask, Opponent
+from stdcli.distill.task import DISCRIMINATOR, STUDENT, AdversarialTerm, DistillTask
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
 from stdcli.models.denoiser import Condition, Denoiser
@@ -61,8 +61,8 @@ class Training:
         """What follows every step of the optimisers."""
         for average in self.averages.values():
             average.update()
-        if self.task.opponent is not None:
-            self.task.opponent.adversary.discriminator.update_spectral_norm()
+        if self.task.adversarial is not None:
+            self.task.adversarial.adversary.discriminator.update_spectral_norm()
 
     def exported(self) -> dict[str, Tensor]:
         """The weights that the student is saved with."""
@@ -130,7 +130,7 @@ def build(
     )
     training = Training(paths, network, networks, task, [learner], averages)
     if has_adversary:
-        _add_opponent(training, config, accelerator, get_codec=get_codec)
+        _add_adversarial(training, config, accelerator, get_codec=get_codec)
     return training
 
 
@@ -260,7 +260,7 @@ def _learner(
     return Learner(name, module, parameters, optimiser, rate, train.max_grad_norm, scaler=scaler, **more)
 
 
-def _add_opponent(
+def _add_adversarial(
     training: Training, config: DistillConfig, accelerator: Accelerator, *, get_codec: GetCodec
 ) -> None:
     """Build the adversary and its learner."""
@@ -274,7 +274,7 @@ def _add_opponent(
         seed=config.seed,
         offline=config.offline,
     )
-    training.task.source.reals, kind = make_reals(
+    training.task.source.real_latents, kind = make_real_latents(
         section,
         paths=training.paths,
         style_data=config.style_data,
@@ -283,7 +283,7 @@ def _add_opponent(
     )
     training.notes.append(f"{note}; its real pictures are {kind}")
     wrapped = accelerator.prepare_model(adversary.discriminator)
-    training.task.opponent = Opponent(
+    training.task.adversarial = AdversarialTerm(
         adversary,
         wrapped,
         variant="x0" if method.states == "data" else section.levels,

@@ -38,7 +38,7 @@ TeacherStep = Callable[[Tensor, Level, Level, Condition, Condition, Tensor], Ten
 HIDDEN = 0.1
 """Of a clean latent, that the rounding of stored states may come to where one is made of a path's start."""
 
-Reals = Callable[[Tensor, Tensor], Tensor]
+RealLatents = Callable[[Tensor, Tensor], Tensor]
 """(numbers of B paths, their clean latents [B, C, h, w]) -> clean latents of real pictures."""
 
 
@@ -89,7 +89,7 @@ class BankSource:
         ranks: of this process.
         device: where batches go.
         teacher_step: for methods on data: the guided teacher.
-        reals: for the adversary.
+        real_latents: for the adversary.
     """
 
     bank: Bank
@@ -99,7 +99,7 @@ class BankSource:
     ranks: Ranks
     device: torch.device
     teacher_step: TeacherStep | None = None
-    reals: Reals | None = None
+    real_latents: RealLatents | None = None
     _batches: Generator[BankBatch, None, None] | None = field(default=None, init=False)
     _next: int = field(default=0, init=False)
 
@@ -148,7 +148,9 @@ class BankSource:
             next_ids=next_ids,
             next_states=following,
             targets=states.get("target"),
-            reals=None if self.reals is None else self.reals(read.pairs.paths, self._to_device(read.x0)),
+            real_latents=None
+            if self.real_latents is None
+            else self.real_latents(read.pairs.paths, self._to_device(read.x0)),
             cond=cond,
             uncond=uncond,
             guidance=guidance,
@@ -209,7 +211,7 @@ class OnlineSource:
         ranks: of this process.
         seed: of the draws.
         device: where batches go.
-        reals: for the adversary; is given sample numbers.
+        real_latents: for the adversary; is given sample numbers.
     """
 
     online: OnlineBank
@@ -217,7 +219,7 @@ class OnlineSource:
     ranks: Ranks
     seed: int
     device: torch.device
-    reals: Reals | None = None
+    real_latents: RealLatents | None = None
 
     def batch(self, number: int) -> Batch:
         """See `Source`.
@@ -240,7 +242,7 @@ class OnlineSource:
             next_ids=made.next_level_ids,
             next_states=made.next_states.to(self.device, torch.float32),
             targets=None,
-            reals=None if self.reals is None else self.reals(made.sample_numbers, x0),
+            real_latents=None if self.real_latents is None else self.real_latents(made.sample_numbers, x0),
             cond=cond,
             uncond=uncond,
             guidance=made.guidance,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.adversary import Adversary, Pair, Variant, make_pair
+from stdcli.distill.adversary import Adversary, RealFakeBatch, Variant, make_real_fake_batch
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import distance
 from stdcli.distill.method import Method, Prediction
@@ -27,12 +27,12 @@ BUCKETS = 4
 
 
 @dataclass(frozen=True)
-class Opponent:
+class AdversarialTerm:
     """The adversary of a run.
 
     Attributes:
         adversary: features and discriminator.
-        judge: the discriminator as its gradients must pass it.
+        discriminator: the discriminator as its gradients must pass it.
         variant: levels of what it compares.
         weight: of the student's part.
         start_number: micro-batch from which the student sees it.
@@ -40,7 +40,7 @@ class Opponent:
     """
 
     adversary: Adversary
-    judge: Callable
+    discriminator: Callable
     variant: Variant
     weight: float
     start_number: int
@@ -60,7 +60,7 @@ class DistillTask:
         loss: distance.
         huber_c: of "huber".
         seed: of the adversary's draws.
-        opponent: None without an adversary.
+        adversarial: None without an adversary.
         current: the micro-batch at hand, for messages.
     """
 
@@ -72,7 +72,7 @@ class DistillTask:
     loss: Literal["huber", "l2"]
     huber_c: float
     seed: int
-    opponent: Opponent | None = None
+    adversarial: AdversarialTerm | None = None
     current: Batch | None = field(default=None, init=False)
 
     def losses(self, number: int) -> Iterator[Loss]:
@@ -81,18 +81,18 @@ class DistillTask:
         prediction = self.method.predict(self.networks, batch)
         errors = self._errors(prediction, batch)
         facts = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
-        if self.opponent is None:
+        if self.adversarial is None:
             yield Loss(STUDENT, errors.mean(), facts)
             return
-        opponent, generator = self.opponent, fold(self.seed, "adversary", int(batch.positions[0]))
+        adversarial, generator = self.adversarial, fold(self.seed, "adversary", int(batch.positions[0]))
         pair = self._pair(prediction, batch)
-        total, is_seen = errors.mean(), number >= opponent.start_number
+        total, is_seen = errors.mean(), number >= adversarial.start_number
         with torch.set_grad_enabled(is_seen):
-            seen = opponent.adversary.generator_loss(pair, batch.cond, generator=generator)
+            seen = adversarial.adversary.generator_loss(pair, batch.cond, generator=generator)
         facts["loss/adversarial"] = seen.detach().reshape(1)
-        yield Loss(STUDENT, total + opponent.weight * seen if is_seen else total, facts)
-        parts = opponent.adversary.discriminator_loss(
-            pair, batch.cond, generator=generator, judge=opponent.judge
+        yield Loss(STUDENT, total + adversarial.weight * seen if is_seen else total, facts)
+        parts = adversarial.adversary.discriminator_loss(
+            pair, batch.cond, generator=generator, discriminator=adversarial.discriminator
         )
         named = {f"discriminator/{k}": v.detach().reshape(1) for k, v in parts.items() if k != "total"}
         yield Loss(DISCRIMINATOR, parts["total"], named)
@@ -120,20 +120,20 @@ class DistillTask:
             found[f"loss/level_{low + 1}_to_{high}"] = errors[inside]
         return found
 
-    def _pair(self, prediction: Prediction, batch: Batch) -> Pair:
+    def _pair(self, prediction: Prediction, batch: Batch) -> RealFakeBatch:
         numbers = batch.positions.tolist()
         draws = [fold(self.seed, "adversary level", number) for number in numbers]
         noises = [fold(self.seed, "adversary noise", number) for number in numbers]
         shape = batch.states.shape[1:]
         from_level, to_level = batch.levels(self.table)
-        return make_pair(
-            self.opponent.variant,
-            schedule=self.opponent.schedule,
+        return make_real_fake_batch(
+            self.adversarial.variant,
+            schedule=self.adversarial.schedule,
             from_level=from_level,
             to_level=to_level,
             jumped=prediction.state,
             x0=prediction.denoised.x0,
-            real=batch.reals,
+            real=batch.real_latents,
             noise=torch.stack([torch.randn(shape, generator=g) for g in noises]).to(batch.states.device),
             u=torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in draws]),
         )

@@ -22,10 +22,10 @@ from stdcli.config.distill import DistillConfig
 from stdcli.config.recipe import Recipe
 from stdcli.console import Console
 from stdcli.distill import run as files
+from stdcli.distill.adversary_setup import GetCodec
 from stdcli.distill.estimate import Estimate, measure
-from stdcli.distill.opponent import GetCodec
 from stdcli.distill.paths import Paths, Walker
-from stdcli.distill.reals import find_styles
+from stdcli.distill.real_latents import find_styles
 from stdcli.distill.recipe import make_recipe
 from stdcli.distill.samples import SampleSheet, make_sheet
 from stdcli.distill.setup import Training, build

@@ -23,7 +23,7 @@ from stdcli.diffusion.levels import make_sampling_path, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.sample import sample
 from stdcli.distill.paths import Paths
-from stdcli.distill.reals import find_styles
+from stdcli.distill.real_latents import find_styles
 from stdcli.distill.setup import build as build_training
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from stdcli.diffusion.levels import Level, level_table, pick_levels
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.adversary import Adversary, Pair, make_pair
+from stdcli.distill.adversary import Adversary, RealFakeBatch, make_real_fake_batch
 from stdcli.distill.discriminator import Discriminator
 from stdcli.models.bundle import Condition
 
@@ -33,9 +33,9 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def pair_of(
     variant: str, schedule: NoiseSchedule = SD, *, u: torch.Tensor = U, j=J, s=S, size: int = 50
-) -> Pair:
+) -> RealFakeBatch:
     table = level_table(schedule, size)
-    return make_pair(
+    return make_real_fake_batch(
         variant,
         schedule=schedule,
         from_level=pick_levels(table, torch.tensor(j)),
@@ -64,7 +64,7 @@ def assert_clean(level: Level, where=slice(None)) -> None:
 def test_vp_levels_by_hand(variant, rows) -> None:
     pair = pair_of(variant)
     assert torch.equal(pair.fake, normal(4, 2, 3, 3, seed=1))
-    assert pair.told.t.tolist() == [559, 199, 0, 179]
+    assert pair.level.t.tolist() == [559, 199, 0, 179]
     assert pair.real_level.t.tolist() == [row or 0 for row in rows]
     assert pair.real_level.t.dtype == torch.int64
     real, noise = normal(4, 2, 3, 3, seed=3), normal(4, 2, 3, 3, seed=4)
@@ -98,11 +98,11 @@ def test_clean_variants(schedule) -> None:
     for variant in ("x0", "xs-x0"):
         pair = pair_of(variant, schedule)
         assert_clean(pair.real_level)
-        assert pair.real_level.t.dtype == pair.told.t.dtype
+        assert pair.real_level.t.dtype == pair.level.t.dtype
         assert torch.equal(pair.real, normal(4, 2, 3, 3, seed=3))
         assert torch.equal(pair.fake, normal(4, 2, 3, 3, seed=2 if variant == "x0" else 1))
-    assert_clean(pair_of("x0", schedule).told)
-    assert pair_of("xs-x0", schedule).told.sigma[0] > 0.4
+    assert_clean(pair_of("x0", schedule).level)
+    assert pair_of("xs-x0", schedule).level.sigma[0] > 0.4
 
 
 @pytest.mark.parametrize("schedule", [SD, FLOW])
@@ -112,17 +112,17 @@ def test_r_lies_strictly_where_it_should_for_all_levels(schedule, u) -> None:
     s = [j - 1 for j in range(1, 51)] + [j // 2 for j in range(1, 51)]
     draws = torch.full((100,), u, dtype=torch.float64)
     below = pair_of("xs-xr", schedule, u=draws, j=j, s=s)
-    low, high = below.real_level.sigma, below.told.sigma
+    low, high = below.real_level.sigma, below.level.sigma
     assert ((low < high) | (high == 0)).all()
     between = pair_of("xs-xR", schedule, u=draws, j=j, s=s)
     from_sigma = pick_levels(level_table(schedule, 50), torch.tensor(j)).sigma
-    assert (between.real_level.sigma > between.told.sigma).all()
+    assert (between.real_level.sigma > between.level.sigma).all()
     assert (between.real_level.sigma < from_sigma).all()
 
 
 def test_without_room_between_r_is_s() -> None:
     pair = pair_of("xs-xR", u=U[:3], j=[5, 9, 999], s=[4, 7, 999], size=1000)
-    assert pair.told.t.tolist() == [3, 6, 998]
+    assert pair.level.t.tolist() == [3, 6, 998]
     assert pair.real_level.t.tolist() == [3, 7, 998]
 
 
@@ -136,14 +136,14 @@ class Plain:
 
     channels = (2,)
 
-    def __call__(self, latents, told, *, generator):
+    def __call__(self, latents, level, *, generator):
         return [latents.flatten(2)]
 
 
 class Shaken(Plain):
     """The same with an augmentation: a random offset per sample."""
 
-    def __call__(self, latents, told, *, generator):
+    def __call__(self, latents, level, *, generator):
         return [latents.flatten(2) + torch.rand(len(latents), 1, 1, generator=generator)]
 
 
@@ -165,11 +165,11 @@ def level_of(batch: int) -> Level:
     return pick_levels(level_table(SD, 50), torch.full((batch,), 5))
 
 
-def pair_with(fake, real) -> Pair:
-    return Pair(fake, real, level_of(len(fake)), real_level=level_of(len(real)))
+def pair_with(fake, real) -> RealFakeBatch:
+    return RealFakeBatch(fake, real, level_of(len(fake)), real_level=level_of(len(real)))
 
 
-def known_pair() -> Pair:
+def known_pair() -> RealFakeBatch:
     """Logits of `Linear(1.0)`: fake -3 and 0.25, real 2 and 0.5."""
     fake, real = ([[[[v]]] for v in values] for values in ((-3.0, 0.25), (2.0, 0.5)))
     return pair_with(torch.tensor(fake), torch.tensor(real))
@@ -255,7 +255,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.nets = nn.ModuleList(nn.Conv2d(2, width, 3, padding=1) for width in self.channels)
 
-    def forward(self, latents, told, *, generator):
+    def forward(self, latents, level, *, generator):
         return [net(latents).relu().flatten(2) for net in self.nets]
 
 
@@ -266,7 +266,7 @@ def real_adversary(**options) -> Adversary:
     return Adversary(encoder, Discriminator((16, 24), 3, seed=0), **options)
 
 
-def real_pair() -> Pair:
+def real_pair() -> RealFakeBatch:
     return pair_with(normal(4, 2, 5, 5).requires_grad_(), normal(4, 2, 5, 5, seed=1))
 
 
@@ -283,7 +283,7 @@ def test_the_generators_gradient_reaches_latents_and_nothing_else(loss) -> None:
 
 def test_both_sides_see_the_same_logits() -> None:
     adversary, pair = real_adversary(), real_pair()
-    maps = adversary.features(pair.fake, pair.told, generator=rng())
+    maps = adversary.features(pair.fake, pair.level, generator=rng())
     logits = adversary.discriminator(maps, torch.ones(4, 3))
     assert adversary.generator_loss(pair, CONDITION, generator=rng()).item() == pytest.approx(
         -logits.mean().item()
@@ -314,8 +314,8 @@ def test_the_condition_is_told() -> None:
 
 def test_all_states_are_shown_at_the_level_of_the_fake_ones() -> None:
     class Timed(Plain):
-        def __call__(self, latents, told, *, generator):
-            return [0 * latents.flatten(2) + told.t.view(-1, 1, 1) / 100]
+        def __call__(self, latents, level, *, generator):
+            return [0 * latents.flatten(2) + level.t.view(-1, 1, 1) / 100]
 
     pair = pair_of("xs-xr")
     adversary = Adversary(Timed(), Linear(1.0, 0.0), gradient_penalty=1.0, r1=1.0)
@@ -324,7 +324,7 @@ def test_all_states_are_shown_at_the_level_of_the_fake_ones() -> None:
     assert losses["fake"].item() == pytest.approx(1 + 9.37 / 4)
     assert losses["real"].item() == pytest.approx((0 + 0 + 1 + 0) / 4)
     assert losses["r1"].item() == 0
-    assert not torch.equal(pair.real_level.t, pair.told.t)
+    assert not torch.equal(pair.real_level.t, pair.level.t)
 
 
 def test_the_discriminator_learns_to_tell_noisy_from_clean() -> None:
@@ -353,11 +353,13 @@ def test_wrapped_for_several_ranks_gradients_are_the_same(norm, monkeypatch) -> 
         plain, wrapped = real_adversary(**options), real_adversary(**options)
         plain.discriminator = Discriminator((16, 24), 3, norm=norm, seed=0)
         wrapped.discriminator = Discriminator((16, 24), 3, norm=norm, seed=0)
-        judge = DistributedDataParallel(wrapped.discriminator)
+        discriminator = DistributedDataParallel(wrapped.discriminator)
         for _ in range(2):
             plain.discriminator_loss(real_pair(), CONDITION, generator=rng())["total"].backward()
             wrapped.generator_loss(real_pair(), CONDITION, generator=rng()).backward()
-            losses = wrapped.discriminator_loss(real_pair(), CONDITION, generator=rng(), judge=judge)
+            losses = wrapped.discriminator_loss(
+                real_pair(), CONDITION, generator=rng(), discriminator=discriminator
+            )
             losses["total"].backward()
         for ours, theirs in zip(
             plain.discriminator.parameters(), wrapped.discriminator.parameters(), strict=True

@@ -15,7 +15,7 @@ from torch import nn
 
 from stdcli.diffusion.levels import levels_at
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.adversary import Adversary, Pair, make_pair
+from stdcli.distill.adversary import Adversary, RealFakeBatch, make_real_fake_batch
 from stdcli.models.bundle import Condition
 
 V = 0.1
@@ -25,14 +25,14 @@ DRAWS = torch.arange(8, dtype=torch.float64).add(0.5) / 8  # of each s; they div
 VARIANCES = (V * SCHEDULE.alphas**2 + SCHEDULE.sigmas**2).numpy()
 
 
-def perfect_pair(variant: str) -> Pair:
+def perfect_pair(variant: str) -> RealFakeBatch:
     """Every s with every draw; the pixels of a fake are the quantiles of its distribution."""
     told = S.repeat_interleave(len(DRAWS))
     to_level, from_level = levels_at(SCHEDULE, told), levels_at(SCHEDULE, torch.full_like(told, 9))
     quantiles = torch.special.ndtri((torch.arange(4096, dtype=torch.float64) + 0.5) / 4096)
     jumped = quantiles.view(1, 1, 64, 64) * torch.from_numpy(VARIANCES)[told].sqrt().view(-1, 1, 1, 1)
     still = torch.zeros_like(jumped)
-    return make_pair(
+    return make_real_fake_batch(
         variant,
         schedule=SCHEDULE,
         from_level=from_level,
@@ -54,8 +54,8 @@ class Shown:
         self._tells = tells
         self.seen = []
 
-    def __call__(self, latents, told, *, generator):
-        times = told.t.double() if self._tells else torch.zeros(len(latents), dtype=torch.float64)
+    def __call__(self, latents, level, *, generator):
+        times = level.t.double() if self._tells else torch.zeros(len(latents), dtype=torch.float64)
         self.seen.append((latents, times))
         return [torch.stack([latents.flatten(1), times[:, None].expand(-1, latents[0].numel())], dim=1)]
 
@@ -84,16 +84,18 @@ def push(variant: str, *, tells: bool = True) -> np.ndarray:
     pair, shown, condition = perfect_pair(variant), Shown(tells), Condition(torch.ones(1, 1, 1))
     adversary = Adversary(shown, nn.Identity())
     rng = torch.Generator().manual_seed(0)
-    adversary.discriminator_loss(pair, condition, generator=rng, judge=lambda maps, vector: maps[0][:, 0])
+    adversary.discriminator_loss(
+        pair, condition, generator=rng, discriminator=lambda maps, vector: maps[0][:, 0]
+    )
     sides = {}
     for latents, times in shown.seen:
         side = "real" if latents is pair.real else "fake"
-        rows = (pair.real_level if side == "real" else pair.told).id
+        rows = (pair.real_level if side == "real" else pair.level).id
         at = [0.0 if row < 0 else VARIANCES[row] for row in rows.tolist()]
         sides[side] = list(zip(times.tolist(), at, strict=True))
     adversary.discriminator = Ideal(**sides)
     scale = torch.ones(len(pair.fake), 1, 1, 1, dtype=torch.float64, requires_grad=True)
-    scaled = Pair(pair.fake * scale, pair.real, pair.told, real_level=pair.real_level)
+    scaled = RealFakeBatch(pair.fake * scale, pair.real, pair.level, real_level=pair.real_level)
     adversary.generator_loss(scaled, condition, generator=rng).backward()
     return -scale.grad.view(len(S), -1).mean(1).numpy() * len(pair.fake)
 

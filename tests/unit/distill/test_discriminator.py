@@ -26,8 +26,8 @@ def inputs(batch: int = 2, *, tokens: tuple[int, int] = (10, 3)) -> list[torch.T
     return [normal(batch, c, t, seed=c) for c, t in zip(CHANNELS, tokens, strict=True)]
 
 
-def spectral(judge: Discriminator) -> list[SpectralConv1d]:
-    return [module for module in judge.modules() if isinstance(module, SpectralConv1d)]
+def spectral(discriminator: Discriminator) -> list[SpectralConv1d]:
+    return [module for module in discriminator.modules() if isinstance(module, SpectralConv1d)]
 
 
 def plain_conv(x: torch.Tensor, conv: SpectralConv1d) -> torch.Tensor:
@@ -40,11 +40,11 @@ def plain_conv(x: torch.Tensor, conv: SpectralConv1d) -> torch.Tensor:
 
 @pytest.mark.parametrize("tokens", [(10, 3), (1, 4)])
 def test_logits_are_those_of_plain_torch(tokens) -> None:
-    judge, maps, vector = make(), inputs(tokens=tokens), normal(2, COND)
-    for weight in judge.parameters():
+    discriminator, maps, vector = make(), inputs(tokens=tokens), normal(2, COND)
+    for weight in discriminator.parameters():
         weight.data += 0.1 * normal(*weight.shape, seed=weight.numel())
     expected = []
-    for head, x in zip(judge.heads, maps, strict=True):
+    for head, x in zip(discriminator.heads, maps, strict=True):
         inner = min(x.shape[1], 384)
 
         def block(x, part, inner=inner):
@@ -57,7 +57,7 @@ def test_logits_are_those_of_plain_torch(tokens) -> None:
         x = plain_conv((x + block(x, head.mix)) / math.sqrt(2), head.leave)
         direction = vector @ head.direction.T + head.offset
         expected.append((x * direction[:, :, None]).sum(1) / 8)
-    logits = judge(maps, vector)
+    logits = discriminator(maps, vector)
     assert logits.shape == (2, sum(tokens))
     torch.testing.assert_close(logits, torch.cat(expected, 1), atol=1e-5, rtol=1e-4)
 
@@ -88,13 +88,13 @@ def test_new_weights_have_a_spectral_norm_near_one() -> None:
 
 
 def test_only_updates_move_the_spectral_norm() -> None:
-    judge, maps = make(), inputs()
-    before = {name: tensor.clone() for name, tensor in judge.state_dict().items()}
+    discriminator, maps = make(), inputs()
+    before = {name: tensor.clone() for name, tensor in discriminator.state_dict().items()}
     for _ in range(3):
-        judge(maps, normal(2, COND)).sum().backward()
-    assert all(torch.equal(before[name], tensor) for name, tensor in judge.state_dict().items())
-    vectors = [(conv, conv.u.clone(), conv.v.clone()) for conv in spectral(judge)]
-    judge.update_spectral_norm()
+        discriminator(maps, normal(2, COND)).sum().backward()
+    assert all(torch.equal(before[name], tensor) for name, tensor in discriminator.state_dict().items())
+    vectors = [(conv, conv.u.clone(), conv.v.clone()) for conv in spectral(discriminator)]
+    discriminator.update_spectral_norm()
     assert len(vectors) == 6
     for conv, u, v in vectors:
         matrix = conv.weight.flatten(1)
@@ -105,17 +105,17 @@ def test_only_updates_move_the_spectral_norm() -> None:
 
 
 def test_a_graph_outlives_an_update() -> None:
-    judge = make()
-    loss = judge(inputs(), normal(2, COND)).sum()
-    judge.update_spectral_norm()
+    discriminator = make()
+    loss = discriminator(inputs(), normal(2, COND)).sum()
+    discriminator.update_spectral_norm()
     loss.backward()
 
 
 def test_the_gradient_goes_through_the_norm() -> None:
     """Scaling a spectrally normalised weight changes nothing, so its gradient is orthogonal to it."""
-    judge = make()
-    judge(inputs(), normal(2, COND)).square().sum().backward()
-    for conv in spectral(judge):
+    discriminator = make()
+    discriminator(inputs(), normal(2, COND)).square().sum().backward()
+    for conv in spectral(discriminator):
         inner = (conv.weight.grad * conv.weight).sum()
         assert inner.abs() < 1e-4 * conv.weight.grad.norm() * conv.weight.norm()
         assert conv.weight.grad.norm() > 0
@@ -125,7 +125,7 @@ def test_weights_come_from_the_seed_alone_and_are_all_saved() -> None:
     state = torch.get_rng_state()
     first, second, other = make(), make(), make(seed=1)
     assert torch.equal(state, torch.get_rng_state())
-    logits = [judge(inputs(), normal(2, COND)) for judge in (first, second, other)]
+    logits = [discriminator(inputs(), normal(2, COND)) for discriminator in (first, second, other)]
     assert torch.equal(logits[0], logits[1])
     assert not torch.allclose(logits[0], logits[2])
     assert {"heads.0.mix.0.u", "heads.1.leave.v"} <= first.state_dict().keys()
@@ -136,13 +136,13 @@ def test_weights_come_from_the_seed_alone_and_are_all_saved() -> None:
 
 
 def test_the_condition_counts_sample_by_sample() -> None:
-    judge, maps, vector = make(), inputs(), normal(2, COND)
-    swapped = judge(maps, vector.flip(0))
-    assert (judge(maps, vector) - swapped).abs().min(1).values.max() > 1e-4
+    discriminator, maps, vector = make(), inputs(), normal(2, COND)
+    swapped = discriminator(maps, vector.flip(0))
+    assert (discriminator(maps, vector) - swapped).abs().min(1).values.max() > 1e-4
     changed = vector.clone()
     changed[1] += 1
-    assert torch.equal(judge(maps, changed)[0], judge(maps, vector)[0])
-    assert not torch.allclose(judge(maps, changed)[1], judge(maps, vector)[1])
+    assert torch.equal(discriminator(maps, changed)[0], discriminator(maps, vector)[0])
+    assert not torch.allclose(discriminator(maps, changed)[1], discriminator(maps, vector)[1])
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(3, 1), (8, 1), (16, 2), (12, 2)])
@@ -158,10 +158,10 @@ def test_local_batch_norm_is_batch_norm_of_virtual_batches(batch, groups) -> Non
 
 
 def test_local_batch_norm_refuses_batches_that_do_not_divide() -> None:
-    judge = make(norm="local-batch")
+    discriminator = make(norm="local-batch")
     with pytest.raises(ValueError, match="batch of 9 does not divide into 2 equal parts"):
-        judge(inputs(9), normal(9, COND))
-    assert judge(inputs(16), normal(16, COND)).shape == (16, 13)
+        discriminator(inputs(9), normal(9, COND))
+    assert discriminator(inputs(16), normal(16, COND)).shape == (16, 13)
 
 
 def test_a_feature_map_too_few_is_refused() -> None:

@@ -39,7 +39,7 @@ def batch_of(j=J, *, first: int = 0) -> Batch:
         next_ids=torch.tensor([id_ - 1 for id_ in j]),
         next_states=torch.stack([draw(k, what=3) for k in paths]),
         targets=None,
-        reals=None,
+        real_latents=None,
         cond=condition_of([mean_of(k) for k in paths]),
         uncond=condition_of([unmean_of(k) for k in paths]),
         guidance=torch.full((len(j),), 3.0, dtype=torch.float64),

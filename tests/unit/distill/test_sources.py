@@ -81,13 +81,13 @@ def close(found: torch.Tensor, expected: torch.Tensor, atol: float = 3e-5) -> No
 @pytest.mark.parametrize("name", ["bank", "sparse"])
 def test_defect_1_every_item_has_what_belongs_to_its_own_path(name, request) -> None:
     bank = request.getfixturevalue(name)
-    reals = {}
+    real_latents = {}
 
     def note(paths, x0):
-        reals["paths"], reals["x0"] = paths.clone(), x0.clone()
+        real_latents["paths"], real_latents["x0"] = paths.clone(), x0.clone()
         return x0 + 1
 
-    source = source_of(bank, std_of(bank), reals=note)
+    source = source_of(bank, std_of(bank), real_latents=note)
     for batch in batches(source, range(3)):
         assert batch.cond.batch == batch.uncond.batch == 6
         for k in range(6):
@@ -102,9 +102,9 @@ def test_defect_1_every_item_has_what_belongs_to_its_own_path(name, request) -> 
                 batch.uncond.encoder_hidden_states[k],
                 condition_of([unmean_of(path)]).encoder_hidden_states[0],
             )
-            close(batch.reals[k], x0_of(path) + 1)
+            close(batch.real_latents[k], x0_of(path) + 1)
         assert batch.guidance.dtype == torch.float64
-    assert torch.equal(reals["paths"], batch.sample_ids - 100)
+    assert torch.equal(real_latents["paths"], batch.sample_ids - 100)
 
 
 def test_defect_2_guidance_is_one_number_for_all_of_a_path(bank) -> None:
@@ -157,7 +157,7 @@ def test_a_later_start_is_the_same_and_so_is_going_back(bank) -> None:
 def test_what_is_not_needed_is_not_read(bank) -> None:
     teacher = Std(TABLE, std_of(bank).target_sampler, "teacher")
     (batch,) = batches(source_of(bank, teacher), range(1))
-    assert batch.next_states is None and batch.next_ids is None and batch.reals is None
+    assert batch.next_states is None and batch.next_ids is None and batch.real_latents is None
     own = Std(TABLE, std_of(bank).target_sampler, "consistency")
     (batch,) = batches(source_of(bank, own), range(1))
     assert batch.targets is None and batch.next_states is not None
@@ -265,12 +265,12 @@ def online_source(**options) -> OnlineSource:
     levels = [TABLE[id_] for id_ in range(START, -1, -1)]
     method = Std(TABLE, make_target_sampler(StdSection(), levels, (2, 4)), "consistency")
     ranks = Ranks(3, options.get("rank", 0), options.get("num_ranks", 1))
-    reals = options.pop("reals", None)
-    return OnlineSource(online_of(**options), method, ranks, seed=3, device=CPU, reals=reals)
+    real_latents = options.pop("real_latents", None)
+    return OnlineSource(online_of(**options), method, ranks, seed=3, device=CPU, real_latents=real_latents)
 
 
 def test_states_of_the_online_bank_are_those_of_the_stored_paths() -> None:
-    source = online_source(reals=lambda numbers, x0: x0 - 1)
+    source = online_source(real_latents=lambda numbers, x0: x0 - 1)
     for number in range(6):
         batch = source.batch(number)
         for k in range(3):
@@ -281,7 +281,7 @@ def test_states_of_the_online_bank_are_those_of_the_stored_paths() -> None:
             assert float(batch.guidance[k]) == guidance_of(path)
             close(batch.cond.encoder_hidden_states[k].mean(), torch.tensor(mean_of(path)))
             close(batch.uncond.encoder_hidden_states[k].mean(), torch.tensor(unmean_of(path)))
-            close(batch.reals[k], x0_of(path) - 1)
+            close(batch.real_latents[k], x0_of(path) - 1)
         assert batch.positions.tolist() == [3 * number, 3 * number + 1, 3 * number + 2]
 
 

@@ -53,7 +53,7 @@ def batch_of(paths=PATHS, j=J, s=S, *, next_ids=None) -> Batch:
         next_ids=torch.tensor(below),
         next_states=states(below),
         targets=states(s),
-        reals=None,
+        real_latents=None,
         cond=condition_of([mean_of(path) for path in paths]),
         uncond=condition_of([unmean_of(path) for path in paths]),
         guidance=torch.tensor([guidance_of(path) for path in paths], dtype=torch.float64),

@@ -14,8 +14,8 @@ from stdcli.config.bank import BankConfig
 from stdcli.config.distill import AdversarySection, StdSection
 from stdcli.console import Console
 from stdcli.diffusion.levels import level_table
+from stdcli.distill.adversary_setup import make_real_latents
 from stdcli.distill.batch import Batch
-from stdcli.distill.opponent import make_reals
 from stdcli.distill.paths import Paths
 from stdcli.distill.sources import OnlineSource, Ranks
 from stdcli.distill.std import Std, make_target_sampler
@@ -58,7 +58,7 @@ def walk(bench: Bench, art: Path) -> Callable[[str | None], Walker]:
 
 def source_of(walker: Walker, real: str = "auto", *, rank: int = 0, num_ranks: int = 1) -> OnlineSource:
     paths, schedule = Paths.walked(walker), walker.bundle.schedule
-    reals, _ = make_reals(
+    real_latents, _ = make_real_latents(
         AdversarySection(real=real),
         paths=paths,
         style_data=None,
@@ -70,7 +70,9 @@ def source_of(walker: Walker, real: str = "auto", *, rank: int = 0, num_ranks: i
     bank = walker.make_bank(
         walker.bundle.denoiser, num_slots=4, rank=rank, num_ranks=num_ranks, rate=0.5
     )  # half of all items are fresh paths beside the slots
-    return OnlineSource(bank, method, Ranks(4, rank, num_ranks), seed=3, device=CPU, reals=reals)
+    return OnlineSource(
+        bank, method, Ranks(4, rank, num_ranks), seed=3, device=CPU, real_latents=real_latents
+    )
 
 
 def styles_of(walker: Walker, art: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -104,8 +106,8 @@ def test_the_critic_sees_the_style_pictures_of_those_very_samples(walk, art, rea
         batch = source.batch(number)
         names = names_of(batch, styles)
         latents = torch.stack([styles[name][1] for name in names])
-        torch.testing.assert_close(batch.reals, latents, rtol=0, atol=1e-5)
-        assert batch.reals.dtype == batch.states.dtype
+        torch.testing.assert_close(batch.real_latents, latents, rtol=0, atol=1e-5)
+        assert batch.real_latents.dtype == batch.states.dtype
         seen |= set(names)
     assert seen == set(STYLES)
 
@@ -114,7 +116,7 @@ def test_the_critic_sees_the_style_pictures_of_those_very_samples(walk, art, rea
 def test_without_style_pictures_it_sees_the_samples(walk, styles, real) -> None:
     walker = walk(styles)
     batch = source_of(walker, real).batch(0)
-    for number, latent in zip(batch.sample_ids.tolist(), batch.reals, strict=True):
+    for number, latent in zip(batch.sample_ids.tolist(), batch.real_latents, strict=True):
         pixels = to_tensor(walker.pictures.read(walker.sample_of(number)))
         with torch.no_grad():
             torch.testing.assert_close(latent, walker.bundle.codec.encode(pixels)[0], rtol=0, atol=1e-5)
@@ -128,7 +130,9 @@ def test_a_run_taken_up_again_sees_the_same_bits(walk) -> None:
     other.restore(kept)
     for number in (1, 2):
         straight, resumed = source.batch(number), other.batch(number)
-        assert torch.equal(straight.reals, resumed.reals) and torch.equal(straight.states, resumed.states)
+        assert torch.equal(straight.real_latents, resumed.real_latents) and torch.equal(
+            straight.states, resumed.states
+        )
 
 
 @pytest.mark.parametrize("styles", [None, "self"])

@@ -13,8 +13,8 @@ from stdcli.distill.adversary import Adversary
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.paths import Paths
-from stdcli.distill.reals import PathEnds, make_styles, make_walked_styles, samples
-from stdcli.distill.sources import Reals
+from stdcli.distill.real_latents import PathEnds, make_styles, make_walked_styles, samples
+from stdcli.distill.sources import RealLatents
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import split_conditions
@@ -67,14 +67,14 @@ def make_adversary(
     return adversary, note
 
 
-def make_reals(
+def make_real_latents(
     section: AdversarySection,
     *,
     paths: Paths,
     style_data: str | None,
     get_codec: GetCodec,
     device: torch.device,
-) -> tuple[Reals, str]:
+) -> tuple[RealLatents, str]:
     """Where real latents come from, and its name.
 
     Args:
