@@ -30,9 +30,9 @@ def _field(rng: np.random.Generator, side: int, waves: int = 6, cycles: float = 
 
 def _shade(palette: np.ndarray, value: float, rng: np.random.Generator, jitter: float) -> Rgb:
     """A colour of a palette [K, 3] at place `value` in [0, 1], varied by `jitter` (0 to 255)."""
-    place = value * (len(palette) - 1)
-    low = min(int(place), len(palette) - 2)
-    colour = palette[low] * (1 - place + low) + palette[low + 1] * (place - low)
+    position = value * (len(palette) - 1)
+    low = min(int(position), len(palette) - 2)
+    colour = palette[low] * (1 - position + low) + palette[low + 1] * (position - low)
     return tuple(int(c) for c in np.clip(colour + rng.normal(0, jitter, 3), 0, 255))
 
 

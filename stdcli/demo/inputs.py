@@ -96,11 +96,11 @@ def write_clip(path: Path, *, frames: int) -> Path:
     return path
 
 
-def _view(photo: np.ndarray, place: float) -> np.ndarray:
+def _view(photo: np.ndarray, position: float) -> np.ndarray:
     """The window of the camera at `place` in [0, 1] of its way, from left to right in a shallow arc."""
     room_y, room_x = photo.shape[0] - CLIP_SIZE_PX, photo.shape[1] - CLIP_SIZE_PX
-    y = round(room_y * (0.5 - 0.4 * math.sin(math.pi * place)))
-    x = round(room_x * place)
+    y = round(room_y * (0.5 - 0.4 * math.sin(math.pi * position)))
+    x = round(room_x * position)
     return np.ascontiguousarray(photo[y : y + CLIP_SIZE_PX, x : x + CLIP_SIZE_PX])
 
 

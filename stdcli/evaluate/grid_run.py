@@ -16,7 +16,7 @@ from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
 from stdcli.evaluate.methods import Method
 from stdcli.evaluate.speed import Stopwatch
-from stdcli.inference.clips import sample_places
+from stdcli.inference.clips import sample_indices
 from stdcli.inference.configured_model import check_training_range, load_configured
 from stdcli.inference.session import StyleSession
 from stdcli.inference.settings import resolve_sampling
@@ -93,18 +93,18 @@ class GridRun:
     def _restyle(self, session: StyleSession, content: Content) -> np.ndarray:
         frames, size = content.frames, session.batch_for(content.frames.shape[1:3])
         if content.is_clip:
-            session = session.for_clip([frames[place] for place in sample_places(len(frames))])
+            session = session.for_clip([frames[index] for index in sample_indices(len(frames))])
         parts = [frames[first : first + size] for first in range(0, len(frames), size)]
         return np.concatenate(
             [self.watch.run(len(part), lambda part=part: session.stylize(part)) for part in parts]
         )
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Settings in force, for the report."""
         config = self.method.config
         names = {"model": config.model, "student": self.bundle.student and self.bundle.student[0]}
         names |= {"device": self.bundle.device.type, "dtype": str(self.bundle.dtype).removeprefix("torch.")}
-        return {**names, **self.settings.facts(), "seed": config.seed, "temporal": config.temporal}
+        return {**names, **self.settings.metadata(), "seed": config.seed, "temporal": config.temporal}
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of everything with weights."""
@@ -121,4 +121,4 @@ class GridRun:
     def speed(self) -> dict[str, float]:
         """Counts per frame, times, and the most memory since the method was loaded."""
         counts = {"evaluations": self.settings.evaluations, "forwards": self.settings.forwards}
-        return {**counts, **self.watch.facts(), "peak-mib": peak_bytes(self.bundle.device) / 2**20}
+        return {**counts, **self.watch.metrics(), "peak-mib": peak_bytes(self.bundle.device) / 2**20}

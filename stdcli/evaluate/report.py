@@ -202,9 +202,9 @@ def make_table(
     """Mean, standard deviation (of the sample) and count per method and metric; null where there is none."""
     rows = []
     for method in methods:
-        own = [result["values"] for result in results if result["method"] == method]
+        measured = [result["values"] for result in results if result["method"] == method]
         for column in columns:
-            values = [v[column] for v in own if v.get(column) is not None]
+            values = [v[column] for v in measured if v.get(column) is not None]
             rows.append({"method": method, "metric": column, **_summary(values)})
     return rows
 

@@ -62,7 +62,7 @@ class Stopwatch:
         self.seconds[stage] += time.perf_counter() - began_s
         return result
 
-    def facts(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Milliseconds per frame of each stage, and frames per second; empty if nothing was counted."""
         if not self.frames:
             return {}

@@ -101,7 +101,7 @@ def run_suite(config: EvalConfig, plan: SuitePlan, *, out: Path, command: str, c
                 result = replace(content, frames=frames)
                 evaluation.add_result(method.id, result, source=content, styles=[style], style_id=style.id)
                 progress.advance()
-            about = {"settings": run.facts(), "hashes": run.hashes()}
+            about = {"settings": run.metadata(), "hashes": run.hashes()}
             evaluation.add_method(method.id, title=method.title, family=method.family, **about)
             data["table"] += speed_rows(method.id, run.speed(), frames=run.watch.frames)
     return evaluation.finish()

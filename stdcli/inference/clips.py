@@ -96,7 +96,7 @@ def iter_clip(info: VideoInfo, *, skip: int = 0) -> Iterator[np.ndarray]:
     )
 
 
-def sample_places(frames: int) -> list[int]:
+def sample_indices(frames: int) -> list[int]:
     """At most `SAMPLES` frames from all over a clip; first and last are left out where there are others."""
     count = min(SAMPLES, frames)
     return [(2 * k + 1) * frames // (2 * count) for k in range(count)]
@@ -108,12 +108,12 @@ def sample_frames(info: VideoInfo) -> list[np.ndarray]:
     Returns:
         uint8 [H, W, 3] each.
     """
-    places = sample_places(info.frames)
+    indices = sample_indices(info.frames)
     is_long = info.frames * info.width * info.height > READ_THROUGH_PX
     if is_long and info.seekable and not info.resample:
-        parts = (iter_clip(replace(info, first=info.first + place, frames=1)) for place in places)
+        parts = (iter_clip(replace(info, first=info.first + position, frames=1)) for position in indices)
         return [frame[..., :3] for part in parts for frame in part]
-    wanted = set(places)
+    wanted = set(indices)
     with closing(iter_clip(info)) as frames:
         return [frame[..., :3] for k, frame in enumerate(frames) if k in wanted]
 
@@ -133,7 +133,7 @@ def _restyled(batch: np.ndarray, restyle: Restyle) -> np.ndarray:
 
 
 def _interrupted(info: VideoInfo, sink: Sink, job: Job, count: int) -> Interrupted:
-    place = sink.rescue()
+    rescued = sink.rescue()
     got = f"{count} of {info.frames} frames, ready to be looked at"
     hint = "the same command continues" if job.count else None
-    return Interrupted("interrupted", where=place, got=got, hint=hint)
+    return Interrupted("interrupted", where=rescued, got=got, hint=hint)

@@ -93,11 +93,11 @@ def _start(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> Iter
     start_t, recipe = settings.plan.timesteps[0], settings.recipe
     if abs(start_t - trained.start_t) < 0.5:
         return
-    here = "" if recipe.timesteps else f" (strength {recipe.strength:g})"
+    strength = "" if recipe.timesteps else f" (strength {recipe.strength:g})"
     yield (
         "--timesteps" if recipe.timesteps else "--strength",
         f"this student was trained to start at timestep {trained.start_t:g} (strength {trained.strength:g}); "
-        f"this run starts at {start_t:g}{here}: {_remedy(bundle, settings, trained)}",
+        f"this run starts at {start_t:g}{strength}: {_remedy(bundle, settings, trained)}",
     )
 
 
@@ -114,17 +114,17 @@ def _remedy(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> str
 
 
 def _base(bundle: Bundle, trained: Trained) -> Iterator[tuple[str, str]]:
-    for component, there in trained.base_sha256.items():
-        here = bundle.hash_of(component)
-        if here is None and component in bundle.weight_files:
+    for component, stored in trained.base_sha256.items():
+        current = bundle.hash_of(component)
+        if current is None and component in bundle.weight_files:
             bundle.notes.append(
                 f"whether {bundle.name} is what this student was trained on is for a run to tell"
             )
-        if here is not None and here != there:
+        if current is not None and current != stored:
             yield (
                 "--model",
-                f"this student was trained on {trained.base}, whose {component} has SHA-256 {there[:12]}; "
-                f"that of {bundle.name} has {here[:12]}: --model {trained.base}",
+                f"this student was trained on {trained.base}, whose {component} has SHA-256 {stored[:12]}; "
+                f"that of {bundle.name} has {current[:12]}: --model {trained.base}",
             )
             return
 

@@ -163,8 +163,8 @@ def _levels(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _around(mask: np.ndarray) -> Box:
     """The box of what is to be repainted, with some context, inside the picture."""
     spans = []
-    places = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
-    margin = max(MARGIN_PX, round(MARGIN_SHARE * max(int(p[-1] - p[0]) + 1 for p in places)))
-    for place, side in zip(places, mask.shape, strict=True):
-        spans.append(slice(max(0, int(place[0]) - margin), min(side, int(place[-1]) + 1 + margin)))
+    positions = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    margin = max(MARGIN_PX, round(MARGIN_SHARE * max(int(p[-1] - p[0]) + 1 for p in positions)))
+    for position, side in zip(positions, mask.shape, strict=True):
+        spans.append(slice(max(0, int(position[0]) - margin), min(side, int(position[-1]) + 1 + margin)))
     return spans[0], spans[1]

@@ -43,8 +43,8 @@ def job_folder(output: Path) -> Path:
     return output.with_name(output.name + ".job")
 
 
-def facts_of(output: Path) -> dict[str, Any]:
-    """The facts of an unfinished job beside `output`; empty if there is none, or a damaged one."""
+def read_metadata(output: Path) -> dict[str, Any]:
+    """The metadata of an unfinished job beside `output`; empty if there is none, or a damaged one."""
     try:
         path = own_path(output.parent, f"{job_folder(output).name}/{RECORD}", MediaError)
     except MediaError:
@@ -61,8 +61,8 @@ class Job:
 
     Args:
         output: the result.
-        facts: whatever decides the pictures and their coding, JSON-ready, by name.
-        discard: whether an unfinished job with other facts may be thrown away.
+        metadata: whatever decides the pictures and their coding, JSON-ready, by name.
+        discard: whether an unfinished job with other metadata may be thrown away.
         numbered: names of the results where they are numbered pictures; None where segments are files here.
 
     Attributes:
@@ -70,18 +70,18 @@ class Job:
         notes: what the user should know about damage that was found on entering.
 
     Raises:
-        ConfigError: on entering: there is an unfinished job with other facts, and `discard` is off.
+        ConfigError: on entering: there is an unfinished job with other metadata, and `discard` is off.
         MediaError: on entering: another run is working on it, the folder cannot be made, is a link, or holds
             something else than a job.
     """
 
     def __init__(
-        self, output: Path, facts: Mapping[str, Any], *, discard: bool, numbered: Numbered | None = None
+        self, output: Path, metadata: Mapping[str, Any], *, discard: bool, numbered: Numbered | None = None
     ) -> None:
         self.output, self.folder = output, job_folder(output)
         self.notes: list[str] = []
         self._segments: list[dict[str, Any]] = []
-        self._facts = json.loads(json.dumps(dict(facts)))
+        self._metadata = json.loads(json.dumps(dict(metadata)))
         self._discard, self._numbered = discard, numbered
         self._lock: FileLock | None = None
 
@@ -129,7 +129,7 @@ class Job:
             return
         if not stored["segments"]:
             return
-        differences = _differences(stored["facts"], self._facts)
+        differences = _differences(stored["facts"], self._metadata)
         if stored["format"] != FORMAT:
             differences = [("format", f"{stored['format']} there, {FORMAT} here")]
         if not differences:
@@ -211,12 +211,12 @@ class Job:
             sync_file(files[0])
         segment["sha256"] = _hash(files)
         if memory:
-            kept = self._memory_file()
-            with open_new(kept) as file:
+            path = self._memory_file()
+            with open_new(path) as file:
                 np.savez(file, **memory)
                 file.flush()
                 sync(file.fileno())
-            segment["memory"] = _hash([kept])
+            segment["memory"] = _hash([path])
 
     def _begin(self) -> None:
         try:
@@ -230,7 +230,7 @@ class Job:
         self._segments = []
 
     def _store(self) -> None:
-        data = {"format": FORMAT, "facts": self._facts, "segments": self._segments}
+        data = {"format": FORMAT, "facts": self._metadata, "segments": self._segments}
         with write_errors(self.folder):
             write_durably(self.folder / RECORD, json.dumps(data | {SUM: _sum(data)}, indent=1).encode())
 
@@ -292,12 +292,12 @@ def _hash(files: Iterable[Path]) -> str | None:
     return total.hexdigest()
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[tuple[str, str]]:
-    names = sorted({*there, *here})
+def _differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, str]]:
+    names = sorted({*stored, *current})
     return [
-        (name, f"{_short(there.get(name))} there, {_short(here.get(name))} here")
+        (name, f"{_short(stored.get(name))} there, {_short(current.get(name))} here")
         for name in names
-        if there.get(name) != here.get(name)
+        if stored.get(name) != current.get(name)
     ]
 
 

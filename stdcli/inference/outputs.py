@@ -226,7 +226,7 @@ def record(
 
     Args:
         config: the user's values.
-        settings: `SamplingSettings.facts()`.
+        settings: `SamplingSettings.metadata()`.
         model: `Bundle.identity`.
         source: the input.
 

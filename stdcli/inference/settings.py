@@ -67,7 +67,7 @@ class SamplingSettings:
         ]
         return " · ".join(filter(None, parts))
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The same for machines."""
         return {
             "evaluations": self.evaluations,

@@ -181,8 +181,8 @@ def check_frames(files: Numbered, count: int, *, overwrite: bool) -> None:
         MediaError: a file of one of the names exists.
     """
     folder = files.pattern.parent
-    there = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    taken = [name for name in (files.file(k).name for k in range(count)) if name in there]
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    taken = [name for name in (files.file(k).name for k in range(count)) if name in names]
     if taken and not overwrite:
         raise MediaError(
             "frames of these names exist already",

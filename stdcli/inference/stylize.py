@@ -79,13 +79,13 @@ def stylize(
     if dry_run:
         if work.styles or not (masked and bundle.needs_style):
             session.check()
-        _tell(session, console)
+        _report_notes(session, console)
         console.note(bundle.need.line())
         for target in work.targets:
-            facts = {"weight_bytes": bundle.need.weight_bytes, **settings.facts()}
-            console.result(f"would write {target.path}", path=target.path, dry_run=True, **facts)
+            sampling = {"weight_bytes": bundle.need.weight_bytes, **settings.metadata()}
+            console.result(f"would write {target.path}", path=target.path, dry_run=True, **sampling)
         return
-    failed = [_pass_over(source.path, error, console) for source, error in work.refused]
+    failed = [_skip_input(source.path, error, console) for source, error in work.refused]
     alone = len(work.targets) + len(work.refused) == 1
     for target in work.targets:
         try:
@@ -93,8 +93,8 @@ def stylize(
         except MediaError as error:
             if alone:
                 raise
-            failed.append(_pass_over(target.source.path, error, console))
-        _tell(session, console)
+            failed.append(_skip_input(target.source.path, error, console))
+        _report_notes(session, console)
     if failed:
         count = len(work.targets) + len(work.refused)
         raise MediaError(f"{len(failed)} of {count} inputs were passed over; the reasons are above")
@@ -102,19 +102,21 @@ def stylize(
 
 def _check_fit(bundle: Bundle, settings: SamplingSettings, *, strict: bool, console: Console) -> None:
     with console.stage(f"hashing {bundle.name}"):
-        odd = list(check_training_range(bundle, settings))
-    if odd and strict:
-        raise ConfigError("not what this student was trained for", odd, hint="leave --strict out to try it")
-    for _, sentence in odd:
+        mismatched = list(check_training_range(bundle, settings))
+    if mismatched and strict:
+        raise ConfigError(
+            "not what this student was trained for", mismatched, hint="leave --strict out to try it"
+        )
+    for _, sentence in mismatched:
         console.warning(sentence)
 
 
-def _pass_over(path: Path, error: MediaError, console: Console) -> Path:
+def _skip_input(path: Path, error: MediaError, console: Console) -> Path:
     console.warning(error)
     return path
 
 
-def _tell(session: StyleSession, console: Console) -> None:
+def _report_notes(session: StyleSession, console: Console) -> None:
     """Say what has come up, once."""
     for notes in (session.bundle.notes, session.notes):
         for note in notes:
@@ -124,7 +126,7 @@ def _tell(session: StyleSession, console: Console) -> None:
 
 def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
     started_s = time.perf_counter()
-    facts = session.settings.facts()
+    sampling = session.settings.metadata()
     with write_errors(target.path.parent):
         target.path.parent.mkdir(parents=True, exist_ok=True)
     data = None
@@ -133,7 +135,7 @@ def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bo
     if metadata or target.clip is not None:
         with console.stage(f"hashing {session.bundle.name}"):
             identity = session.bundle.identity
-        data = record(session.config, facts, identity, source=target.source.path)
+        data = record(session.config, sampling, identity, source=target.source.path)
     if target.clip is None:
         name = target.source.path.name
         with console.stage(name) as tell:
@@ -152,7 +154,7 @@ def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bo
         path=target.path,
         frames=frames,
         seconds=round(seconds, 3),
-        **facts,
+        **sampling,
     )
 
 
@@ -182,9 +184,9 @@ def _run_clip(
     samples = sample_frames(info)
     session = _styled(session, target, samples[0]).for_clip(samples)
     batch_size = session.batch_for((info.height, info.width))
-    place = target.path if clip.numbered is None else target.path.parent
-    facts = _job_facts(target, data, batch_size)
-    with Job(place, facts, discard=overwrite, numbered=clip.numbered) as job:
+    output = target.path if clip.numbered is None else target.path.parent
+    job_metadata = _job_metadata(target, data, batch_size)
+    with Job(output, job_metadata, discard=overwrite, numbered=clip.numbered) as job:
         for note in job.notes:
             console.warning(note)
         done = job.count
@@ -216,8 +218,8 @@ def _run_clip(
 
 def _styled(session: StyleSession, target: Target, rgb: np.ndarray) -> StyleSession:
     """What is repainted in no style is painted as the picture itself."""
-    own = target.mask is not None and session.bundle.needs_style and not session.styles
-    return session.in_style_of(rgb) if own else session
+    repaints_itself = target.mask is not None and session.bundle.needs_style and not session.styles
+    return session.in_style_of(rgb) if repaints_itself else session
 
 
 def _restyle(session: StyleSession, target: Target, *, done: int = 0) -> Restyle:
@@ -228,7 +230,7 @@ def _restyle(session: StyleSession, target: Target, *, done: int = 0) -> Restyle
     return Repaint(session, mask.frames(skip=done), feather_px=session.config.feather, box=mask.box)
 
 
-def _job_facts(target: Target, data: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+def _job_metadata(target: Target, data: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
     """Whatever decides the frames of a clip, flat and JSON-ready."""
     source = target.source.path
     info, encoding = target.clip.info, target.clip.encoding
@@ -255,6 +257,6 @@ def _stamp(path: Path) -> list[int] | str | None:
     """By what a change of a file is noticed: size and time; of numbered pictures one hash of all of them."""
     if is_pattern(path):
         stats = [(file.name, file.stat()) for file in sequence_files(path)]
-        told = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        stamps = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.exists() else None

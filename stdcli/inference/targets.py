@@ -13,7 +13,7 @@ from stdcli.config.inpaint import FROM_ALPHA, InpaintConfig
 from stdcli.config.schema import StylizeConfig
 from stdcli.errors import ConfigError, MediaError, ResourceError
 from stdcli.inference.input_masks import Mask, plan_mask
-from stdcli.inference.job import Job, facts_of
+from stdcli.inference.job import Job, read_metadata
 from stdcli.inference.outputs import find_inputs, given_values, is_made_by, is_numbered, output_paths
 from stdcli.inference.sinks import FramesSink, Sink, VideoSink, check_frames
 from stdcli.media.codecs import Encoding
@@ -172,14 +172,14 @@ def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask
 
 def _student_files(config: StylizeConfig) -> list[Path]:
     """Files of a local student, which may be trained further under the same name."""
-    place = Path(config.student or "").expanduser()
+    path = Path(config.student or "").expanduser()
     try:
-        if config.student is None or not place.is_dir():
-            return [place] if config.student is not None and place.is_file() else []
+        if config.student is None or not path.is_dir():
+            return [path] if config.student is not None and path.is_file() else []
     except OSError:  # a name too long for anything; loading says so
         return []
-    inner = place / "student"
-    return sorted((inner if inner.is_dir() else place).rglob("*.safetensors"))
+    inner = path / "student"
+    return sorted((inner if inner.is_dir() else path).rglob("*.safetensors"))
 
 
 def _read_style(path: Path) -> Picture:
@@ -222,7 +222,7 @@ def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoI
         numbered = Numbered(path, Numbered.starting_at(source.path).first + info.first)
     check_length(numbered.file(info.frames - 1))
     _check_apart(numbered, info.frames, [source.path, *_styles_and_mask(config)])
-    if facts_of(path.parent).get("results") != str(numbered):
+    if read_metadata(path.parent).get("results") != str(numbered):
         check_frames(numbered, info.frames, overwrite=overwrite)
     _check_space(path, info, PNG_BYTES_PER_PIXEL)
     sound = ("numbered pictures hold no sound: it is left out",) if info.has_audio and config.audio else ()

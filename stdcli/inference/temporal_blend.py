@@ -94,20 +94,20 @@ class TemporalBlend:
         for index, source in enumerate(sources):
             one = slice(index, index + 1)
             if last and goes_on[index]:
-                shown, result, weight, there = last.shown, last.result, LARGEST_WEIGHT, last.painted
+                shown, result, weight, painted_before = last.shown, last.result, LARGEST_WEIGHT, last.painted
                 if flows is not None:
                     flow, back = (way[one] for way in flows)
                     shown, weight = warp(shown, flow), weight * can_follow(flow, back)
                     large = resize_flow(flow, result.shape[2:])
                     result = warp(result, large, kind="bicubic").clamp(0, 255)
-                    there = None if there is None else warp(there, flow)
+                    painted_before = None if painted_before is None else warp(painted_before, flow)
                 weight = weight * _agreement(smalls[one], shown)
-                weight = weight if there is None else weight * there
+                weight = weight if painted_before is None else weight * painted_before
                 smalls[one].lerp_(shown, weight)
                 mixed[one].lerp_(result, interpolate(weight, result.shape[2:], mode="bilinear"))
             last = _Last(source, smalls[one], mixed[one], None if painted is None else painted[one])
-        kept = None if last.painted is None else last.painted.clone()
-        self._last = _Last(last.source.copy(), last.shown.clone(), last.result.clone(), kept)
+        last_painted = None if last.painted is None else last.painted.clone()
+        self._last = _Last(last.source.copy(), last.shown.clone(), last.result.clone(), last_painted)
         return mixed.round().byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
 
     def _tensor(self, frames: np.ndarray) -> torch.Tensor:
@@ -123,8 +123,8 @@ class TemporalBlend:
         """All that is remembered, by name; empty before the first frame."""
         if self._last is None:
             return {}
-        kept = {name: getattr(self._last, name) for name in ("shown", "result", "painted")}
-        arrays = {name: values.cpu().numpy().copy() for name, values in kept.items() if values is not None}
+        tensors = {name: getattr(self._last, name) for name in ("shown", "result", "painted")}
+        arrays = {name: values.cpu().numpy().copy() for name, values in tensors.items() if values is not None}
         return {"source": self._last.source.copy(), **arrays}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

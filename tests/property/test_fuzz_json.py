@@ -19,7 +19,7 @@ from stdcli.bank.verify import verify
 from stdcli.config.presets import read_task_file
 from stdcli.errors import StdcliError
 from stdcli.evaluate.report import read_report
-from stdcli.inference.job import Job, facts_of, job_folder
+from stdcli.inference.job import Job, job_folder, read_metadata
 from stdcli.inference.outputs import _is_record
 from stdcli.models.folder import check_folder, read_folder, read_recipe
 from stdcli.rollout.prompts import read_prompts
@@ -97,7 +97,7 @@ def use_run(root: Path) -> None:
 
 
 def use_job(root: Path) -> None:
-    facts_of(root / "out.mp4")
+    read_metadata(root / "out.mp4")
     with Job(root / "out.mp4", {"seed": 1}, discard=False) as job:
         job.memory()
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stdcli.errors import ConfigError, MediaError, ResourceError
-from stdcli.inference.job import Job, facts_of, job_folder
+from stdcli.inference.job import Job, job_folder, read_metadata
 from stdcli.media.sequence import Numbered
 
 FACTS = {"seed": 3, "settings": {"timesteps": [399, 199]}}
@@ -135,7 +135,7 @@ def test_a_damaged_state_counts_for_nothing_and_binds_nobody(tmp_path, damage):
     keep_three(tmp_path, remembering=False)
     state = job_folder(tmp_path / "out.mp4") / "job.json"
     state.write_bytes(damage if isinstance(damage, bytes) else state.read_bytes().replace(*damage))
-    assert facts_of(tmp_path / "out.mp4") == {}
+    assert read_metadata(tmp_path / "out.mp4") == {}
     with Job(tmp_path / "out.mp4", FACTS, discard=False) as job:
         assert (job.count, len(job.notes)) == (0, 1)
         write_segment(job, 128)

@@ -21,10 +21,10 @@ def settled(recipe: Recipe | None = None, **values):
 def test_the_recipe_decides_where_the_user_does_not():
     recipe = Recipe(steps=2, strength=0.5, guidance=3.0, start={"transform": "adain"})
     settings = settled(recipe)
-    assert settings.facts()["timesteps"] == [499, 259]
+    assert settings.metadata()["timesteps"] == [499, 259]
     assert (settings.evaluations, settings.forwards) == (2, 4)
     assert settled(recipe, match_style_statistics=False).recipe.start.transform == "none"
-    assert settled(recipe, steps=5).facts()["timesteps"][0] == 499
+    assert settled(recipe, steps=5).metadata()["timesteps"][0] == 499
 
 
 def test_a_start_in_pure_noise_is_refused_for_networks_that_see_nothing_there():
@@ -45,15 +45,15 @@ def test_every_guidance_but_one_doubles_the_forwards(guidance, factor):
 @pytest.mark.parametrize("strength", [0.35, 0.5, 0.65, 0.75, 0.85, 0.95])
 @pytest.mark.parametrize("steps", [1, 2, 4, 6, 8])
 def test_as_many_levels_as_steps_starting_at_the_strength(steps, strength):
-    timesteps = settled(steps=steps, strength=strength).facts()["timesteps"]
+    timesteps = settled(steps=steps, strength=strength).metadata()["timesteps"]
     assert len(set(timesteps)) == steps
     assert timesteps[0] == int(50 * strength + 1e-9) * 20 - 1
 
 
 def test_explicit_timesteps_win_and_are_counted():
     settings = settled(Recipe(steps=8, strength=0.9), timesteps=(700, 350, 20))
-    assert settings.facts()["timesteps"] == [700, 350, 20]
-    assert settings.facts()["steps"] == 3
+    assert settings.metadata()["timesteps"] == [700, 350, 20]
+    assert settings.metadata()["steps"] == 3
 
 
 def test_line_says_what_runs():
