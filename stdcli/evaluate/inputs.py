@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stdcli.disk.hashes import hash_file
 from stdcli.errors import MediaError
 from stdcli.evaluate.ids import make_ids
 from stdcli.media.arrays import fit_max_size
@@ -22,7 +23,6 @@ from stdcli.media.probe import probe
 from stdcli.media.sequence import iter_sequence, probe_sequence
 from stdcli.media.sources import Source, resolve_input
 from stdcli.media.video import iter_frames
-from stdcli.models.hashes import hash_file
 
 
 @dataclass(frozen=True)

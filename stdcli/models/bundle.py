@@ -23,10 +23,10 @@ from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.disk.hashes import is_known
 from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import Condition, Denoiser
-from stdcli.models.hashes import is_known
 from stdcli.models.memory_need import Need
 from stdcli.models.style import StyleAdapter, StyleEmbeds
 from stdcli.models.weights import hash_files

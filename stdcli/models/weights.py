@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stdcli.disk.hashes import hash_file
 from stdcli.disk.opening import check_file
 from stdcli.disk.reading import parse_object
 from stdcli.errors import ModelError
-from stdcli.models.hashes import hash_file
 
 CONTENT_HASH = "modelspec.hash_sha256"
 """Key of a file's metadata for the SHA-256 of all its tensors' bytes."""

@@ -18,7 +18,6 @@ from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import MissingWeights
-from stdcli.models.perceptual.vgg import load_vgg
 from stdcli.runtime.devices import DeviceChoice
 from stdcli.teacher.data import TrainingData
 from stdcli.teacher.denoiser import DenoiserTrainer
@@ -29,6 +28,7 @@ from stdcli.teacher.paintings import INDEX, SIDE_PX, Paintings, load_paintings, 
 from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 from stdcli.teacher.style_losses import STYLE_LAYERS, style_statistics
+from stdcli.teacher.vgg import load_vgg
 
 FORETOLD = 64  # principal components of artworks' features
 MEASURED = 16  # batches that the paintings' difference to the photos is measured on

@@ -1,4 +1,4 @@
-"""How far pictures are from a style and a content, in features that know brushwork (`perceptual/vgg.py`).
+"""How far pictures are from a style and a content, in features that know brushwork (`vgg.py`).
 
 Of each of four layers the Gram matrix and the means and deviations of channels are compared, relative to the
 style's own, so that no layer outweighs the others.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stdcli.models.perceptual.vgg import VggFeatures
+from stdcli.teacher.vgg import VggFeatures
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 

@@ -41,9 +41,9 @@ from stdcli.inference.settings import resolve_sampling
 from stdcli.metrics import edges, palette, texture
 from stdcli.metrics.metric import Subject
 from stdcli.metrics.sharpness import laplacian_variance
-from stdcli.models.perceptual.vgg import VggFeatures, load_vgg
 from stdcli.teacher.pictures import list_pictures, load_pictures
 from stdcli.teacher.style_losses import STYLE_LAYERS, style_distance, style_statistics
+from stdcli.teacher.vgg import VggFeatures, load_vgg
 from tests.tiny_subjects import NoBackbones
 
 PAIRS, SIDE_PX, SIZE_IDX = 48, 256, 1

@@ -57,7 +57,7 @@ SETTINGS = {
 def without_features() -> Iterator[None]:
     """As where VGG-16 is not installed, wherever this runs."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("stdcli.models.perceptual.vgg.find_vgg", lambda: None)
+        patched.setattr("stdcli.teacher.vgg.find_vgg", lambda: None)
         yield
 
 

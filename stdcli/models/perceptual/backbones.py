@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from stdcli.config.names import near_misses
+from stdcli.disk.hashes import hash_file
 from stdcli.errors import ConfigError, HubError, MissingWeights, ModelError
-from stdcli.models.hashes import hash_file
 from stdcli.models.locate import NETWORK_FILES, locate_file, locate_network
 from stdcli.models.perceptual.aesthetic import load_aesthetic
 from stdcli.models.perceptual.clip import TOKENIZER_FILES, load_clip

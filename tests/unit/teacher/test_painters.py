@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from stdcli.console import Console
-from stdcli.models.perceptual.vgg import VggFeatures
 from stdcli.teacher import painters
 from stdcli.teacher.imitation import principal_statistics
 from stdcli.teacher.style_losses import STYLE_LAYERS, style_statistics
+from stdcli.teacher.vgg import VggFeatures
 from tests.tiny_pictures import noise_set
 
 

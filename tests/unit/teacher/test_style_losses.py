@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.models.perceptual.vgg import VggFeatures
 from stdcli.teacher.style_losses import (
     STYLE_LAYERS,
     StyleStatistics,
@@ -14,6 +13,7 @@ from stdcli.teacher.style_losses import (
     style_distance,
     style_statistics,
 )
+from stdcli.teacher.vgg import VggFeatures
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stdcli.errors import MissingWeights, ModelError
-from stdcli.models.perceptual.vgg import LAYERS, MEAN_BGR, VggFeatures, find_vgg, load_vgg
+from stdcli.teacher.vgg import LAYERS, MEAN_BGR, VggFeatures, find_vgg, load_vgg
 
 
 def random_features(last: str, seed: int = 0) -> VggFeatures:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.models import hashes
-from stdcli.models.hashes import cache_path, hash_file, is_known
+from stdcli.disk import hashes
+from stdcli.disk.hashes import cache_path, hash_file, is_known
 
 OLD_S = 10**9
 
