@@ -27,7 +27,7 @@ _RULES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class PathStart:
     """Where a path begins.
 
     Attributes:
@@ -44,7 +44,7 @@ class Start:
     guidance: float
 
 
-Draw = Callable[[int], Start]
+Draw = Callable[[int], PathStart]
 """Sample number -> its start; the same number always gives the same start."""
 
 Step = Callable[[Tensor, Level, Level, Mapping[str, Tensor], Tensor], Tensor]

@@ -28,7 +28,7 @@ from stdcli.config.load import Resolved, resolve
 from stdcli.console import Console
 
 if TYPE_CHECKING:
-    from stdcli.distill.paths import Walker
+    from stdcli.distill.paths import TeacherRollout
     from stdcli.distill.train import Distilled
 
 
@@ -147,13 +147,13 @@ def distill(
     _show_settings(resolved, console, dry_run=dry_run)
     from stdcli.distill.train import distill as train
 
-    def walker() -> Walker:
-        from stdcli.rollout.online import open_walker
+    def rollout() -> TeacherRollout:
+        from stdcli.rollout.online import open_rollout
 
-        return open_walker(resolved.config.walked(), console=console)
+        return open_rollout(resolved.config.rollout_config(), console=console)
 
     config = resolved.config
-    done = train(config, out=out, console=console, open_walker=walker, overwrite=overwrite, dry_run=dry_run)
+    done = train(config, out=out, console=console, open_rollout=rollout, overwrite=overwrite, dry_run=dry_run)
     if is_main:
         _tell(done, resolved, console, out=out)
 

@@ -181,7 +181,7 @@ class DistillConfig(Section):
     device: Device = "auto"
     offline: bool = False
 
-    def walked(self) -> BankConfig:
+    def rollout_config(self) -> BankConfig:
         """`paths` with what the run itself is told: device, dtype, offline, seed; model, base where given."""
         own = {name: getattr(self, name) for name in ("device", "dtype", "offline", "seed")}
         if self.student.kind == "full":

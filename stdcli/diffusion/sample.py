@@ -107,7 +107,7 @@ def target_levels(
     return (*(level_below(schedule, level, gamma) if gamma else level for level in between), end)
 
 
-def walk(denoise: Denoise, x: Tensor, path: SamplingPath, *, schedule: NoiseSchedule) -> Tensor:
+def sample_trajectory(denoise: Denoise, x: Tensor, path: SamplingPath, *, schedule: NoiseSchedule) -> Tensor:
     """All states of a deterministic path, the start included.
 
     Args:

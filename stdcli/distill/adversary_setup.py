@@ -13,7 +13,7 @@ from stdcli.distill.adversary import Adversary
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.paths import Paths
-from stdcli.distill.real_latents import PathEnds, make_styles, make_walked_styles, samples
+from stdcli.distill.real_latents import PathEnds, make_online_styles, make_styles, samples
 from stdcli.distill.sources import RealLatents
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
@@ -79,8 +79,8 @@ def make_real_latents(
 
     Args:
         section: settings.
-        paths: stored, or walked.
-        style_data: folder of a bank's style pictures; those of walked paths are the walker's.
+        paths: stored, or sampled meanwhile.
+        style_data: folder of a bank's style pictures; those of sampled paths are the rollout's.
         get_codec: loads the codec, for style pictures.
         device: of the codec.
 
@@ -93,7 +93,7 @@ def make_real_latents(
     if kind == "path-end":
         return PathEnds(Bank(paths.bank.files.root)), kind  # one of its own: the other is read by a thread
     if kind == "style" and paths.bank is None:
-        return make_walked_styles(paths.walker, codec=get_codec(), device=device), kind
+        return make_online_styles(paths.rollout, codec=get_codec(), device=device), kind
     if kind == "style":
         return make_styles(paths.bank, Path(style_data), codec=get_codec(), device=device), kind
     return samples, kind
@@ -102,7 +102,7 @@ def make_real_latents(
 def _usual_real(paths: Paths) -> str:
     """What "auto" takes: something in the style wherever there is one."""
     if paths.bank is None:
-        return "style" if paths.walker.styles else "x0"
+        return "style" if paths.rollout.styles else "x0"
     return "path-end" if paths.is_styled else "x0"
 
 

@@ -112,7 +112,7 @@ def _trained(training: Training) -> list[Tensor]:
 
 
 def _weights(training: Training) -> list[Tensor]:
-    """Of every network of a run, trained or not; of a walker's codec and encoders see `_frozen_bytes`."""
+    """Of every network of a run, trained or not; of a rollout's codec and encoders see `_frozen_bytes`."""
     modules = [training.networks.student, *(learner.module for learner in training.learners)]
     if training.task.adversarial is not None:
         parts = vars(training.task.adversarial.adversary.features).values()
@@ -125,8 +125,8 @@ def _weights(training: Training) -> list[Tensor]:
 def _frozen_bytes(training: Training, weights: list[Tensor]) -> int:
     trained = {id(value) for value in _trained(training)}
     frozen = sum(value.nbytes for value in weights if id(value) not in trained)
-    walker = training.paths.walker
-    if walker is None:
+    rollout = training.paths.rollout
+    if rollout is None:
         return frozen
-    parts = walker.bundle.need
+    parts = rollout.bundle.need
     return frozen + parts.weight_bytes - parts.parts["unet"] * parts.choice.dtype.itemsize

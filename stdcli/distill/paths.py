@@ -19,8 +19,8 @@ from stdcli.models.bundle import Bundle, Network
 from stdcli.models.denoiser import Denoiser
 
 
-class Walker(Protocol):
-    """Walks paths of a teacher from pictures; made by whoever may know both pictures and students.
+class TeacherRollout(Protocol):
+    """Samples paths of a teacher from pictures; made by whoever may know both pictures and students.
 
     Attributes:
         bundle: the teacher.
@@ -51,13 +51,13 @@ class Paths:
         manifest: what they are.
         conditions: of one path, name -> tensor without batch dimension.
         bank: where they are stored; None for
-        walker: who walks them.
+        rollout: samples them.
     """
 
     manifest: Manifest
     conditions: Mapping[str, Tensor]
     bank: Bank | None = None
-    walker: Walker | None = None
+    rollout: TeacherRollout | None = None
 
     @classmethod
     def stored(cls, root: Path) -> Paths:
@@ -71,9 +71,9 @@ class Paths:
         return cls(bank.manifest, first, bank=bank)
 
     @classmethod
-    def walked(cls, walker: Walker) -> Paths:
-        """Those of a walker."""
-        return cls(walker.manifest, walker.conditions, walker=walker)
+    def online(cls, rollout: TeacherRollout) -> Paths:
+        """Those of a rollout."""
+        return cls(rollout.manifest, rollout.conditions, rollout=rollout)
 
     @property
     def is_styled(self) -> bool:

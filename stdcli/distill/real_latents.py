@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stdcli.bank.reader import Bank
 from stdcli.disk.opening import open_file
-from stdcli.distill.paths import Walker
+from stdcli.distill.paths import TeacherRollout
 from stdcli.errors import ConfigError
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
@@ -107,13 +107,13 @@ def make_styles(bank: Bank, folder: Path, *, codec: Codec, device: torch.device)
     return Styles(hashes.__getitem__, found, codec, bank.manifest.resolution_px, device)
 
 
-def make_walked_styles(walker: Walker, *, codec: Codec, device: torch.device) -> Styles:
+def make_online_styles(rollout: TeacherRollout, *, codec: Codec, device: torch.device) -> Styles:
     """The style pictures of paths that are walked as real pictures; told apart by number of sample.
 
     Raises:
         ConfigError: the run has no style pictures.
     """
-    if not walker.styles:
+    if not rollout.styles:
         problem = "gives this run none; --style-data FOLDER, or --adv-real x0"
         raise ConfigError("no style pictures", [("paths.style_data", problem)])
-    return Styles(walker.style_of, walker.styles, codec, walker.manifest.resolution_px, device)
+    return Styles(rollout.style_of, rollout.styles, codec, rollout.manifest.resolution_px, device)

@@ -82,8 +82,8 @@ class SampleSheet:
 
         latents = [self.x0, self.ends]
         if networks.student.has_teacher:
-            latents.append(self._walk(teacher, "jump"))
-        latents.append(self._walk(student, self.recipe.sampler))
+            latents.append(self._sample(teacher, "jump"))
+        latents.append(self._sample(student, self.recipe.sampler))
         # one by one: pictures of a large model take gigabytes to decode
         columns = [[to_uint8(codec.decode(z[None]).cpu())[0] for z in latent] for latent in latents]
         rows = []
@@ -94,7 +94,7 @@ class SampleSheet:
             rows.append(np.concatenate(row, axis=1))
         return np.concatenate(rows)
 
-    def _walk(self, denoise: Callable[[Tensor, Level, Level], Denoised], sampler: str) -> Tensor:
+    def _sample(self, denoise: Callable[[Tensor, Level, Level], Denoised], sampler: str) -> Tensor:
         targets = target_levels(self.path, schedule=self.schedule, sampler=sampler)
         target_of = dict(zip(self.path.timesteps, targets, strict=True))
 

@@ -215,7 +215,7 @@ def _source(
     ranks: Ranks,
 ) -> Source:
     if paths.bank is None:
-        online = paths.walker.make_bank(
+        online = paths.rollout.make_bank(
             TeacherDenoiser(networks),
             num_slots=config.online.slots,
             rank=ranks.rank,

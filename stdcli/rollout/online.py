@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stdcli.bank.format import Manifest
-from stdcli.bank.online import OnlineBank, Start
+from stdcli.bank.online import OnlineBank, PathStart
 from stdcli.config.bank import BankConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import Level
@@ -26,7 +26,7 @@ from stdcli.rollout.teacher import Teacher, rows_of
 
 
 @dataclass
-class Walker:
+class TeacherRollout:
     """Everything for online banks over some pictures.
 
     Attributes:
@@ -67,7 +67,7 @@ class Walker:
         )
 
 
-def open_walker(config: BankConfig, *, console: Console) -> Walker:
+def open_rollout(config: BankConfig, *, console: Console) -> TeacherRollout:
     """Find the pictures and load the teacher.
 
     Sample n is picture n modulo their number, used for the n-th time: the samples of `build_bank` in order.
@@ -98,7 +98,7 @@ def open_walker(config: BankConfig, *, console: Console) -> Walker:
     teacher = make_teacher(manifest, config, bundle)
     conditions = probe_conditions(teacher, [sample_of(0)], pictures)[0]
     by_content = {file.sha256: file.path for file in styles}
-    return Walker(bundle, manifest, conditions, teacher, pictures, sample_of, by_content)
+    return TeacherRollout(bundle, manifest, conditions, teacher, pictures, sample_of, by_content)
 
 
 def make_online_bank(
@@ -125,11 +125,11 @@ def make_online_bank(
         ValueError: a number out of range.
     """
 
-    def draw(number: int) -> Start:
+    def draw(number: int) -> PathStart:
         sample = sample_of(number)
-        begun = teacher.begin([sample], pictures.load([sample]))
-        rows = rows_of(begun.conditions[0])
-        return Start(begun.x0[0], begun.state[0], rows, float(begun.guidance[0]))
+        starts = teacher.start_paths([sample], pictures.load([sample]))
+        rows = rows_of(starts.conditions[0])
+        return PathStart(starts.x0[0], starts.state[0], rows, float(starts.guidance[0]))
 
     @torch.no_grad()
     def step(

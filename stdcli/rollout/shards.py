@@ -209,12 +209,12 @@ class Work:
         wanted = [self.samples[path] for path in self.manifest.paths_of(index)]
         rest = wanted[len(kept) if kept else 0 :]
         options = {"batch_size": self.config.batch_size, "pace": self.pace, "advance": advance}
-        walked = self.teacher.walk(rest, self.pictures, **options)
-        paths = join_paths([kept, walked]) if kept else walked
+        sampled = self.teacher.rollout(rest, self.pictures, **options)
+        paths = join_paths([kept, sampled]) if kept else sampled
         began_s = time.perf_counter()
         write_shard(self.files, self.manifest, index, paths)
         self.pace.wrote(time.perf_counter() - began_s, len(paths))
-        return len(walked)
+        return len(sampled)
 
     def _shorter(self, index: int) -> Paths | None:
         """The paths of a whole shard that holds the first of the samples wanted, if there is one."""

@@ -20,7 +20,7 @@ from stdcli.bank.shard import Paths, join_paths
 from stdcli.diffusion.levels import Level, SamplingPath
 from stdcli.diffusion.noise import make_noise, noise_seed
 from stdcli.diffusion.predictions import Denoised
-from stdcli.diffusion.sample import sample as walk
+from stdcli.diffusion.sample import sample as sample_path
 from stdcli.diffusion.solvers import start_state
 from stdcli.errors import NumericsError
 from stdcli.media.arrays import resize
@@ -36,7 +36,7 @@ Row = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Begun:
+class PathStarts:
     """Paths at their start.
 
     Attributes:
@@ -87,7 +87,7 @@ class Teacher:
     )
 
     @torch.no_grad()
-    def walk(
+    def rollout(
         self,
         samples: Sequence[Sample],
         pictures: Pictures,
@@ -111,14 +111,14 @@ class Teacher:
         """
         batches = [samples[k : k + batch_size] for k in range(0, len(samples), batch_size)]
         loaded = ((batch, pictures.load(batch)) for batch in batches)
-        pace, walked = pace or Pace(self.path.evaluations), []
+        pace, parts = pace or Pace(self.path.evaluations), []
         with closing(read_ahead(loaded, 1)) as ready:
             for batch in batches:
                 pace.start(len(batch))
-                walked.append(self._walk(*next(ready), pace))
+                parts.append(self._rollout(*next(ready), pace))
                 pace.stop()
                 advance(len(batch))
-        return join_paths(walked)
+        return join_paths(parts)
 
     def conditions(self, sample: Sample, pictures: Pictures) -> dict[str, Tensor]:
         """What the bank stores of a path's conditions, by name."""
@@ -135,28 +135,28 @@ class Teacher:
             pace: told.
         """
         pace.start(len(samples))
-        begun = self.begin(samples, pictures.load(samples))
-        cond, uncond = begun.stacked()
+        starts = self.start_paths(samples, pictures.load(samples))
+        cond, uncond = starts.stacked()
         pace.step()
         for _ in range(min(ENOUGH, self.path.evaluations)):
-            self.denoise(begun.state, self.path.levels[0], cond, uncond, begun.guidance).x0.cpu()
+            self.denoise(starts.state, self.path.levels[0], cond, uncond, starts.guidance).x0.cpu()
             pace.step()
 
-    def _walk(self, samples: Sequence[Sample], loaded: Loaded, pace: Pace) -> Paths:
-        begun = self.begin(samples, loaded)
-        cond, uncond = begun.stacked()
+    def _rollout(self, samples: Sequence[Sample], loaded: Loaded, pace: Pace) -> Paths:
+        starts = self.start_paths(samples, loaded)
+        cond, uncond = starts.stacked()
         return Paths(
-            states=self._states(begun.state, cond, uncond, begun.guidance, samples, on_step=pace.step),
-            x0=begun.x0.to("cpu", self.store_dtype),
-            guidance=begun.guidance.float(),
+            states=self._states(starts.state, cond, uncond, starts.guidance, samples, on_step=pace.step),
+            x0=starts.x0.to("cpu", self.store_dtype),
+            guidance=starts.guidance.float(),
             noise_seed=torch.tensor([noise_seed(self.seed, s.sample_id) for s in samples]),
             sample_id=torch.tensor([s.sample_id for s in samples]),
-            conditions=[rows_of(pair) for pair in begun.conditions],
+            conditions=[rows_of(pair) for pair in starts.conditions],
             sources=[sample.to_json() for sample in samples],
         )
 
     @torch.no_grad()
-    def begin(self, samples: Sequence[Sample], loaded: Loaded) -> Begun:
+    def start_paths(self, samples: Sequence[Sample], loaded: Loaded) -> PathStarts:
         """Where paths begin.
 
         Args:
@@ -166,7 +166,7 @@ class Teacher:
         rgb, styles = loaded
         x0, start = self._encode(rgb, styles)
         noise = torch.stack([make_noise(x0.shape[1:], self.seed, s.sample_id) for s in samples])
-        return Begun(
+        return PathStarts(
             x0=x0,
             state=start_state(start, noise, self.path.levels[0]),
             conditions=[self._condition(*pair) for pair in zip(samples, styles, strict=True)],
@@ -201,7 +201,7 @@ class Teacher:
             return self.denoise(x, level, cond, uncond, guidance)
 
         try:
-            walk(denoise, start, self.path, schedule=self.bundle.schedule, on_step=keep)
+            sample_path(denoise, start, self.path, schedule=self.bundle.schedule, on_step=keep)
         except NumericsError as error:
             if len(samples) > 1:  # find the one
                 for k, sample in enumerate(samples):

@@ -161,7 +161,7 @@ class DenoiserTrainer:
             flat, strokes = self._paint(batch.number, recoloured, styles, noise)
             ratio = (start.sigma / start.alpha).float().to(self.device).where(kept, 0)
             paintings = flat + stroke_strength(ratio).view(-1, 1, 1, 1) * strokes
-            x, level = self._walk(start_state(clean, noise, start), start, vectors, generator)
+            x, level = self._rollout(start_state(clean, noise, start), start, vectors, generator)
         exact = recoloured[: math.ceil(len(photos) / EXACT_SHARE)]
         latents = torch.cat([self._denoise(x, level, vectors).x0, clean[: len(exact)]])
         decoded = self.codec.decode(latents).sample / 2 + 0.5
@@ -192,7 +192,7 @@ class DenoiserTrainer:
         share = torch.rand(count, generator=generator) ** START_BIAS
         return (LOWEST_START_T + share * (len(self.schedule.alphas) - LOWEST_START_T)).long()
 
-    def _walk(
+    def _rollout(
         self, x: torch.Tensor, start: Level, vectors: torch.Tensor, generator: torch.Generator
     ) -> tuple[torch.Tensor, Level]:
         """States of which the first half has jumped down the network's own path, and where they are."""

@@ -88,15 +88,15 @@ def test_building_costs_little_beside_the_forwards(work, teacher, bundle):
     files, pictures, make = work
     samples = [make(file, 0) for file in files[:BATCH]]
     cond = bundle.condition(styles=[Image.fromarray(files[0].read())], size_px=(SIDE_PX, SIDE_PX))[0]
-    x = teacher.begin(samples, pictures.load(samples)).state
+    x = teacher.start_paths(samples, pictures.load(samples)).state
 
     @torch.no_grad()
     def bare() -> None:
         for level in teacher.path.levels[:-1]:
             bundle.denoiser(x, level.t, cond)
 
-    teacher.walk(samples, pictures, batch_size=BATCH)
-    seconds = alternate(7, bare=bare, built=lambda: teacher.walk(samples, pictures, batch_size=BATCH))
+    teacher.rollout(samples, pictures, batch_size=BATCH)
+    seconds = alternate(7, bare=bare, built=lambda: teacher.rollout(samples, pictures, batch_size=BATCH))
     share = seconds["bare"] / seconds["built"]
     say("building", f"{BATCH / seconds['built']:.2f} paths a second, {share:.3f} of the bare forwards' rate")
     assert share >= 0.95
@@ -174,7 +174,7 @@ def test_the_online_bank_costs_no_more_than_consistency_distillation(work, teach
         num_slots=8 * BATCH,
     )
     samples = [make(file, 0) for file in files[:BATCH]]
-    begun = teacher.begin(samples, pictures.load(samples))
+    begun = teacher.start_paths(samples, pictures.load(samples))
     pairs = [condition for condition, _ in begun.conditions]
     cond = Condition.from_tensors(
         {name: torch.cat([one.tensors()[name] for one in pairs]) for name in pairs[0].tensors()}

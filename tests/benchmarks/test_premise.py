@@ -51,12 +51,12 @@ def test_states_depend_on_where_their_path_began(tmp_path):
         plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=strength)
         kept = frozenset(LEVEL_IDS) | {0}
         teacher = Teacher(bundle, plan, kept, "colours", torch.float32, seed=0, side_px=SIDE_PX, guided=False)
-        walked = teacher.walk(samples, pictures, batch_size=4).states
+        walked = teacher.rollout(samples, pictures, batch_size=4).states
         states[strength] = {id_: walked[:, row] for row, id_ in enumerate(sorted(kept, reverse=True))}
     noise = torch.stack([make_noise(walked.shape[2:], 0, sample.sample_id) for sample in samples])
     start = plan.levels[0]
     moved = (
-        teacher.begin(samples, pictures.load(samples)).state - start.sigma * noise
+        teacher.start_paths(samples, pictures.load(samples)).state - start.sigma * noise
     ) / start.alpha  # T(x0)
     for id_ in LEVEL_IDS:
         level = table[id_]

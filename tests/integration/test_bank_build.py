@@ -88,13 +88,13 @@ def copy(world: SimpleNamespace, tmp_path: Path) -> Path:
 def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sources of every path that a teacher walks."""
     seen: list[str] = []
-    original = shards_module.Teacher.walk
+    original = shards_module.Teacher.rollout
 
     def walk(self: object, samples: list, *args: object, **options: object) -> object:
         seen.extend(sample.source for sample in samples)
         return original(self, samples, *args, **options)
 
-    monkeypatch.setattr(shards_module.Teacher, "walk", walk)
+    monkeypatch.setattr(shards_module.Teacher, "rollout", walk)
     return seen
 
 
@@ -703,7 +703,7 @@ def test_the_one_bad_path_of_a_batch_is_named(
 ) -> None:
     """A teacher that breaks on one sample; a state too large for half precision."""
     bad = rows(world.bank)["d.png"]["sample_id"]
-    original = shards_module.Teacher.begin
+    original = shards_module.Teacher.start_paths
 
     def begin(self: object, samples: list, pictures: object) -> object:
         begun = original(self, samples, pictures)
@@ -712,7 +712,7 @@ def test_the_one_bad_path_of_a_batch_is_named(
                 begun.state[k] *= value
         return begun
 
-    monkeypatch.setattr(shards_module.Teacher, "begin", begin)
+    monkeypatch.setattr(shards_module.Teacher, "start_paths", begin)
     for value, told in (
         (float("inf"), "a state of a path is NaN or infinite"),
         (1e6, "does not fit into float16"),

@@ -22,7 +22,7 @@ from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_tensor
-from stdcli.rollout.online import Walker, open_walker
+from stdcli.rollout.online import TeacherRollout, open_rollout
 from tests.tiny_banks import write_pictures
 from tests.tiny_runs import SIDE_PX, Bench
 
@@ -40,50 +40,52 @@ def art(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def walk(bench: Bench, art: Path) -> Callable[[str | None], Walker]:
+def rollout_of(bench: Bench, art: Path) -> Callable[[str | None], TeacherRollout]:
     """A walker over the bench's photos, by its style pictures."""
-    made: dict[str | None, Walker] = {}
+    made: dict[str | None, TeacherRollout] = {}
 
-    def make(style_data: str | None) -> Walker:
+    def make(style_data: str | None) -> TeacherRollout:
         family = "embedded" if style_data else "sdxl"  # the one needs styles
         settings = {"resolution": SIDE_PX, "num_solver_steps": 10, "strength": 0.6, "guidance_range": 3}
         settings |= {"model": str(bench.model(family)), "dtype": "float32", "device": "cpu", "seed": 5}
         config = BankConfig(data=str(bench.photos), style_data=style_data, **settings)
         if style_data not in made:
-            made[style_data] = open_walker(config, console=Console("quiet"))
+            made[style_data] = open_rollout(config, console=Console("quiet"))
         return made[style_data]
 
     return lambda which: make(str(art) if which == "art" else which)
 
 
-def source_of(walker: Walker, real: str = "auto", *, rank: int = 0, num_ranks: int = 1) -> OnlineSource:
-    paths, schedule = Paths.walked(walker), walker.bundle.schedule
+def source_of(
+    rollout: TeacherRollout, real: str = "auto", *, rank: int = 0, num_ranks: int = 1
+) -> OnlineSource:
+    paths, schedule = Paths.online(rollout), rollout.bundle.schedule
     real_latents, _ = make_real_latents(
         AdversarySection(real=real),
         paths=paths,
         style_data=None,
-        get_codec=lambda: walker.bundle.codec,
+        get_codec=lambda: rollout.bundle.codec,
         device=CPU,
     )
     table = level_table(schedule, 10)
     method = Std(table, make_target_sampler(StdSection(), paths.stored_levels(table), (2,)), "consistency")
-    bank = walker.make_bank(
-        walker.bundle.denoiser, num_slots=4, rank=rank, num_ranks=num_ranks, rate=0.5
+    bank = rollout.make_bank(
+        rollout.bundle.denoiser, num_slots=4, rank=rank, num_ranks=num_ranks, rate=0.5
     )  # half of all items are fresh paths beside the slots
     return OnlineSource(
         bank, method, Ranks(4, rank, num_ranks), seed=3, device=CPU, real_latents=real_latents
     )
 
 
-def styles_of(walker: Walker, art: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def styles_of(rollout: TeacherRollout, art: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Every style picture's embedding and latent."""
     found = {}
     for file in sorted(art.rglob("*.png")):
         rgb = read_image(file).rgb
-        told, _ = walker.bundle.condition(styles=[Image.fromarray(rgb)], size_px=(SIDE_PX, SIDE_PX))
+        told, _ = rollout.bundle.condition(styles=[Image.fromarray(rgb)], size_px=(SIDE_PX, SIDE_PX))
         square = Image.fromarray(rgb).resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
         with torch.no_grad():
-            latent = walker.bundle.codec.encode(to_tensor(np.asarray(square)))[0]
+            latent = rollout.bundle.codec.encode(to_tensor(np.asarray(square)))[0]
         found[file.name] = told.tensors()["image_embeds"][0], latent
     return found
 
@@ -98,10 +100,12 @@ def names_of(batch: Batch, styles: dict[str, tuple[torch.Tensor, torch.Tensor]])
 
 
 @pytest.mark.parametrize(("real", "rank", "num_ranks"), [("auto", 0, 1), ("style", 1, 2)])
-def test_the_critic_sees_the_style_pictures_of_those_very_samples(walk, art, real, rank, num_ranks) -> None:
-    walker, seen = walk("art"), set()
-    styles = styles_of(walker, art)
-    source = source_of(walker, real, rank=rank, num_ranks=num_ranks)
+def test_the_critic_sees_the_style_pictures_of_those_very_samples(
+    rollout_of, art, real, rank, num_ranks
+) -> None:
+    rollout, seen = rollout_of("art"), set()
+    styles = styles_of(rollout, art)
+    source = source_of(rollout, real, rank=rank, num_ranks=num_ranks)
     for number in range(2):
         batch = source.batch(number)
         names = names_of(batch, styles)
@@ -113,20 +117,20 @@ def test_the_critic_sees_the_style_pictures_of_those_very_samples(walk, art, rea
 
 
 @pytest.mark.parametrize(("styles", "real"), [(None, "auto"), ("self", "auto"), ("art", "x0")])
-def test_without_style_pictures_it_sees_the_samples(walk, styles, real) -> None:
-    walker = walk(styles)
-    batch = source_of(walker, real).batch(0)
+def test_without_style_pictures_it_sees_the_samples(rollout_of, styles, real) -> None:
+    rollout = rollout_of(styles)
+    batch = source_of(rollout, real).batch(0)
     for number, latent in zip(batch.sample_ids.tolist(), batch.real_latents, strict=True):
-        pixels = to_tensor(walker.pictures.read(walker.sample_of(number)))
+        pixels = to_tensor(rollout.pictures.read(rollout.sample_of(number)))
         with torch.no_grad():
-            torch.testing.assert_close(latent, walker.bundle.codec.encode(pixels)[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(latent, rollout.bundle.codec.encode(pixels)[0], rtol=0, atol=1e-5)
 
 
-def test_a_run_taken_up_again_sees_the_same_bits(walk) -> None:
-    source = source_of(walk("art"))
+def test_a_run_taken_up_again_sees_the_same_bits(rollout_of) -> None:
+    source = source_of(rollout_of("art"))
     source.batch(0)
     kept = source.state()
-    other = source_of(walk("art"))
+    other = source_of(rollout_of("art"))
     other.restore(kept)
     for number in (1, 2):
         straight, resumed = source.batch(number), other.batch(number)
@@ -136,6 +140,6 @@ def test_a_run_taken_up_again_sees_the_same_bits(walk) -> None:
 
 
 @pytest.mark.parametrize("styles", [None, "self"])
-def test_style_without_style_pictures_is_refused(walk, styles) -> None:
+def test_style_without_style_pictures_is_refused(rollout_of, styles) -> None:
     with pytest.raises(ConfigError, match=r"paths\.style_data: gives this run none; --style-data FOLDER"):
-        source_of(walk(styles), "style")
+        source_of(rollout_of(styles), "style")

@@ -14,7 +14,7 @@ import torch
 
 from stdcli.diffusion.levels import level_table, make_sampling_path, make_teacher_path
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
-from stdcli.diffusion.sample import sample, walk
+from stdcli.diffusion.sample import sample, sample_trajectory
 from stdcli.diffusion.schedule import NoiseSchedule
 
 BETAS = {
@@ -93,7 +93,7 @@ def test_teacher_path_is_ddim(kind, size):
     plan = make_teacher_path(SD, num_solver_steps=size, strength=1.0)
     assert list(plan.timesteps) == scheduler.timesteps.tolist()
     theirs = torch.stack(run(scheduler, draw(0), scheduler.timesteps.tolist()), dim=1)
-    ours = walk(denoiser(PredictionType(kind)), draw(0), plan, schedule=SD)
+    ours = sample_trajectory(denoiser(PredictionType(kind)), draw(0), plan, schedule=SD)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -102,7 +102,7 @@ def test_teacher_path_from_the_middle_is_ddim():
     scheduler.set_timesteps(50)
     plan = make_teacher_path(SD, num_solver_steps=50, strength=0.75)
     theirs = run(scheduler, draw(0), scheduler.timesteps.tolist()[-37:])
-    ours = walk(denoiser(PredictionType.EPSILON), draw(0), plan, schedule=SD)
+    ours = sample_trajectory(denoiser(PredictionType.EPSILON), draw(0), plan, schedule=SD)
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1), rtol=1e-9, atol=1e-9)
 
 
@@ -111,7 +111,7 @@ def test_zero_terminal_snr_path_is_ddim():
     scheduler.set_timesteps(10)
     schedule = SD.rescale_zero_terminal_snr()
     plan = make_teacher_path(schedule, num_solver_steps=10, strength=1.0)
-    ours = walk(denoiser(PredictionType.V), draw(0), plan, schedule=schedule)
+    ours = sample_trajectory(denoiser(PredictionType.V), draw(0), plan, schedule=schedule)
     theirs = run(scheduler, draw(0), scheduler.timesteps.tolist())
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1), rtol=1e-9, atol=1e-9)
 
@@ -170,7 +170,7 @@ def test_explicit_timesteps_off_the_grid_are_tcds():
     scheduler = give_float64_tables(diffusers.TCDScheduler(**BETAS))
     scheduler.set_timesteps(timesteps=timesteps, strength=1.0)
     theirs = run(scheduler, draw(0), timesteps, eta=0.0)
-    ours = walk(
+    ours = sample_trajectory(
         denoiser(PredictionType.EPSILON), draw(0), make_sampling_path(SD, timesteps=timesteps), schedule=SD
     )
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1), rtol=1e-9, atol=1e-9)
@@ -211,7 +211,7 @@ def test_flow_path_is_euler(shift, steps):
     np.testing.assert_allclose(plan.timesteps, scheduler.timesteps.numpy(), rtol=1e-6)
     np.testing.assert_allclose([level.sigma for level in plan.levels], scheduler.sigmas.numpy(), rtol=1e-6)
     theirs = run(scheduler, draw(0).float(), scheduler.timesteps)
-    ours = walk(denoiser(PredictionType.FLOW), draw(0), plan, schedule=schedule)
+    ours = sample_trajectory(denoiser(PredictionType.FLOW), draw(0), plan, schedule=schedule)
     torch.testing.assert_close(ours, torch.stack(theirs, dim=1).double(), rtol=1e-5, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ import torch
 from stdcli.diffusion.levels import Level, make_sampling_path, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
-from stdcli.diffusion.sample import sample, walk
+from stdcli.diffusion.sample import sample, sample_trajectory
 from stdcli.diffusion.schedule import NoiseSchedule
 
 MEAN, STD = 0.7, 0.4
@@ -76,7 +76,7 @@ def test_path_converges_to_the_closed_form_at_first_order(name):
 def test_every_state_of_a_fine_path_lies_on_the_curve(name):
     plan = make_teacher_path(SCHEDULES[name], num_solver_steps=1000, strength=0.75)
     x = draw(16)[:, None]
-    states = walk(teacher(), x, plan, schedule=SCHEDULES[name])
+    states = sample_trajectory(teacher(), x, plan, schedule=SCHEDULES[name])
     for index in range(0, len(plan.levels), 50):
         truth = exact(x, plan.levels[0], plan.levels[index])
         torch.testing.assert_close(states[:, index], truth, rtol=0, atol=8e-3)
@@ -165,7 +165,7 @@ def test_stochastic_sampling_has_the_closed_forms_variance(name, gamma):
 def test_float32_walk_stays_near_float64():
     plan = make_teacher_path(SD, num_solver_steps=50, strength=1.0)
     x = torch.stack([make_noise((4, 8, 8), 0, index) for index in range(2)])
-    single = walk(teacher(), x, plan, schedule=SD)
-    double = walk(teacher(), x.double(), plan, schedule=SD)
+    single = sample_trajectory(teacher(), x, plan, schedule=SD)
+    double = sample_trajectory(teacher(), x.double(), plan, schedule=SD)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), double, rtol=0, atol=5e-6)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdcli.bank.online import OnlineBank, Start
+from stdcli.bank.online import OnlineBank, PathStart
 from stdcli.bank.order import PairOrder
 from stdcli.diffusion.levels import make_teacher_path
 from stdcli.diffusion.schedule import NoiseSchedule
@@ -46,7 +46,7 @@ def test_paths_of_the_online_bank_never_mix(start, num_slots, rate, seed, data):
 
     def draw(number):
         own = torch.full((1, 1, 1), number + 1.0)
-        return Start(x0=own, state=own * 1000, conditions={"own": own}, guidance=0.5 * number)
+        return PathStart(x0=own, state=own * 1000, conditions={"own": own}, guidance=0.5 * number)
 
     def step(states, level, next_level, conditions, guidance):
         return states + conditions["own"]

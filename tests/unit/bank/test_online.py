@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdcli.bank.online import OnlineBank, Start, TrajectoryBatch
+from stdcli.bank.online import OnlineBank, PathStart, TrajectoryBatch
 from stdcli.diffusion.levels import CLEAN, Level, SamplingPath, make_sampling_path, make_teacher_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
@@ -31,15 +31,15 @@ def path(start: int) -> SamplingPath:
 
 
 @cache
-def draw_at(plan: SamplingPath) -> Callable[[int], Start]:
+def draw_at(plan: SamplingPath) -> Callable[[int], PathStart]:
     """The draw of a path: everything random follows from the number, and the time_id is the number itself."""
 
     @cache
-    def draw(number: int) -> Start:
+    def draw(number: int) -> PathStart:
         generator = torch.Generator().manual_seed(1000 + number)
         x0, noise, with_, without = torch.randn((4, *SHAPE), generator=generator, dtype=torch.float64)
         top = plan.levels[0]
-        return Start(
+        return PathStart(
             x0=x0,
             state=top.alpha * x0 + top.sigma * noise,
             conditions={"with": with_, "without": without, "time_id": torch.tensor([number, 7])},
@@ -322,7 +322,7 @@ def test_shares_of_levels_are_those_of_the_paper_s_rate() -> None:
     """A slot's path is K - 1 + q moves long on average, q of them at the start level."""
     plan, rate, start_level = make_teacher_path(SD, num_solver_steps=50, strength=0.74), 0.8, 37
     still = torch.zeros(1, 1, 1)
-    start = Start(still, still, {}, 1.0)
+    start = PathStart(still, still, {}, 1.0)
     bank = OnlineBank(lambda number: start, lambda x, *_: x, path=plan, num_slots=128, seed=0, rate=rate)
     bank.batch(0, 32)
     drawn, known = 128, set(bank.state()["slots.sample_numbers"].tolist())
@@ -471,7 +471,7 @@ def test_a_batch_that_fails_leaves_the_bank_as_it_was(fails_at: str, before: int
             raise RuntimeError("out of memory")
         return plain(states, *rest)
 
-    def draw(number: int) -> Start:
+    def draw(number: int) -> PathStart:
         if is_broken[0] and fails_at == "draw":
             raise RuntimeError("no such picture")
         return draw_at(plan)(number)
@@ -543,7 +543,7 @@ def test_a_bank_does_not_go_back() -> None:
         bank.batch(4, 2)
 
 
-def odd(start: Start, kind: str) -> Start:
+def odd(start: PathStart, kind: str) -> PathStart:
     match kind:
         case "name":
             return replace(start, conditions={"with": start.x0})
@@ -560,7 +560,7 @@ def test_starts_that_do_not_fit_are_refused(kind: str, number: int) -> None:
     """Among the first samples of the slots, and when a slot is refilled."""
     plan = path(5)
 
-    def draw(asked: int) -> Start:
+    def draw(asked: int) -> PathStart:
         start = draw_at(plan)(asked)
         return odd(start, kind) if asked == number else start
 

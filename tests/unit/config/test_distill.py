@@ -26,10 +26,10 @@ def test_an_online_bank_is_told_what_the_run_is() -> None:
     run = {"model": "there", "device": "cpu", "dtype": "float32", "seed": 4, "offline": True}
     paths = {"data": ["photos"], "seed": 1}
     config = DistillConfig(**run, paths=paths, std={"target": "consistency"})
-    walked = config.walked()
+    walked = config.rollout_config()
     assert (walked.model, walked.device, walked.dtype, walked.seed) == ("there", "cpu", "float32", 4)
     assert walked.offline and walked.data == ("photos",) and walked.base is None
-    assert DistillConfig(paths={"model": "own"}).walked().model == "own"
+    assert DistillConfig(paths={"model": "own"}).rollout_config().model == "own"
 
 
 ONLINE = {"paths": {"data": ["photos"]}, "std": {"target": "consistency"}}
@@ -93,8 +93,8 @@ def test_local_batches_must_divide(size: int, fits: bool) -> None:
 
 def test_full_weights_are_walked_with_in_float32() -> None:
     config = DistillConfig(dtype="bfloat16", student={"kind": "full"}, paths={"keep_levels": (5, 0)})
-    assert (config.walked().dtype, config.walked().keep_levels) == ("float32", None)
-    assert DistillConfig(dtype="bfloat16").walked().dtype == "bfloat16"
+    assert (config.rollout_config().dtype, config.rollout_config().keep_levels) == ("float32", None)
+    assert DistillConfig(dtype="bfloat16").rollout_config().dtype == "bfloat16"
 
 
 def test_lcm_refuses_what_it_would_not_use() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from stdcli.diffusion.levels import CLEAN, LevelError, level_below, make_sampling_path, make_teacher_path
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
-from stdcli.diffusion.sample import sample, walk
+from stdcli.diffusion.sample import sample, sample_trajectory
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import start_state
 from stdcli.errors import NumericsError
@@ -79,7 +79,7 @@ def test_what_on_step_returns_takes_the_states_place():
 
 def test_walk_keeps_the_whole_path():
     plan = make_teacher_path(SD, num_solver_steps=50, strength=0.75)
-    states = walk(oracle, start_state(X0, EPS, plan.levels[0]).float(), plan, schedule=SD)
+    states = sample_trajectory(oracle, start_state(X0, EPS, plan.levels[0]).float(), plan, schedule=SD)
     assert states.shape == (2, 38, 3, 4, 4) and states.dtype == torch.float32
     for index, level in enumerate(plan.levels):
         truth = start_state(X0, EPS, level).float()

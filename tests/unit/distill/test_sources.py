@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stdcli.bank.online import OnlineBank, Start
+from stdcli.bank.online import OnlineBank, PathStart
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import Level, level_table, make_teacher_path
@@ -240,13 +240,13 @@ def test_fresh_noise_is_another_each_time(bank) -> None:
 def online_of(*, rank=0, num_ranks=1, slots=6) -> OnlineBank:
     """The paper's bank over the known teacher: sample n is path n modulo their number."""
 
-    def begin(number: int) -> Start:
+    def begin(number: int) -> PathStart:
         path = number % NUM_PATHS
         alpha, sigma = scales(time_of(START))
         rows = {"cond": condition_of([mean_of(path)]), "uncond": condition_of([unmean_of(path)])}
         named = {f"{side}.encoder_hidden_states": c.encoder_hidden_states[0] for side, c in rows.items()}
         state = alpha * start_of(x0_of(path)) + sigma * draw(path)
-        return Start(x0_of(path), state, named, guidance_of(path))
+        return PathStart(x0_of(path), state, named, guidance_of(path))
 
     def step(states, level, next_level, conditions, guidance):
         rows = []
