@@ -4,117 +4,42 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from stdcli.cli.options import (
-    ConfigFile,
-    Debug,
-    Device,
-    DryRun,
-    Dtype,
-    Json,
-    Offline,
-    PresetName,
-    Quiet,
-    Seed,
-    Sets,
-    Verbose,
-    make_console,
-)
+from stdcli.cli.command import REQUIRED, Call, argument, command, option, setting
+from stdcli.cli.options import shared
 from stdcli.cli.usage import make_group
-from stdcli.config.load import resolve
 from stdcli.config.pasting import pasted
 from stdcli.config.quantities import parse_worker
 from stdcli.errors import BankCorruptError, ConfigError
 
-app = make_group("bank", "Keep a teacher's paths on disk, for students to learn from.")
-
-Root = Annotated[Path, typer.Argument(metavar="BANK", help="Folder of the bank.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the new bank.")]
-NumPaths = Annotated[int | None, typer.Option("--num-paths", metavar="N", min=1, help="Paths in all.")]
-KeepLevels = Annotated[
-    str | None,
-    typer.Option("--keep-levels", metavar="IDS", help="Store these levels only, such as 37,28,19,9,0."),
-]
+ROOT = argument("root", Path, "BANK", "Folder of the bank.")
+OUT = option("--out", Path, "DIR", "Folder of the new bank.", short="-o", default=REQUIRED)
+NUM_PATHS = setting("--num-paths", int, "N", "Paths in all.", min=1)
+KEEP_LEVELS = setting("--keep-levels", str, "IDS", "Store these levels only, such as 37,28,19,9,0.")
 
 
-@app.command()
-def build(
-    out: Out,
-    data: Annotated[
-        list[str] | None,
-        typer.Option("--data", metavar="DIR|FILE", help="Pictures and clips; may be repeated."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The teacher. [default: embedded]")
-    ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option("--strength", metavar="X", help="Noise fraction where paths start, in (0, 1]."),
-    ] = None,
-    num_solver_steps: Annotated[
-        int | None,
-        typer.Option("--num-solver-steps", metavar="N", help="Rows of the level table. [default: 50]"),
-    ] = None,
-    solver: Annotated[str | None, typer.Option("--solver", metavar="NAME", help="ddim.")] = None,
-    guidance_range: Annotated[
-        str | None,
-        typer.Option(
-            "--guidance-range", metavar="A:B", help="Each path draws its guidance from here; 1 is off."
-        ),
-    ] = None,
-    num_paths: NumPaths = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option("--prompts", metavar="FILE", help="none, sidecar, a .txt of prompts, or a .jsonl."),
-    ] = None,
-    style_data: Annotated[
-        str | None,
-        typer.Option(
-            "--style-data", metavar="DIR", help="A style picture per path; self: a crop of the sample."
-        ),
-    ] = None,
-    resolution: Annotated[
-        int | None, typer.Option("--resolution", metavar="PX", help="Side of the square samples.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="NAME", help="all, train, or held-out: a tenth kept to measure on."),
-    ] = None,
-    keep_levels: KeepLevels = None,
-    shard_size: Annotated[
-        int | None, typer.Option("--shard-size", metavar="N", help="Paths per shard. [default: 64]")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", help="Paths walked at once. [default: 8]")
-    ] = None,
-    max_bytes: Annotated[
-        str | None, typer.Option("--max-bytes", metavar="SIZE", help="Largest bank, such as 20GB.")
-    ] = None,
-    worker: Annotated[
-        str | None,
-        typer.Option(
-            "--worker", metavar="I/N", help="Build every N-th shard only, from the I-th on, 0-based."
-        ),
-    ] = None,
-    strict: Annotated[
-        bool | None, typer.Option("--strict", help="Fail on files that cannot be read.")
-    ] = None,
-    seed: Seed = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    offline: Offline = None,
-    preset: PresetName = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    OUT,
+    setting("--data", list[str], "DIR|FILE", "Pictures and clips; may be repeated."),
+    setting("--model", str, "NAME", "The teacher. [default: embedded]"),
+    setting("--strength", float, "X", "Noise fraction where paths start, in (0, 1]."),
+    setting("--num-solver-steps", int, "N", "Rows of the level table. [default: 50]"),
+    setting("--solver", str, "NAME", "ddim."),
+    setting("--guidance-range", str, "A:B", "Each path draws its guidance from here; 1 is off."),
+    NUM_PATHS,
+    setting("--prompts", str, "FILE", "none, sidecar, a .txt of prompts, or a .jsonl."),
+    setting("--style-data", str, "DIR", "A style picture per path; self: a crop of the sample."),
+    setting("--resolution", int, "PX", "Side of the square samples."),
+    setting("--split", str, "NAME", "all, train, or held-out: a tenth kept to measure on."),
+    KEEP_LEVELS,
+    setting("--shard-size", int, "N", "Paths per shard. [default: 64]"),
+    setting("--batch-size", int, "N", "Paths walked at once. [default: 8]"),
+    setting("--max-bytes", str, "SIZE", "Largest bank, such as 20GB."),
+    option("--worker", str, "I/N", "Build every N-th shard only, from the I-th on, 0-based."),
+    setting("--strict", bool, None, "Fail on files that cannot be read."),
+    *shared("seed device dtype offline preset config set dry_run"),
+)
+def build(call: Call, *, out: Path, worker: str | None, dry_run: bool) -> None:
     """Walk the teacher's paths from your pictures and keep every state.
 
     The same command goes on with a build that was stopped, rebuilds damaged shards, and adds what is new.
@@ -125,40 +50,17 @@ def build(
       stdcli bank build --data photos/ --model ./sdxl --guidance-range 5:7 -o banks/sdxl
       stdcli bank build --config banks/art/run.json --worker 2/8 -o banks/art
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    flags = {
-        "data": data,
-        "model": model,
-        "strength": strength,
-        "num_solver_steps": num_solver_steps,
-        "solver": solver,
-        "guidance_range": guidance_range,
-        "num_paths": num_paths,
-        "prompts": prompts,
-        "style_data": style_data,
-        "resolution": resolution,
-        "split": split,
-        "keep_levels": keep_levels,
-        "shard_size": shard_size,
-        "batch_size": batch_size,
-        "max_bytes": max_bytes,
-        "strict": strict,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "offline": offline,
-    }
-    resolved = resolve("bank", preset=preset, config_file=config, sets=sets or (), flags=flags)
+    config = call.resolve("bank").config
     split = _worker(worker)
     from stdcli.rollout.build import build_bank
 
-    built = build_bank(resolved.config, out=out, worker=split, console=console, dry_run=dry_run)
+    built = build_bank(config, out=out, worker=split, console=call.console, dry_run=dry_run)
     speed = f", {built.built / built.seconds:.2f} paths per second" if built.built else ""
     owed = f"; {built.missing} shards are other workers'" if built.missing and not dry_run else ""
     message = (
         f"{out}: {built.built} paths built{speed}{owed}" if not dry_run else f"{out}: nothing built (dry run)"
     )
-    console.result(
+    call.console.result(
         message,
         path=out,
         dry_run=dry_run,
@@ -183,20 +85,13 @@ def _worker(text: str | None) -> tuple[int, int]:
         raise ConfigError("no such worker", [("--worker", str(error))]) from error
 
 
-@app.command()
-def info(
-    root: Root,
-    grid: Annotated[
-        Path | None,
-        typer.Option("--grid", metavar="PNG", help="Decode some paths into a picture, levels left to right."),
-    ] = None,
-    num_paths: Annotated[int, typer.Option("--paths", metavar="N", min=1, help="Paths in the picture.")] = 4,
-    device: Device = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    ROOT,
+    option("--grid", Path, "PNG", "Decode some paths into a picture, levels left to right."),
+    option("--paths", int, "N", "Paths in the picture.", default=4, min=1),
+    *shared("device"),
+)
+def info(call: Call, *, root: Path, grid: Path | None, paths: int) -> None:
     """Say what a bank holds.
 
     \b
@@ -204,7 +99,6 @@ def info(
       stdcli bank info banks/art
       stdcli bank info banks/art --grid paths.png
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
     from stdcli.bank.files import BankFiles
     from stdcli.bank.format import read_manifest
     from stdcli.bank.info import facts
@@ -214,15 +108,13 @@ def info(
     if grid is not None:
         from stdcli.rollout.grid import write_grid
 
-        write_grid(root, grid, num_paths=num_paths, device=device or "auto")
+        write_grid(root, grid, num_paths=paths, device=call.flags["device"] or "auto")
         rows["grid"] = str(grid)
-    console.table(("what", "value"), [(key, value) for key, value in rows.items()], path=root, **rows)
+    call.console.table(("what", "value"), [(key, value) for key, value in rows.items()], path=root, **rows)
 
 
-@app.command()
-def verify(
-    root: Root, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
-) -> None:
+@command(ROOT)
+def verify(call: Call, *, root: Path) -> None:
     """Read a whole bank and compare every hash; exit code 3 if anything is wrong.
 
     \b
@@ -230,7 +122,7 @@ def verify(
       stdcli bank verify banks/art
       stdcli bank verify banks/art --json
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     from stdcli.bank.files import BankFiles
     from stdcli.bank.format import read_manifest, repair
     from stdcli.bank.verify import unplanned
@@ -258,15 +150,8 @@ def verify(
     )
 
 
-@app.command()
-def merge(
-    sources: Annotated[list[Path], typer.Argument(metavar="BANK...", help="Banks of one kind.")],
-    out: Out,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(argument("sources", list[Path], "BANK...", "Banks of one kind."), OUT)
+def merge(call: Call, *, sources: list[Path], out: Path) -> None:
     """Write one bank of all finished paths of several, each path once.
 
     \b
@@ -274,7 +159,7 @@ def merge(
       stdcli bank merge banks/part-0 banks/part-1 -o banks/whole
       stdcli bank merge banks/photos banks/more -o banks/all
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     from stdcli.bank.files import BankFiles
     from stdcli.bank.merge import merge as merge_banks
 
@@ -285,20 +170,13 @@ def merge(
     console.result(f"{out}: {manifest.num_paths} paths", path=out, paths=manifest.num_paths)
 
 
-@app.command()
-def prune(
-    root: Root,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Write a smaller bank here; else only sweep up."),
-    ] = None,
-    num_paths: NumPaths = None,
-    keep_levels: KeepLevels = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    ROOT,
+    option("--out", Path, "DIR", "Write a smaller bank here; else only sweep up.", short="-o"),
+    NUM_PATHS,
+    KEEP_LEVELS,
+)
+def prune(call: Call, *, root: Path, out: Path | None) -> None:
     """Write a smaller bank; or, without --out, delete what killed builders left behind.
 
     \b
@@ -306,7 +184,8 @@ def prune(
       stdcli bank prune banks/art --num-paths 1000 --keep-levels 37,28,19,9,0 -o banks/small
       stdcli bank prune banks/art
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
+    num_paths, keep_levels = call.flags["num_paths"], call.flags["keep_levels"]
     if out is None and (num_paths is not None or keep_levels is not None):
         raise ConfigError("a smaller bank needs a place", [("--out", "is missing")])
     levels = _levels(keep_levels)
@@ -329,3 +208,10 @@ def _levels(text: str | None) -> list[int] | None:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError("not level ids", [("--keep-levels", f"{text!r} is not like 37,28,0")]) from error
+
+
+GROUP = make_group(
+    "bank",
+    "Keep a teacher's paths on disk, for students to learn from.",
+    {"build": build, "info": info, "verify": verify, "merge": merge, "prune": prune},
+)

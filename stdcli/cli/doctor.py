@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import stdcli
-from stdcli.cli.options import Debug, Json, Quiet, Verbose, make_console
+from stdcli.cli.command import Call, command
 from stdcli.disk.reading import read_object, read_text
 from stdcli.errors import HubError, ModelError, ResourceError, StdcliError
 
@@ -74,9 +74,8 @@ class Finding:
         return "ok" if self.ok else "MISSING" if self.needed else "absent"
 
 
-def doctor(
-    as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
-) -> None:
+@command()
+def doctor(call: Call) -> None:
     """Report versions, devices, ffmpeg, the Hugging Face cache and the embedded model.
 
     Exit code 0 when the embedded model can run, 7 when something it needs is missing.
@@ -86,7 +85,7 @@ def doctor(
       stdcli doctor
       stdcli doctor --json | jq '.rows[] | select(.ok | not)'
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     findings = [
         *_versions(),
         _device(),
@@ -100,7 +99,7 @@ def doctor(
     ]
     console.detail(f"stdcli is at {Path(stdcli.__file__).parent}")
     missing = [finding for finding in findings if finding.needed and not finding.ok]
-    if as_json:
+    if console.mode == "json":
         fields = ("name", "value", "ok", "needed", "fix")
         rows = [[getattr(finding, field) for field in fields] for finding in findings]
         console.table(fields, rows, ok=not missing)

@@ -4,94 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from stdcli.cli.options import (
-    Debug,
-    Device,
-    DryRun,
-    Dtype,
-    Json,
-    Offline,
-    Overwrite,
-    Quiet,
-    Seed,
-    Sets,
-    Verbose,
-    make_console,
-)
+from stdcli.cli.command import Call, Option, argument, command, option, setting
+from stdcli.cli.options import shared
 from stdcli.cli.usage import command_line, make_group
-from stdcli.config.load import resolve
 from stdcli.console import Console
-
-app = make_group("eval", "Measure style, content, steadiness and speed; compare methods.", default="run")
 
 DEFAULT_SUITE = "eval/embedded"
 ARROWS = {"higher": "up", "lower": "down"}
 
-Out = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the report.")]
-Contents = Annotated[
-    list[str] | None, typer.Option("--content", metavar="PATH", help="Photo, clip or folder; repeatable.")
-]
-Styles = Annotated[
-    list[str] | None, typer.Option("--style", metavar="PATH", help="Style picture or folder; repeatable.")
-]
-Metrics = Annotated[
-    str | None, typer.Option("--metrics", metavar="A,B", help="What to measure, or all: stdcli eval metrics.")
-]
-Weights = Annotated[
-    list[str] | None,
-    typer.Option("--weights", metavar="NAME=FILE", help="Weights of a metric's network; repeatable."),
-]
-Flow = Annotated[
-    str | None,
-    typer.Option("--flow", metavar="DIR", help="Folder of .flo files; default: OpenCV's DIS flow."),
-]
-Require = Annotated[
-    bool | None, typer.Option("--require", help="Fail where a metric's weights are not here.")
-]
-Threshold = Annotated[
-    list[str] | None,
-    typer.Option("--threshold", metavar="RULE", help="Such as 'palette<=5'; exit code 8 if it fails."),
-]
-Prompt = Annotated[str | None, typer.Option("--prompt", metavar="TEXT", help="What results should show.")]
-Title = Annotated[str | None, typer.Option("--title", metavar="TEXT", help="Title of the report.")]
+CONTENT = setting("--content", list[str], "PATH", "Photo, clip or folder; repeatable.", key="contents")
+STYLE = setting("--style", list[str], "PATH", "Style picture or folder; repeatable.", key="styles")
+MEASURING = (
+    setting("--metrics", str, "A,B", "What to measure, or all: stdcli eval metrics."),
+    setting("--weights", list[str], "NAME=FILE", "Weights of a metric's network; repeatable."),
+    setting("--flow", str, "DIR", "Folder of .flo files; default: OpenCV's DIS flow.", key="warping.flow"),
+    setting("--prompt", str, "TEXT", "What results should show."),
+)
+THRESHOLD = setting("--threshold", list[str], "RULE", "Such as 'palette<=5'; exit code 8 if it fails.")
+REQUIRE = setting("--require", bool, None, "Fail where a metric's weights are not here.")
+TITLE = setting("--title", str, "TEXT", "Title of the report.")
 
 
-@app.command()
+def _out(default: str) -> Option:
+    return option("--output", Path, "DIR", "Folder of the report.", short="-o", default=Path(default))
+
+
+@command(
+    option("--suite", str, "NAME|FILE", "A preset of eval/, or a YAML file.", default=DEFAULT_SUITE),
+    _out("stdcli-eval"),
+    CONTENT,
+    STYLE,
+    option("--method", list[str], "NAME=STUDENT", "One more method: another student of the model."),
+    *MEASURING,
+    THRESHOLD,
+    REQUIRE,
+    TITLE,
+    *shared("seed device dtype offline set overwrite dry_run"),
+)
 def run(
-    suite: Annotated[
-        str, typer.Option("--suite", metavar="NAME|FILE", help="A preset of eval/, or a YAML file.")
-    ] = DEFAULT_SUITE,
-    out: Out = Path("stdcli-eval"),
-    content: Contents = None,
-    style: Styles = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", metavar="NAME=STUDENT", help="One more method: another student of the model."
-        ),
-    ] = None,
-    metrics: Metrics = None,
-    weights: Weights = None,
-    flow: Flow = None,
-    prompt: Prompt = None,
-    threshold: Threshold = None,
-    require: Require = None,
-    title: Title = None,
-    seed: Seed = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    offline: Offline = None,
-    sets: Sets = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    call: Call, *, suite: str, output: Path, method: list[str] | None, overwrite: bool, dry_run: bool
 ) -> None:
     """Stylize contents in styles by every method of a suite, measure, and write a report.
 
@@ -101,25 +54,10 @@ def run(
       stdcli eval run --suite eval/embedded --method lcm=runs/lcm -o report/
       stdcli eval run --suite mine.yaml --threshold 'student:texture<=3'
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    flags = {
-        "contents": content,
-        "styles": style,
-        "metrics": metrics,
-        "weights": weights,
-        "warping.flow": flow,
-        "prompt": prompt,
-        "threshold": threshold,
-        "require": require,
-        "title": title,
-        "seed": seed,
-        "device": device,
-        "dtype": dtype,
-        "offline": offline,
-    }
+    console = call.console
     is_file = suite.endswith((".yaml", ".yml", ".json"))
     layer = {"config_file": Path(suite)} if is_file else {"preset": suite}
-    config = resolve("eval", **layer, sets=sets or (), flags=flags).config
+    config = call.resolve("eval", **layer).config
     from stdcli.config.evaluate import add_methods
     from stdcli.config.quantities import split_weights
     from stdcli.errors import ConfigError
@@ -131,41 +69,31 @@ def run(
     config = add_methods(config, extra)
     from stdcli.evaluate.suite import plan_suite, run_suite
 
-    plan = plan_suite(config, out=out, overwrite=overwrite)
+    plan = plan_suite(config, out=output, overwrite=overwrite)
     if plan.left_out:
         console.warning(plan.left_out)
     console.note(plan.line())
     if dry_run:
-        console.result(f"would write {out}", path=out, dry_run=True, methods=[m.title for m in plan.methods])
+        console.result(
+            f"would write {output}", path=output, dry_run=True, methods=[m.title for m in plan.methods]
+        )
         return
-    report = run_suite(config, plan, out=out, command=command_line(), console=console)
-    _show(console, report.data, page=out / "report.html")
+    report = run_suite(config, plan, out=output, command=command_line(), console=console)
+    _show(console, report.data, page=output / "report.html")
 
 
-@app.command()
-def measure(
-    results: Annotated[list[str], typer.Argument(metavar="RESULT...", help="Pictures, clips or folders.")],
-    content: Contents = None,
-    style: Styles = None,
-    out: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write a report here, too.")
-    ] = None,
-    metrics: Metrics = None,
-    weights: Weights = None,
-    flow: Flow = None,
-    prompt: Prompt = None,
-    threshold: Threshold = None,
-    require: Require = None,
-    title: Title = None,
-    device: Device = None,
-    offline: Offline = None,
-    sets: Sets = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    argument("results", list[str], "RESULT...", "Pictures, clips or folders."),
+    CONTENT,
+    STYLE,
+    option("--output", Path, "DIR", "Write a report here, too.", short="-o"),
+    *MEASURING,
+    THRESHOLD,
+    REQUIRE,
+    TITLE,
+    *shared("device offline set overwrite"),
+)
+def measure(call: Call, *, results: list[str], output: Path | None, overwrite: bool) -> None:
     """Measure results that are there, whoever made them, against their content and style.
 
     \b
@@ -174,44 +102,25 @@ def measure(
       stdcli eval measure clip.std.mp4 --content clip.mp4 --style painting.jpg --set frames=100
       stdcli eval measure theirs/ --content photos/ --style painting.jpg --title theirs -o report/
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    flags = {
-        "contents": content,
-        "styles": style,
-        "metrics": metrics,
-        "weights": weights,
-        "warping.flow": flow,
-        "prompt": prompt,
-        "threshold": threshold,
-        "require": require,
-        "title": title,
-        "device": device,
-        "offline": offline,
-    }
-    config = resolve("eval", sets=sets or (), flags=flags).config
+    console = call.console
+    config = call.resolve("eval").config
     from stdcli.evaluate.measured_files import measure_files
     from stdcli.evaluate.report import check_folder
 
-    if out is not None:
-        check_folder(out, overwrite=overwrite)
-    report = measure_files(results, config, out=out, command=command_line(), console=console)
-    _show(console, report.data, page=out and out / "report.html")
+    if output is not None:
+        check_folder(output, overwrite=overwrite)
+    report = measure_files(results, config, out=output, command=command_line(), console=console)
+    _show(console, report.data, page=output and output / "report.html")
 
 
-@app.command()
-def compare(
-    reports: Annotated[
-        list[Path], typer.Argument(metavar="REPORT REPORT...", help="Folders that eval run or measure wrote.")
-    ],
-    out: Out = Path("stdcli-compare"),
-    threshold: Threshold = None,
-    title: Title = None,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    argument("reports", list[Path], "REPORT REPORT...", "Folders that eval run or measure wrote."),
+    _out("stdcli-compare"),
+    THRESHOLD,
+    TITLE,
+    *shared("overwrite"),
+)
+def compare(call: Call, *, reports: list[Path], output: Path, overwrite: bool) -> None:
     """Put the methods of several reports side by side, on what all of them have.
 
     \b
@@ -219,20 +128,18 @@ def compare(
       stdcli eval compare ours/ theirs/ -o comparison/
       stdcli eval compare monday/ tuesday/ --threshold 'palette<=5'
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    config = resolve("eval", flags={"threshold": threshold, "title": title}).config
+    console = call.console
+    config = call.resolve("eval").config
     from stdcli.evaluate.compare import compare_reports
     from stdcli.evaluate.report import check_folder
 
-    check_folder(out, overwrite=overwrite)
-    report = compare_reports(reports, config, out=out, command=command_line(), console=console)
-    _show(console, report.data, page=out / "report.html")
+    check_folder(output, overwrite=overwrite)
+    report = compare_reports(reports, config, out=output, command=command_line(), console=console)
+    _show(console, report.data, page=output / "report.html")
 
 
-@app.command("metrics")
-def list_metrics(
-    as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
-) -> None:
+@command()
+def list_metrics(call: Call) -> None:
     """List what can be measured, what each needs, and how to fetch the weights.
 
     \b
@@ -240,7 +147,7 @@ def list_metrics(
       stdcli eval metrics
       stdcli eval metrics --json
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     from stdcli.metrics.registry import METRICS, find_metric
     from stdcli.models.perceptual.backbones import BACKBONES
 
@@ -279,3 +186,11 @@ def _table(data: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]
             shown = ["n/a" if value is None else f"{value:.4g}" for value in values]
             rows.append([column["id"], ARROWS[column["better"]], *shown])
     return ["metric", "better", *methods], rows
+
+
+GROUP = make_group(
+    "eval",
+    "Measure style, content, steadiness and speed; compare methods.",
+    {"run": run, "measure": measure, "compare": compare, "metrics": list_metrics},
+    default="run",
+)

@@ -3,45 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from stdcli.cli.options import Debug, DryRun, Json, Offline, Overwrite, Quiet, Verbose, make_console
+from stdcli.cli.command import REQUIRED, Call, argument, command, option
+from stdcli.cli.options import shared
 
 
+@command(
+    argument(
+        "student",
+        str,
+        "STUDENT",
+        "A run, a student's folder, a LoRA file, a Hub id, or 'embedded'.",
+        show_default=False,
+    ),
+    option(
+        "--out", Path, "PATH", "NAME.safetensors is one file, else a folder.", short="-o", default=REQUIRED
+    ),
+    option("--format", str, "NAME", "diffusers or kohya (a LoRA), or merged (a model).", default="diffusers"),
+    option("--model", str, "NAME", "Base of a merge, where the recipe names none."),
+    option("--dtype", str, "NAME", "Of the stored weights; auto: as they are.", default="auto"),
+    *shared("offline overwrite dry_run"),
+)
 def export(
-    student: Annotated[
-        str,
-        typer.Argument(
-            metavar="STUDENT",
-            help="A run, a student's folder, a LoRA file, a Hub id, or 'embedded'.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="PATH", help="NAME.safetensors is one file, else a folder."),
-    ],
-    format: Annotated[
-        str,
-        typer.Option("--format", metavar="NAME", help="diffusers or kohya (a LoRA), or merged (a model)."),
-    ] = "diffusers",
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME", help="Base of a merge, where the recipe names none."),
-    ] = None,
-    dtype: Annotated[
-        str,
-        typer.Option("--dtype", metavar="NAME", help="Of the stored weights; auto: as they are."),
-    ] = "auto",
-    offline: Offline = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    call: Call,
+    *,
+    student: str,
+    out: Path,
+    format: str,
+    model: str | None,
+    dtype: str,
+    overwrite: bool,
+    dry_run: bool,
 ) -> None:
     """Write a student in the form that another program reads.
 
@@ -55,7 +47,7 @@ def export(
       stdcli export runs/mine --format merged -o merged/
       stdcli export lora.safetensors --format merged --model ./my-sdxl-folder -o merged.safetensors
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     from stdcli.export.student_export import plan_export, write_export
 
     planned = plan_export(
@@ -64,7 +56,7 @@ def export(
         out=out,
         model=model,
         dtype=dtype,
-        offline=bool(offline),
+        offline=bool(call.flags["offline"]),
         overwrite=overwrite,
     )
     facts = planned.facts()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from stdcli.cli.options import Debug, DryRun, Json, Offline, Overwrite, Quiet, Verbose, make_console
+from stdcli.cli.command import Call, argument, command, option, switch
+from stdcli.cli.options import shared
 from stdcli.cli.usage import make_group
 from stdcli.console import Console
 from stdcli.errors import ConfigError
@@ -16,49 +15,37 @@ if TYPE_CHECKING:
     from stdcli.hub.artefact import Artefact
     from stdcli.hub.push import RepoFile
 
-app = make_group("hub", "Share students, models and banks on the Hugging Face Hub.")
-
-Base = Annotated[
-    str | None,
-    typer.Option("--base-model", metavar="REPO", help="The model it was made from; default: as it says."),
-]
-License = Annotated[
-    str | None, typer.Option("--license", metavar="NAME", help="Default: that of the base model, if known.")
-]
-Report = Annotated[
-    Path | None, typer.Option("--report", metavar="DIR", help="Report of stdcli eval, for the page.")
-]
-Samples = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--sample", metavar="FILE", help="Picture for the page; repeatable. [default: the run's or folder's]"
-    ),
-]
 FACTS = {"--base-model": "base", "--license": "license", "--report": "report", "--sample": "samples"}
 """Option -> what it tells the page."""
 
 
-@app.command()
+@command(
+    argument("path", Path, "PATH", "A run, a student, a model or a bank."),
+    argument("repo", str, "REPO", "OWNER/NAME; made if it is not there."),
+    switch("--private/--public", "Who sees a new repository.", default=True),
+    switch("--create-pr", "Open a pull request instead of changing the branch."),
+    option("--base-model", str, "REPO", "The model it was made from; default: as it says."),
+    option("--license", str, "NAME", "Default: that of the base model, if known."),
+    option("--report", Path, "DIR", "Report of stdcli eval, for the page."),
+    option(
+        "--sample", list[Path], "FILE", "Picture for the page; repeatable. [default: the run's or folder's]"
+    ),
+    option("--message", str, "TEXT", "Of the commit.", default="Upload with stdcli hub push"),
+    *shared("offline dry_run"),
+)
 def push(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A run, a student, a model or a bank.")],
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME; made if it is not there.")],
-    private: Annotated[bool, typer.Option("--private/--public", help="Who sees a new repository.")] = True,
-    create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Open a pull request instead of changing the branch.")
-    ] = False,
-    base_model: Base = None,
-    license: License = None,
-    report: Report = None,
-    sample: Samples = None,
-    message: Annotated[
-        str, typer.Option("--message", metavar="TEXT", help="Of the commit.")
-    ] = "Upload with stdcli hub push",
-    offline: Offline = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    call: Call,
+    *,
+    path: Path,
+    repo: str,
+    private: bool,
+    create_pr: bool,
+    base_model: str | None,
+    license: str | None,
+    report: Path | None,
+    sample: list[Path] | None,
+    message: str,
+    dry_run: bool,
 ) -> None:
     """Upload a student, a model or a bank with a page that says how to use it.
 
@@ -71,7 +58,7 @@ def push(
       stdcli hub push runs/art me/art-student --public --license apache-2.0
       stdcli hub push banks/art me/art-bank --base-model me/art-teacher
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console, offline = call.console, bool(call.flags["offline"])
     from stdcli.hub.artefact import find_artefact
     from stdcli.hub.pull import parse_address
     from stdcli.hub.push import check_login, compare, gather, local_card
@@ -117,23 +104,12 @@ def push(
     )
 
 
-@app.command()
-def pull(
-    repo: Annotated[
-        str, typer.Argument(metavar="REPO[@REV]", help="OWNER/NAME; for a bank also datasets/OWNER/NAME.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Default: the last part of REPO."),
-    ] = None,
-    offline: Offline = None,
-    overwrite: Overwrite = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    argument("repo", str, "REPO[@REV]", "OWNER/NAME; for a bank also datasets/OWNER/NAME."),
+    option("--out", Path, "DIR", "Default: the last part of REPO.", short="-o"),
+    *shared("offline overwrite dry_run"),
+)
+def pull(call: Call, *, repo: str, out: Path | None, overwrite: bool, dry_run: bool) -> None:
     """Download a student, a model or a bank into a folder, every file checked.
 
     Files go through the Hub's cache, which `--model` and `--student` use too: what was finished before an
@@ -145,14 +121,14 @@ def pull(
       stdcli hub pull me/art-student@v1 -o students/art
       stdcli hub pull datasets/me/art-bank -o banks/art --dry-run
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console, offline = call.console, bool(call.flags["offline"])
     from stdcli.hub.pull import check_target, find, parse_address
     from stdcli.hub.pull import pull as fetch
 
     address = parse_address(repo)
     folder = out or Path(address.repo.rpartition("/")[2])
     check_target(folder, overwrite=overwrite)
-    found = find(address, offline=bool(offline))
+    found = find(address, offline=offline)
     if found.pickles:
         console.warning(
             f"left out, because pickle files can run any code: {', '.join(sorted(found.pickles)[:5])}"
@@ -165,7 +141,7 @@ def pull(
         console.note(f"{found.kind}: {len(rows)} files, {size} bytes, to {folder}")
         return
     is_here = folder.resolve() == Path.cwd()
-    fetch(found, folder, overwrite=overwrite, offline=bool(offline))
+    fetch(found, folder, overwrite=overwrite, offline=offline)
     if is_here:
         console.note("the folder that you are in is a new one: cd . shows it to your shell")
     said = f"{folder}: a {found.kind}, {len(found.files)} files, {size} bytes"
@@ -207,3 +183,8 @@ def _show(
     console.table(("file", "bytes", "state"), rows, path=artefact.root, **facts)
     console.detail(text)
     console.note(f"{artefact.kind}: {size} bytes to send; nothing was sent (dry run)")
+
+
+GROUP = make_group(
+    "hub", "Share students, models and banks on the Hugging Face Hub.", {"push": push, "pull": pull}
+)

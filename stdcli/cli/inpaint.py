@@ -2,106 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from stdcli.cli.command import Call, argument, command, setting
+from stdcli.cli.options import shared
 
-import typer
 
-from stdcli.cli.options import (
-    ConfigFile,
-    Debug,
-    Device,
-    DryRun,
-    Dtype,
-    Json,
-    Offline,
-    Overwrite,
-    PresetName,
-    Quiet,
-    Seed,
-    Sets,
-    Verbose,
-    make_console,
-)
-from stdcli.cli.stylizing import (
-    Base,
-    Duration,
-    Guidance,
-    Lora,
-    MaxSize,
-    Model,
-    Negative,
-    NoAudio,
-    NoMetadata,
-    Output,
-    Prompt,
-    Start,
-    Steps,
-    Strength,
-    Strict,
-    Student,
-    Style,
-    Temporal,
-    Timesteps,
-)
-from stdcli.config.load import resolve
-
-Input = Annotated[
-    str, typer.Argument(metavar="IN", help="A picture, a clip or numbered frames (dir/%05d.png).")
-]
-Mask = Annotated[
-    str | None,
-    typer.Option(
-        "--mask",
-        metavar="M",
-        help="White where to repaint, a picture or clip; alpha: where IN is transparent.",
+@command(
+    argument("source", str, "IN", "A picture, a clip or numbered frames (dir/%05d.png)."),
+    setting("--mask", str, "M", "White where to repaint, a picture or clip; alpha: where IN is transparent."),
+    *shared("style prompt output steps strength"),
+    setting("--feather", int, "PX", "Fade in over so many pixels inside the mask; default 8."),
+    setting("--crop", bool, None, "Compute only a box around the mask, for large pictures."),
+    setting("--resize-mask", bool, None, "Take a mask of another size, resized."),
+    *shared(
+        "guidance timesteps negative_prompt model base student strict lora max_size start duration temporal",
+        "no_audio seed device dtype offline preset config set overwrite no_metadata dry_run",
     ),
-]
-ResizeMask = Annotated[bool, typer.Option("--resize-mask", help="Take a mask of another size, resized.")]
-Feather = Annotated[
-    int | None,
-    typer.Option("--feather", metavar="PX", help="Fade in over so many pixels inside the mask; default 8."),
-]
-Crop = Annotated[bool, typer.Option("--crop", help="Compute only a box around the mask, for large pictures.")]
-
-
+)
 def inpaint(
-    source: Input,
-    mask: Mask = None,
-    style: Style = None,
-    prompt: Prompt = None,
-    output: Output = None,
-    steps: Steps = None,
-    strength: Strength = None,
-    feather: Feather = None,
-    crop: Crop = False,
-    resize_mask: ResizeMask = False,
-    guidance: Guidance = None,
-    timesteps: Timesteps = None,
-    negative_prompt: Negative = None,
-    model: Model = None,
-    base: Base = None,
-    student: Student = None,
-    strict: Strict = False,
-    lora: Lora = None,
-    max_size: MaxSize = None,
-    start: Start = None,
-    duration: Duration = None,
-    temporal: Temporal = None,
-    no_audio: NoAudio = False,
-    seed: Seed = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    offline: Offline = None,
-    preset: PresetName = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    overwrite: Overwrite = False,
-    no_metadata: NoMetadata = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    call: Call,
+    *,
+    source: str,
+    output: str | None,
+    strict: bool,
+    overwrite: bool,
+    no_metadata: bool,
+    dry_run: bool,
 ) -> None:
     """Repaint the white part of a mask and leave every other pixel as it is.
 
@@ -118,40 +43,13 @@ def inpaint(
       stdcli inpaint cutout.png --mask alpha --strength 1
       stdcli inpaint poster.tif --mask mask.png --style painting.png --crop --feather 16
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    flags = {
-        "mask": mask,
-        "resize_mask": resize_mask or None,
-        "feather": feather,
-        "crop": crop or None,
-        "model": model,
-        "base": base,
-        "student": student,
-        "style": style,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "lora": lora,
-        "steps": steps,
-        "timesteps": timesteps,
-        "strength": strength,
-        "guidance": guidance,
-        "seed": seed,
-        "max_size": max_size,
-        "start": start,
-        "duration": duration,
-        "temporal": temporal,
-        "audio": False if no_audio else None,
-        "device": device,
-        "dtype": dtype,
-        "offline": offline,
-    }
-    resolved = resolve("inpaint", preset=preset, config_file=config, sets=sets or (), flags=flags)
+    config = call.resolve("inpaint").config
     from stdcli.inference.targets import plan
 
     keep = {"overwrite": overwrite, "metadata": not no_metadata}
-    work = plan(resolved.config, [source], output=output, **keep)
+    work = plan(config, [source], output=output, **keep)
     from stdcli.inference.stylize import (
         stylize,  # brings the models, seconds that a refusal need not wait for
     )
 
-    stylize(resolved.config, work, dry_run=dry_run, strict=strict, console=console, **keep)
+    stylize(config, work, dry_run=dry_run, strict=strict, console=call.console, **keep)

@@ -5,7 +5,7 @@ SIGHUP 130, anything else is a bug and gives 70. Tracebacks appear only with --d
 --json, stdout holds results only, so that a pipe never reads an error as one, and the last line of stderr is
 one JSON object, `{"error": {"type", "exit_code", "what", ...}}`.
 
-Command modules are imported here; they import nothing heavy before they run.
+A command's module is imported when it is named; none imports anything heavy before it runs.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import stdcli
-from stdcli.cli import (
-    bank,
-    demo,
-    distill,
-    doctor,
-    evaluate,
-    export,
-    hub,
-    inpaint,
-    presets,
-    stylize,
-    teacher,
-)
 from stdcli.cli.streams import lasting_streams
-from stdcli.cli.usage import UsageError, as_config_error, make_group
+from stdcli.cli.usage import Commands, make_app, run
 from stdcli.console import Console
-from stdcli.errors import BUG_EXIT_CODE, INTERRUPTED_EXIT_CODE, Interrupted, StdcliError
+from stdcli.errors import BUG_EXIT_CODE, StdcliError
+
+COMMANDS = {
+    "stylize": "stdcli.cli.stylize:stylize",
+    "inpaint": "stdcli.cli.inpaint:inpaint",
+    "demo": "stdcli.cli.demo:demo",
+    "distill": "stdcli.cli.distill:distill",
+    "export": "stdcli.cli.export:export",
+    "doctor": "stdcli.cli.doctor:doctor",
+    "presets": "stdcli.cli.presets:GROUP",
+    "teacher": "stdcli.cli.teacher:GROUP",
+    "bank": "stdcli.cli.bank:GROUP",
+    "eval": "stdcli.cli.evaluate:GROUP",
+    "hub": "stdcli.cli.hub:GROUP",
+}
 
 
 class Bug(StdcliError):
@@ -58,34 +59,14 @@ def _root(
     pass
 
 
-COMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
-    "stylize": stylize.stylize,
-    "inpaint": inpaint.inpaint,
-    "demo": demo.demo,
-    "presets": presets.app,
-    "teacher": teacher.app,
-    "bank": bank.app,
-    "distill": distill.distill,
-    "eval": evaluate.app,
-    "export": export.export,
-    "hub": hub.app,
-    "doctor": doctor.doctor,
-}
-
-
-def make_app(name: str | None = None) -> typer.Typer:
-    """The command line with all commands, or with one: Typer takes 10 ms to build each."""
-    app = make_group(
-        "stdcli", "Stylise pictures and videos in a few steps, and distil the models that do it."
-    )
+def program() -> Any:
+    """The whole command line; a command is imported when it is asked for."""
+    summary = "Stylise pictures and videos in a few steps, and distil the models that do it."
+    app = make_app(name="stdcli", help=summary)
     app.callback()(_root)
-    for command in COMMANDS if name not in COMMANDS else [name]:
-        found = COMMANDS[command]
-        if isinstance(found, typer.Typer):
-            app.add_typer(found)
-        else:
-            app.command(command)(found)
-    return app
+    group = typer.main.get_command(app)
+    group.commands = Commands(COMMANDS)
+    return group
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,7 +89,7 @@ def _code_of(args: list[str], console: Console, check_output: Callable[[], None]
 
     try:
         with stopped_by_signals():
-            code = run(args)
+            code = run(program(), args)
         check_output()
         return code
     except Exception as error:
@@ -117,29 +98,6 @@ def _code_of(args: list[str], console: Console, check_output: Callable[[], None]
         told = error if isinstance(error, StdcliError) else _as_bug(error, debug=debug)
         console.error(told)
         return told.exit_code
-
-
-def run(args: list[str]) -> int:
-    """Run one command line and return its exit code.
-
-    Args:
-        args: arguments after the program's name.
-
-    Raises:
-        StdcliError: the command failed; nothing has been printed of it yet.
-    """
-    try:
-        app = make_app(next(iter(args), None))
-        code = typer.main.get_command(app).main(args, prog_name="stdcli", standalone_mode=False)
-    except UsageError as error:
-        raise as_config_error(error) from error
-    except (KeyboardInterrupt, typer.Abort) as error:
-        raise Interrupted("interrupted") from error
-    except SystemExit as stop:  # shell completion
-        code = stop.code
-    if code == INTERRUPTED_EXIT_CODE:
-        raise Interrupted("interrupted")
-    return code if isinstance(code, int) else 0
 
 
 def _as_bug(error: Exception, *, debug: bool) -> Bug:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from stdcli.cli.options import Debug, Json, Overwrite, Quiet, Sets, Verbose, make_console
+from stdcli.cli.command import Call, argument, command, switch
+from stdcli.cli.options import shared
 from stdcli.cli.usage import make_group
 from stdcli.errors import ConfigError
 
-app = make_group("presets", "List, show, copy and validate presets.")
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a preset, such as stylize/embedded-fast.")]
+NAME = argument("name", str, "NAME", "Name of a preset, such as stylize/embedded-fast.")
 
 
-@app.command("list")
-def list_(
-    as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
-) -> None:
+@command()
+def list_(call: Call) -> None:
     """List the presets that come with stdcli.
 
     \b
@@ -29,26 +23,17 @@ def list_(
     """
     from stdcli.config.presets import list_presets, presets_root
 
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     console.detail(f"presets are read from {presets_root()}")
     console.table(("name", "purpose"), [(preset.name, preset.purpose) for preset in list_presets()])
 
 
-@app.command()
-def show(
-    name: Name,
-    resolved: Annotated[
-        bool,
-        typer.Option(
-            "--resolved", help="Print every setting and the layer it came from instead of the file."
-        ),
-    ] = False,
-    sets: Sets = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    NAME,
+    switch("--resolved", "Print every setting and the layer it came from instead of the file."),
+    *shared("set"),
+)
+def show(call: Call, *, name: str, resolved: bool) -> None:
     """Print a preset: the file, or with --resolved every setting that a run with it would use.
 
     \b
@@ -56,35 +41,26 @@ def show(
       stdcli presets show stylize/embedded-fast
       stdcli presets show stylize/embedded-fast --resolved --set steps=3
     """
-    from stdcli.config.load import resolve
     from stdcli.config.presets import find_preset, read_task_file
 
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     preset = find_preset(name)
     if not resolved:
-        if sets:
+        if call.set:
             raise ConfigError("--set needs --resolved", hint=f"stdcli presets show {name} --resolved")
         console.result(
             *preset.text.rstrip("\n").split("\n"), path=preset.path, name=preset.name, text=preset.text
         )
         return
     task, _ = read_task_file(preset.path)
-    rows = resolve(task, preset=preset.name, sets=sets or ()).rows()
-    if not as_json:
+    rows = call.resolve(task, preset=preset.name).rows()
+    if console.mode != "json":
         rows = [(key, _worded(value), layer) for key, value, layer in rows]
     console.table(("key", "value", "from"), rows, preset=preset.name, task=task)
 
 
-@app.command()
-def copy(
-    name: Name,
-    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A folder, or the new file.")],
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(NAME, argument("destination", Path, "DEST", "A folder, or the new file."), *shared("overwrite"))
+def copy(call: Call, *, name: str, destination: Path, overwrite: bool) -> None:
     """Copy a preset, to edit it and run it with --config.
 
     \b
@@ -94,22 +70,15 @@ def copy(
     """
     from stdcli.config.presets import copy_preset
 
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     path = copy_preset(name, destination, overwrite=overwrite)
     console.result(f"wrote {path}", path=path)
 
 
-@app.command()
-def validate(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="[FILE]...", help="YAML files; all presets when none is given."),
-    ] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
+@command(
+    argument("files", list[Path], "[FILE]...", "YAML files; all presets when none is given.", default=None)
+)
+def validate(call: Call, *, files: list[Path] | None) -> None:
     """Check preset files and report every problem; exit code 2 if there is one.
 
     \b
@@ -119,7 +88,7 @@ def validate(
     """
     from stdcli.config.presets import list_presets, validate_file
 
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
+    console = call.console
     rows: list[tuple[str, str]] = []
     problems: list[tuple[str, str]] = []
     for path in files or [preset.path for preset in list_presets()]:
@@ -149,3 +118,10 @@ def _located(path: Path, error: ConfigError) -> list[tuple[str, str]]:
         return [(f"{path}: {name}", message) for name, message in error.problems]
     details = ", ".join(line.strip() for line in error.details() if not line.startswith("  at: "))
     return [(error.where or str(path), f"{error.what}{', ' if details else ''}{details}")]
+
+
+GROUP = make_group(
+    "presets",
+    "List, show, copy and validate presets.",
+    {"list": list_, "show": show, "copy": copy, "validate": validate},
+)

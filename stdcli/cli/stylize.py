@@ -3,55 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from stdcli.cli.options import (
-    ConfigFile,
-    Debug,
-    Device,
-    DryRun,
-    Dtype,
-    Json,
-    Offline,
-    Overwrite,
-    PresetName,
-    Quiet,
-    Seed,
-    Sets,
-    Verbose,
-    make_console,
-)
-from stdcli.cli.stylizing import (
-    Base,
-    Batch,
-    Codec,
-    Crf,
-    Duration,
-    Fps,
-    Gamma,
-    Guidance,
-    Lora,
-    Match,
-    MaxSize,
-    Model,
-    Negative,
-    NoAudio,
-    NoMetadata,
-    Output,
-    PixFmt,
-    Prompt,
-    Start,
-    Steps,
-    Strength,
-    Strict,
-    Student,
-    Style,
-    StyleWeights,
-    Temporal,
-    Timesteps,
-)
+from stdcli.cli.command import Call, argument, command, option
+from stdcli.cli.options import shared
 from stdcli.cli.usage import command_line
 from stdcli.config.load import resolve
 from stdcli.console import Console
@@ -61,61 +16,29 @@ if TYPE_CHECKING:
     from stdcli.config.schema import StylizeConfig
     from stdcli.inference.targets import JobPlan
 
-Inputs = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IN...", help="Pictures, clips, folders, globs or numbered frames (dir/%05d.png)."
+
+@command(
+    argument(
+        "inputs", list[str], "IN...", "Pictures, clips, folders, globs or numbered frames (dir/%05d.png)."
     ),
-]
-Report = Annotated[
-    Path | None,
-    typer.Option("--report", metavar="DIR", help="Measure the results, as stdcli eval measure, and report."),
-]
-
-
+    *shared(
+        "style output steps strength guidance timesteps gamma match_style_statistics style_weights prompt",
+        "negative_prompt model base student strict lora max_size batch fps start duration temporal codec crf",
+        "pix_fmt no_audio",
+    ),
+    option("--report", Path, "DIR", "Measure the results, as stdcli eval measure, and report."),
+    *shared("seed device dtype offline preset config set overwrite no_metadata dry_run"),
+)
 def stylize(
-    inputs: Inputs,
-    style: Style = None,
-    output: Output = None,
-    steps: Steps = None,
-    strength: Strength = None,
-    guidance: Guidance = None,
-    timesteps: Timesteps = None,
-    gamma: Gamma = None,
-    match_style_statistics: Match = None,
-    style_weights: StyleWeights = None,
-    prompt: Prompt = None,
-    negative_prompt: Negative = None,
-    model: Model = None,
-    base: Base = None,
-    student: Student = None,
-    strict: Strict = False,
-    lora: Lora = None,
-    max_size: MaxSize = None,
-    batch: Batch = None,
-    fps: Fps = None,
-    start: Start = None,
-    duration: Duration = None,
-    temporal: Temporal = None,
-    codec: Codec = None,
-    crf: Crf = None,
-    pix_fmt: PixFmt = None,
-    no_audio: NoAudio = False,
-    report: Report = None,
-    seed: Seed = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    offline: Offline = None,
-    preset: PresetName = None,
-    config: ConfigFile = None,
-    sets: Sets = None,
-    overwrite: Overwrite = False,
-    no_metadata: NoMetadata = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-    debug: Debug = False,
+    call: Call,
+    *,
+    inputs: list[str],
+    output: str | None,
+    strict: bool,
+    report: Path | None,
+    overwrite: bool,
+    no_metadata: bool,
+    dry_run: bool,
 ) -> None:
     """Repaint pictures and clips in the style of a picture.
 
@@ -130,51 +53,20 @@ def stylize(
       stdcli stylize other.jpg --config photo.std.png.json
       stdcli stylize 'shot/%05d.png' --style a.png --fps 24 -o shot.mov
     """
-    console = make_console(as_json, quiet, verbose=verbose, debug=debug)
-    flags = {
-        "model": model,
-        "base": base,
-        "student": student,
-        "style": style,
-        "style_weights": style_weights,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "lora": lora,
-        "steps": steps,
-        "timesteps": timesteps,
-        "strength": strength,
-        "guidance": guidance,
-        "gamma": gamma,
-        "match_style_statistics": match_style_statistics,
-        "seed": seed,
-        "max_size": max_size,
-        "batch": batch,
-        "fps": fps,
-        "start": start,
-        "duration": duration,
-        "temporal": temporal,
-        "codec": codec,
-        "crf": crf,
-        "pix_fmt": pix_fmt,
-        "audio": False if no_audio else None,
-        "device": device,
-        "dtype": dtype,
-        "offline": offline,
-    }
-    resolved = resolve("stylize", preset=preset, config_file=config, sets=sets or (), flags=flags)
+    config = call.resolve("stylize").config
     from stdcli.inference.targets import plan
 
     keep = {"overwrite": overwrite, "metadata": not no_metadata}
-    work = plan(resolved.config, inputs, output=output, **keep)
+    work = plan(config, inputs, output=output, **keep)
     if report is not None:
-        _check_report(resolved.config, work, report, overwrite=overwrite)
+        _check_report(config, work, report, overwrite=overwrite)
     from stdcli.inference.stylize import (
         stylize as run,  # brings the models, seconds that a refusal need not wait for
     )
 
-    run(resolved.config, work, dry_run=dry_run, strict=strict, console=console, **keep)
+    run(config, work, dry_run=dry_run, strict=strict, console=call.console, **keep)
     if report is not None and not dry_run:
-        _report(resolved.config, work, report, console)
+        _report(config, work, report, call.console)
 
 
 def _check_report(config: StylizeConfig, work: JobPlan, out: Path, *, overwrite: bool) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import typer
 import typer.core
 
 from stdcli.config.names import did_you_mean
-from stdcli.errors import ConfigError
+from stdcli.errors import INTERRUPTED_EXIT_CODE, ConfigError, Interrupted
 
 UsageError = typer.BadParameter.__base__
 CONTEXT = {
@@ -24,13 +25,65 @@ CONTEXT = {
 }
 
 
+PLAIN = {
+    "context_settings": CONTEXT,
+    "rich_markup_mode": None,  # plain help: the same at every width and on every terminal, and 100 ms sooner
+}
+
+
+class Commands(Mapping[str, Any]):
+    """Commands by name, each imported and built when it is asked for.
+
+    Args:
+        places: name -> a function under `command`, a group, or where one is: "module:name".
+    """
+
+    def __init__(self, places: Mapping[str, Callable[..., None] | Group | str]) -> None:
+        self._places = places
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            self._built[name] = build(name, self._places[name])
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def build(name: str, found: Callable[..., None] | Group | str) -> Any:
+    """A command that Typer can run."""
+    if isinstance(found, str):
+        module, _, attribute = found.partition(":")
+        found = getattr(import_module(module), attribute)
+    if isinstance(found, Group):
+        return found
+    app = make_app(add_completion=False)
+    app.command(name)(found)
+    return typer.main.get_command(app)
+
+
+def make_app(**more: Any) -> typer.Typer:
+    """An empty program; its tracebacks, which show local variables, tokens among them, are off."""
+    return typer.Typer(cls=Group, pretty_exceptions_enable=False, **PLAIN, **more)
+
+
 class Group(typer.core.TyperGroup):
     """A group whose bare call prints its help, and whose unknown commands name the known ones.
 
-    A group with a `default` command runs that when none is named, with the options that are there.
+    Args:
+        default: the command that runs when none is named, with the options that are there.
     """
 
-    default: str | None = None
+    def __init__(self, *args: Any, default: str | None = None, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.default = default
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = args and (not args[0].startswith("-") or args[0] == "--help")
@@ -49,17 +102,35 @@ class Group(typer.core.TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def make_group(name: str, summary: str, *, default: str | None = None) -> typer.Typer:
-    """An empty command group; `default` names the command that a bare call runs."""
-    return typer.Typer(
-        name=name,
-        cls=Group if default is None else type("DefaultGroup", (Group,), {"default": default}),
-        help=summary,
-        context_settings=CONTEXT,
-        rich_markup_mode=None,  # plain help: the same at every width and on every terminal, and 100 ms sooner
-        pretty_exceptions_enable=False,  # its tracebacks show local variables, tokens among them
-        add_completion=name == "stdcli",
-    )
+def make_group(
+    name: str, summary: str, commands: Mapping[str, Callable[..., None] | str], *, default: str | None = None
+) -> Group:
+    """A group of commands; `default` names the one that a bare call runs."""
+    return Group(name=name, help=summary, commands=Commands(commands), default=default, **PLAIN)
+
+
+def run(command: Any, args: list[str], name: str = "stdcli") -> int:
+    """Run one command line and return its exit code.
+
+    Args:
+        command: what `build` made, or a group.
+        args: arguments after its name.
+        name: the command line up to there.
+
+    Raises:
+        StdcliError: the command failed; nothing has been printed of it yet.
+    """
+    try:
+        code = command.main(args, prog_name=name, standalone_mode=False)
+    except UsageError as error:
+        raise as_config_error(error) from error
+    except (KeyboardInterrupt, typer.Abort) as error:
+        raise Interrupted("interrupted") from error
+    except SystemExit as stop:  # shell completion
+        code = stop.code
+    if code == INTERRUPTED_EXIT_CODE:
+        raise Interrupted("interrupted")
+    return code if isinstance(code, int) else 0
 
 
 def command_line() -> str:

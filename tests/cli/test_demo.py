@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.cli import main as module
+from stdcli.cli import demo as module
 from stdcli.cli.main import main
 from stdcli.demo import inputs as demo_inputs
 from stdcli.errors import Interrupted, ModelError
@@ -31,8 +31,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def inner(monkeypatch: pytest.MonkeyPatch, act: Callable[[list[str]], int]) -> None:
-    outer = module.run
-    monkeypatch.setattr(module, "run", lambda args: outer(args) if args[0] == "demo" else act(args))
+    monkeypatch.setattr(module, "run", lambda command, args, name: act([*name.split(), *args]))
 
 
 def demo(*args: object) -> int:
@@ -43,7 +42,7 @@ def test_it_hands_its_options_on(commands: list[list[str]], tmp_path: Path) -> N
     assert demo("-o", tmp_path / "out", "--offline", "--seed", 3, "--json") == 0
     assert len(commands) == 3
     for command in commands:
-        assert command[0] == "stylize"
+        assert command[:2] == ["stdcli", "stylize"]
         assert command[-7:] == ["--overwrite", "--seed", "3", "--device", "cpu", "--offline", "--json"]
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 import stdcli
-from stdcli.cli.main import main, make_app
+from stdcli.cli.main import main, program
 
 ROOT = Path(stdcli.__file__).parent.parent
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "numpy", "PIL", "imageio", "huggingface_hub")
@@ -26,7 +25,7 @@ def walk(command: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...]
     return [(path, command), *(found for name, child in below for found in walk(child, (*path, name)))]
 
 
-ALL = walk(typer.main.get_command(make_app()))
+ALL = walk(program())
 COMMANDS = [(path, command) for path, command in ALL if not hasattr(command, "commands")]
 IDS = [" ".join(path) or "stdcli" for path, _ in ALL]
 

@@ -4,15 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import pytest
 import typer
 
 import stdcli
 from stdcli import errors
+from stdcli.cli.command import Call, command, option
 from stdcli.cli.main import main
-from stdcli.cli.usage import make_group
+from stdcli.cli.usage import make_group, run
 from stdcli.config import presets
 
 ROOT = Path(stdcli.__file__).parent.parent
@@ -163,16 +164,15 @@ def test_wrong_usage_is_2_and_names_near_misses_and_valid_words(argv, lines, cap
 
 
 def test_underscores_stand_for_hyphens() -> None:
-    group = make_group("x", "A group.")
     seen = []
 
-    @group.command("do-it")
-    def do_it(max_size: Annotated[int, typer.Option("--max-size")] = 0) -> None:
+    @command(option("--max-size", int, "PX", "Longer side.", default=0))
+    def do_it(call: Call, *, max_size: int) -> None:
         seen.append(max_size)
 
-    group.callback()(lambda: None)
+    group = make_group("x", "A group.", {"do-it": do_it})
     for argv in (["do-it", "--max-size", "1"], ["do_it", "--max_size=2"]):
-        typer.main.get_command(group).main(argv, standalone_mode=False)
+        assert run(group, argv) == 0
     assert seen == [1, 2]
 
 

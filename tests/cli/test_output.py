@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from stdcli.cli.command import make_console
 from stdcli.cli.main import main
-from stdcli.cli.options import make_console
 from stdcli.errors import ConfigError
 
 CALLS = [

@@ -39,7 +39,7 @@ def work(monkeypatch):
     """A command that does three things and tells of each, and the list of what was done."""
     done = []
 
-    def run(args: list[str]) -> int:
+    def run(program: object, args: list[str]) -> int:
         for k in range(3):
             Console("json" if "--json" in args else "human").note(f"doing {k}")
             done.append(k)
