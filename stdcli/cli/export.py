@@ -59,7 +59,7 @@ def export(
         offline=bool(call.flags["offline"]),
         overwrite=overwrite,
     )
-    facts = planned.facts()
+    facts = planned.metadata()
     for note in planned.notes:
         console.warning(note)
     if not dry_run:

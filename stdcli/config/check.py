@@ -88,7 +88,7 @@ def _problems(schema: type[Section], details: ErrorDetails) -> Iterator[Problem]
 
 def _suggest(schema: type[Section], path: str) -> str:
     *parents, last = path.split(".")
-    numbered = next((place for place, part in enumerate(parents) if part.isdecimal()), None)
+    numbered = next((index for index, part in enumerate(parents) if part.isdecimal()), None)
     if numbered is not None:  # in an element of a list
         return _suggest(_listed(schema, parents[:numbered]), ".".join([*parents[numbered + 1 :], last]))
     names = list(dotted_names(schema))

@@ -183,12 +183,12 @@ class DistillConfig(Section):
 
     def rollout_config(self) -> BankConfig:
         """`paths` with what the run itself is told: device, dtype, offline, seed; model, base where given."""
-        own = {name: getattr(self, name) for name in ("device", "dtype", "offline", "seed")}
+        shared = {name: getattr(self, name) for name in ("device", "dtype", "offline", "seed")}
         if self.student.kind == "full":
-            own["dtype"] = "float32"  # the base that is trained is the one that walks
-        own["keep_levels"] = None
+            shared["dtype"] = "float32"  # the base that is trained is the one that walks
+        shared["keep_levels"] = None
         given = {"model": self.model, "base": self.base}
-        return self.paths.model_copy(update=own | {k: v for k, v in given.items() if v is not None})
+        return self.paths.model_copy(update=shared | {k: v for k, v in given.items() if v is not None})
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.steps not in self.step_counts:

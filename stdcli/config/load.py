@@ -82,9 +82,11 @@ def resolve(
     written: dict[str, str] = {}
     for layer, values in layers:
         leaves = dict(_leaves(values))
-        for rival in {rival for name in leaves for rival in schema.rivals.get(name, ())} - leaves.keys():
-            data.pop(rival, None)
-            written.pop(rival, None)
+        for other in {
+            other for name in leaves for other in schema.mutually_exclusive.get(name, ())
+        } - leaves.keys():
+            data.pop(other, None)
+            written.pop(other, None)
         for name, value in leaves.items():
             _put(data, name, value)
             written[name] = layer

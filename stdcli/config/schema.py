@@ -34,7 +34,7 @@ class Section(BaseModel):
     from `conflicts`; all of them are reported at once.
     """
 
-    rivals: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    mutually_exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Values that say the same in another way: where a layer gives one, what lower layers say of the others
     is dropped."""
 
@@ -133,7 +133,7 @@ def _read_seconds(value: Any) -> Any:
         return value
     parts = value.split(":")
     try:
-        return sum(float(part) * 60**place for place, part in enumerate(reversed(parts)))
+        return sum(float(part) * 60**index for index, part in enumerate(reversed(parts)))
     except ValueError:
         raise ValueError("must be seconds or h:m:s, such as 62.5 or 1:02.5") from None
 
@@ -190,7 +190,7 @@ def sampling_conflicts(
 class StylizeConfig(Section):
     """`stdcli stylize`: repaint pictures and videos in a style."""
 
-    rivals: ClassVar[Mapping[str, tuple[str, ...]]] = {
+    mutually_exclusive: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "timesteps": ("steps",),
         "steps": ("timesteps",),
         "strength": ("timesteps",),

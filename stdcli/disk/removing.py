@@ -28,13 +28,13 @@ def remove_file(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def remove_folder(folder: Path, *, own: Callable[[str], bool] | None = None) -> None:
+def remove_folder(folder: Path, *, is_ours: Callable[[str], bool] | None = None) -> None:
     """Delete a folder of ours; none there is no error.
 
     Args:
         folder: it and all in it goes, links in it as links: what they lead to stays.
-        own: tells of a name below the folder, with `/`, whether it is that of a file or folder of ours. If
-            given, only such plain files go, and only such folders, if empty then; all else stays.
+        is_ours: tells of a name below the folder, with `/`, whether it is that of a file or folder of
+            ours. If given, only such plain files go, and only such folders, if empty then; all else stays.
 
     Raises:
         OSError: a link or a file has this name; or the disk refuses.
@@ -45,16 +45,16 @@ def remove_folder(folder: Path, *, own: Callable[[str], bool] | None = None) -> 
         return
     if not stat.S_ISDIR(mode):
         raise _foreign(folder, mode)
-    if own is None:
+    if is_ours is None:
         shutil.rmtree(folder)
         return
-    for place, folders, files in os.walk(folder, topdown=False):  # follows no links
+    for parent, folders, files in os.walk(folder, topdown=False):  # follows no links
         for name in files:
-            path = Path(place, name)
-            if stat.S_ISREG(os.lstat(path).st_mode) and own(path.relative_to(folder).as_posix()):
+            path = Path(parent, name)
+            if stat.S_ISREG(os.lstat(path).st_mode) and is_ours(path.relative_to(folder).as_posix()):
                 path.unlink(missing_ok=True)
-        for path in (Path(place, name) for name in folders):
-            if own(path.relative_to(folder).as_posix()):
+        for path in (Path(parent, name) for name in folders):
+            if is_ours(path.relative_to(folder).as_posix()):
                 _remove_empty(path)
     _remove_empty(folder)
 

@@ -95,5 +95,5 @@ def _usual(values: Mapping[str, float]) -> float:
 
 def _only_sdxl(names: Iterable[str]) -> bool:
     """Whether a name is one that Stable Diffusion 1's UNet does not have."""
-    own = re.compile(r"up_blocks\.0\.attentions|add_embedding|.*transformer_blocks\.[1-9]")
-    return any(own.match(name) for name in names)
+    sdxl_only = re.compile(r"up_blocks\.0\.attentions|add_embedding|.*transformer_blocks\.[1-9]")
+    return any(sdxl_only.match(name) for name in names)

@@ -60,16 +60,16 @@ def check_merge(merge: Merge) -> None:
     Raises:
         ModelError: names the first layers without a place.
     """
-    there = _shapes(component_files(merge.folder.path / UNET, half=False))
+    expected = _shapes(component_files(merge.folder.path / UNET, half=False))
     if merge.unet is not None:
         mine = _shapes(merge.unet_files())
-        lost = {name for name in mine.keys() | there.keys() if mine.get(name) != there.get(name)}
-        total = len(there)
+        lost = {name for name in mine.keys() | expected.keys() if mine.get(name) != expected.get(name)}
+        total = len(expected)
     else:
         lost = {
             name
             for name, layer in merge.layers.items()
-            if f"{name}.weight" not in there or not layer.fits(there[f"{name}.weight"])
+            if f"{name}.weight" not in expected or not layer.fits(expected[f"{name}.weight"])
         }
         total = len(merge.layers)
     if lost:
@@ -100,10 +100,10 @@ def write_folder(merge: Merge, out: Path) -> None:
             _write_part(merge, base.path / part, out / part)
     adapter = base.path / ADAPTER_FOLDER
     if adapter.is_dir():
-        for place in (adapter, *(path for path in sorted(adapter.iterdir()) if path.is_dir())):
-            _write_part(merge, place, out / place.relative_to(base.path))
-    place = merge.unet or base.path / UNET
-    _copy_texts(place, out / UNET)
+        for folder in (adapter, *(path for path in sorted(adapter.iterdir()) if path.is_dir())):
+            _write_part(merge, folder, out / folder.relative_to(base.path))
+    folder = merge.unet or base.path / UNET
+    _copy_texts(folder, out / UNET)
     for path, tensors in _unet_parts(merge):
         save_tensors(out / UNET / _plain(path.name), tensors, {"format": "pt"})
 
@@ -146,13 +146,13 @@ def _part(merge: Merge, part: str) -> dict[str, Tensor]:
     return {k: _cast(v, merge.dtype) for path in files for k, v in load_file(path).items()}
 
 
-def _write_part(merge: Merge, place: Path, out: Path) -> None:
+def _write_part(merge: Merge, folder: Path, out: Path) -> None:
     """Copy a part, its half-precision files under plain names where it has no others."""
-    _copy_texts(place, out)
-    if place.name in WITH_WEIGHTS:
-        files = component_files(place, half=False)
+    _copy_texts(folder, out)
+    if folder.name in WITH_WEIGHTS:
+        files = component_files(folder, half=False)
     else:
-        files = sorted(place.glob("*.safetensors"))
+        files = sorted(folder.glob("*.safetensors"))
     for path in files:
         if merge.dtype is None:
             _copy(path, out / _plain(path.name))
@@ -161,10 +161,10 @@ def _write_part(merge: Merge, place: Path, out: Path) -> None:
         save_tensors(out / _plain(path.name), tensors, {"format": "pt"})
 
 
-def _copy_texts(place: Path, out: Path) -> None:
+def _copy_texts(folder: Path, out: Path) -> None:
     """Configs, tokenizers and indices of shards, where they are not of a half-precision copy beside."""
     out.mkdir(parents=True, exist_ok=True)
-    texts = [path for path in sorted(place.iterdir()) if path.suffix in _TEXTS and path.is_file()]
+    texts = [path for path in sorted(folder.iterdir()) if path.suffix in _TEXTS and path.is_file()]
     plain = {path.name for path in texts if ".fp16" not in path.name}
     for path in texts:
         if ".fp16" not in path.name:

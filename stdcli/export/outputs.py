@@ -87,9 +87,9 @@ def new_output(out: Path, *, overwrite: bool) -> Iterator[Path]:
 def _strays(folder: Path) -> list[str]:
     """Files that no export writes."""
     names = list_files(folder)
-    own = {
+    known = {
         LORA_FILE,
         RECIPE_FILE,
         *(name for half in (False, True) for name in wanted_files(names, half=half)),
     }
-    return [name for name in names if name not in own and not ADAPTER_PARTS.fullmatch(name)]
+    return [name for name in names if name not in known and not ADAPTER_PARTS.fullmatch(name)]

@@ -70,19 +70,19 @@ class Export:
     hashes: Mapping[str, str]
     notes: list[str] = field(default_factory=list)
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The plan, for people and machines."""
-        facts = {"path": self.out, "format": self.format, "student": self.student.kind}
+        data = {"path": self.out, "format": self.format, "student": self.student.kind}
         if self.layers:
             config = adapter_config(self.layers)
-            facts |= {
+            data |= {
                 "layers": len(self.layers),
                 "rank": config["unet.r"],
                 "alpha": config["unet.lora_alpha"],
             }
-        facts |= {} if self.merge is None else {"base": self.merge.name}
+        data |= {} if self.merge is None else {"base": self.merge.name}
         hint = metadata.usage_hint(self.recipe)
-        return facts | ({"usage": hint} if hint else {})
+        return data | ({"usage": hint} if hint else {})
 
 
 def plan_export(
@@ -142,16 +142,16 @@ def write_export(export: Export) -> None:
         NumericsError: a merged value is NaN, infinite or too large for the dtype.
         ModelError: a part of the base cannot be read.
     """
-    with new_output(export.out, overwrite=export.overwrite) as place:
+    with new_output(export.out, overwrite=export.overwrite) as path:
         if export.merge is None:
-            _write_lora(export, place)
+            _write_lora(export, path)
         elif is_file_name(export.out):
-            _write_single_file(export, export.merge, place)
+            _write_single_file(export, export.merge, path)
         else:
-            write_folder(export.merge, place)
-            files = component_files(place / UNET, half=False)
+            write_folder(export.merge, path)
+            files = component_files(path / UNET, half=False)
             recipe = _renewed(export.recipe, files) or read_recipe(export.merge.folder.path)
-            _write_recipe(place, recipe)
+            _write_recipe(path, recipe)
 
 
 def _check_options(format: str, out: Path, *, model: str | None, dtype: str) -> None:
@@ -232,14 +232,14 @@ def _misfits(student: StudentFiles, merge: Merge) -> list[str]:
     trained = student.recipe and student.recipe.trained
     if not trained:
         return []
-    place = merge.folder.path / UNET
-    here = {hash_files(component_files(place, half=half)) for half in (False, True)}
-    there = trained.base_sha256["unet"]
-    if there in here:
+    folder = merge.folder.path / UNET
+    current = {hash_files(component_files(folder, half=half)) for half in (False, True)}
+    stored = trained.base_sha256["unet"]
+    if stored in current:
         return []
     return [
-        f"this student was trained on {trained.base}, whose unet has SHA-256 {there[:12]}; "
-        f"that of this base has {min(here)[:12]}"
+        f"this student was trained on {trained.base}, whose unet has SHA-256 {stored[:12]}; "
+        f"that of this base has {min(current)[:12]}"
     ]
 
 
@@ -270,11 +270,11 @@ def _renewed(recipe: Recipe | None, unet_files: list[Path]) -> Recipe | None:
     trained = recipe and recipe.trained
     if not trained:
         return recipe
-    own = trained.model_copy(update={"base_sha256": {"unet": hash_files(unet_files)}})
-    return recipe.model_copy(update={"trained": own})
+    renewed = trained.model_copy(update={"base_sha256": {"unet": hash_files(unet_files)}})
+    return recipe.model_copy(update={"trained": renewed})
 
 
-def _write_lora(export: Export, place: Path) -> None:
+def _write_lora(export: Export, path: Path) -> None:
     kohya = export.format == "kohya"
     is_embedded = export.recipe and export.recipe.trained and export.recipe.trained.base == "embedded"
     words = metadata.lora_metadata(
@@ -287,13 +287,13 @@ def _write_lora(export: Export, place: Path) -> None:
     )
     tensors = (to_kohya if kohya else to_diffusers)(export.layers)
     if is_file_name(export.out):
-        save_weights(place, tensors, words)
+        save_weights(path, tensors, words)
         return
-    save_weights(place / LORA_FILE, tensors, words)
-    _write_recipe(place, export.recipe)
+    save_weights(path / LORA_FILE, tensors, words)
+    _write_recipe(path, export.recipe)
 
 
-def _write_single_file(export: Export, merge: Merge, place: Path) -> None:
+def _write_single_file(export: Export, merge: Merge, path: Path) -> None:
     scheduler = read_json(merge.folder.path / "scheduler" / "scheduler_config.json")
     prediction = scheduler.get("prediction_type", "epsilon")
     words = metadata.merged_metadata(
@@ -303,7 +303,7 @@ def _write_single_file(export: Export, merge: Merge, place: Path) -> None:
         prediction=prediction,
         hashes=export.hashes,
     )
-    save_weights(place, single_file_tensors(merge), words)
+    save_weights(path, single_file_tensors(merge), words)
 
 
 def _write_recipe(folder: Path, recipe: Recipe | None) -> None:

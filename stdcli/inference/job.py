@@ -254,7 +254,7 @@ class Job:
     def __exit__(self, *_: object) -> None:
         if not self._segments:
             with suppress(OSError):
-                remove_folder(self.folder, own=lambda name: _OWN.fullmatch(name) is not None)
+                remove_folder(self.folder, is_ours=lambda name: _OWN.fullmatch(name) is not None)
         self._lock.release()
 
 

@@ -62,9 +62,9 @@ class Appearance:
             shown: lines of its filter `showinfo` about the first frame, which count where the container does
                 not say whether the clip is interlaced.
         """
-        told = re.search(r", \w+\(((?:[^()]|\([^()]*\))*)\), \d+x\d+", description)
+        details = re.search(r", \w+\(((?:[^()]|\([^()]*\))*)\), \d+x\d+", description)
         matrix, primaries, transfer, parity = None, "unknown", "unknown", None
-        for part in told[1].split(", ") if told else ():
+        for part in details[1].split(", ") if details else ():
             names = part.split("/")
             if part in FIELD_ORDERS:
                 parity = FIELD_ORDERS[part]
@@ -97,7 +97,7 @@ class Appearance:
         """Filters that make one whole picture of each pair of fields; none for progressive pictures."""
         return (f"bwdif=mode=send_frame:parity={self.parity}:deint=all",) if self.parity else ()
 
-    def mapping(self, assumed: str | None, *, alpha: bool, odd: bool = False) -> tuple[str, ...]:
+    def mapping(self, assumed: str | None, *, alpha: bool, odd_sides: bool = False) -> tuple[str, ...]:
         """Filters that bring its colours to BT.709, in 16 bits of RGB; none where they are that already.
 
         Of HDR, what is darker than white keeps its light up to 0.3 of it, the rest is compressed smoothly.
@@ -105,11 +105,11 @@ class Appearance:
         Args:
             assumed: see `assumed_matrix`.
             alpha: whether transparency is kept.
-            odd: whether a side is odd, which zscale takes of whole chroma only.
+            odd_sides: whether a side is odd, which zscale takes of whole chroma only.
         """
         if not self.is_mapped or not _has_zscale():
             return ()
-        whole = (f"format={'|'.join(WHOLE_CHROMA)}",) if odd else ()
+        whole = (f"format={'|'.join(WHOLE_CHROMA)}",) if odd_sides else ()
         matrix = {"bt601": "min=smpte170m:", "bt709": "min=bt709:", None: ""}[assumed]
         usual = "bt2020" if self.transfer in HDR and self.primaries == "unknown" else "bt709"
         primaries = self.primaries if self.primaries in OTHER_PRIMARIES else usual
@@ -129,7 +129,7 @@ class Appearance:
         Raises:
             MediaError: it is HDR, and this ffmpeg cannot map it.
         """
-        told = (
+        notes = (
             [f"{path.name} is interlaced: each pair of fields becomes one frame (bwdif)"]
             if self.parity
             else []
@@ -142,10 +142,12 @@ class Appearance:
             if self.matrix == "bt2020c":
                 what = "HDR of constant luminance cannot be mapped to the standard range"
                 raise MediaError(what, where=path, got=f"{HDR[self.transfer]}, {self.matrix}")
-            told.append(f"{path.name} is HDR ({HDR[self.transfer]}): mapped to the standard range")
+            notes.append(f"{path.name} is HDR ({HDR[self.transfer]}): mapped to the standard range")
         elif self.is_mapped and not _has_zscale():
-            told.append(f"{path.name}: colours of {self.primaries} are not mapped: this ffmpeg has no zscale")
-        return tuple(told)
+            notes.append(
+                f"{path.name}: colours of {self.primaries} are not mapped: this ffmpeg has no zscale"
+            )
+        return tuple(notes)
 
 
 @cache

@@ -115,8 +115,8 @@ def choose_encoding(
             f"{name} has no such pixel format",
             [("--pix-fmt", f"got {pixels}, expected one of {' '.join(sorted(offered))}")],
         )
-    odd = any(side % 2 for side in size_px)
-    usual = codec.odd_pixels if odd else codec.pixels
+    odd_sides = any(side % 2 for side in size_px)
+    usual = codec.odd_pixels if odd_sides else codec.pixels
     if pixels is None and alpha and codec.alpha_pixels:
         return Encoding(name, crf if crf is not None else codec.crf, codec.alpha_pixels, alpha=True)
     chosen = Encoding(name, crf if crf is not None else codec.crf, pixels or usual, alpha=False)
@@ -131,8 +131,8 @@ def has_alpha(pixels: str) -> bool:
 @cache
 def _pixel_formats(encoder: str) -> frozenset[str] | None:
     """Names of the pixel formats an encoder takes; None if there is no such encoder."""
-    told = run_ffmpeg("-h", f"encoder={encoder}").output
-    if f"Encoder {encoder}" not in told:
+    output = run_ffmpeg("-h", f"encoder={encoder}").output
+    if f"Encoder {encoder}" not in output:
         return None
-    found = re.search(r"Supported pixel formats: (.*)", told)
+    found = re.search(r"Supported pixel formats: (.*)", output)
     return frozenset(found[1].split()) if found else frozenset()

@@ -115,21 +115,21 @@ def stream_plan(
     for kind, letter, encoder in (("Audio", "a", container.audio), ("Subtitle", "s", container.subtitle)):
         if kind == "Audio" and not audio:
             continue
-        kept, lost = 0, None
+        count, lost = 0, None
         for index, codec in enumerate(list_streams(source, kind)):
-            name, place = f"{kind.lower()} stream {index + 1} ({codec})", f"{letter}:{index}"
+            name, specifier = f"{kind.lower()} stream {index + 1} ({codec})", f"{letter}:{index}"
             choice = "copy"
-            if _refusal(source, place, "copy", container, stored_as=(kind, codec)):
+            if _refusal(source, specifier, "copy", container, stored_as=(kind, codec)):
                 choice = encoder
-                refusal = _refusal(source, place, encoder, container)
+                refusal = _refusal(source, specifier, encoder, container)
                 fate = "was left out" if refusal else f"was re-encoded with {encoder}"
                 notes.append(f"{name} {fate}: {path.suffix} cannot hold it as it is")
                 if refusal:
                     lost = lost or (name, refusal)
                     continue
-            options += ["-map", f"1:{place}", f"-c:{letter}:{kept}", choice]
-            kept += 1
-        if kind == "Audio" and lost and not kept:
+            options += ["-map", f"1:{specifier}", f"-c:{letter}:{count}", choice]
+            count += 1
+        if kind == "Audio" and lost and not count:
             hint = (
                 "add --no-audio"
                 if path.suffix.lower() == ".mkv"
@@ -140,13 +140,18 @@ def stream_plan(
 
 
 def _refusal(
-    source: Path, place: str, encoder: str, container: Container, *, stored_as: tuple[Kind, str] | None = None
+    source: Path,
+    specifier: str,
+    encoder: str,
+    container: Container,
+    *,
+    stored_as: tuple[Kind, str] | None = None,
 ) -> str | None:
     """Why the beginning of a stream cannot be stored so, or come back as `stored_as`; None if it can."""
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "trial"
         target = ["-frames", "1", "-f", container.muxer, f"file:{trial}"]
-        choice = ["-map", f"0:{place}", "-c", encoder]
+        choice = ["-map", f"0:{specifier}", "-c", encoder]
         done = run_ffmpeg("-loglevel", "error", *input_file(source), *choice, *target)
         if done.code != 0:
             return last_lines(done.log, 2)

@@ -43,8 +43,8 @@ def dense_flows(frames: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tenso
     flow = sizes[-1].new_zeros(2 * len(frames), 2, *sizes[-1].shape[2:])
     for grey in reversed(sizes):
         flow = _refined(resize_flow(flow, grey.shape[2:]), grey)
-    there, back = flow.chunk(2)
-    return there, back
+    forward, backward = flow.chunk(2)
+    return forward, backward
 
 
 def _pyramid(grey: torch.Tensor) -> list[torch.Tensor]:
@@ -97,8 +97,8 @@ def box_mean(values: torch.Tensor, side_px: int) -> torch.Tensor:
 @lru_cache(maxsize=32)
 def _band(size: int, half: int, device: torch.device) -> torch.Tensor:
     """Rows of the mean over the cells at most `half` away: [size, size]."""
-    places = torch.arange(size, device=device)
-    near = ((places[:, None] - places).abs() <= half).float()
+    positions = torch.arange(size, device=device)
+    near = ((positions[:, None] - positions).abs() <= half).float()
     return near / near.sum(1, keepdim=True)
 
 
@@ -117,8 +117,8 @@ def warp(
     """
     height, width = values.shape[2:]
     scale = flow.new_tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])  # grid_sample: corners at +-1
-    places = _places(flow).permute(0, 2, 3, 1) * scale - 1
-    return grid_sample(values, places, kind, padding_mode="border", align_corners=True)
+    positions = _positions(flow).permute(0, 2, 3, 1) * scale - 1
+    return grid_sample(values, positions, kind, padding_mode="border", align_corners=True)
 
 
 def can_follow(flow: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
@@ -137,12 +137,12 @@ def can_follow(flow: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     returned = warp(back, flow)
     gap = _squared(flow + returned)
     length = _squared(flow) + _squared(returned)
-    x, y = _places(flow).split(1, 1)
+    x, y = _positions(flow).split(1, 1)
     inside = ((x - (width - 1) / 2).abs() <= width / 2) & ((y - (height - 1) / 2).abs() <= height / 2)
     return inside & (gap <= 0.01 * length + 0.5)
 
 
-def _places(flow: torch.Tensor) -> torch.Tensor:
+def _positions(flow: torch.Tensor) -> torch.Tensor:
     """Where the flow leads: float32 [B, 2, H, W], pixels, x then y."""
     height, width = flow.shape[2:]
     return flow + _here(height, width, flow.device)

@@ -180,8 +180,8 @@ def reading(path: Path, notes: list[str]) -> Iterator[None]:
         hint = "copy or download it again"
         raise MediaError(f"the picture is damaged or truncated: {error}", where=path, hint=hint) from error
     bombs = Image.DecompressionBombWarning  # our own limit decides
-    told = [f"{path.name}: {w.message}" for w in caught if not issubclass(w.category, bombs)]
-    notes.extend(told[:1])  # damaged metadata brings a warning for each entry
+    warned = [f"{path.name}: {w.message}" for w in caught if not issubclass(w.category, bombs)]
+    notes.extend(warned[:1])  # damaged metadata brings a warning for each entry
 
 
 def _no_picture(path: Path) -> MediaError:

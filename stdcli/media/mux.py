@@ -108,10 +108,10 @@ def _grid(info: VideoInfo) -> str:
     while clock_hz < MIN_CLOCK_HZ:
         clock_hz *= 2
 
-    def place(stamp: str) -> str:
+    def shifted(stamp: str) -> str:
         return f"round((round({stamp}*TB_OUT*{rate})/({rate})+{float(start_s):.9f})/TB_OUT)"
 
-    return f"time_base=1/{clock_hz}:prescale=1:pts='{place('PTS')}':dts='{place('DTS')}'"
+    return f"time_base=1/{clock_hz}:prescale=1:pts='{shifted('PTS')}':dts='{shifted('DTS')}'"
 
 
 def _window(info: VideoInfo, count: int) -> list[str]:

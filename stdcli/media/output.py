@@ -66,8 +66,8 @@ def identities(paths: Iterable[Path]) -> frozenset[tuple[int, int]]:
     found = set()
     for path in paths:
         with suppress(OSError, ValueError):
-            told = path.stat()
-            found.add((told.st_dev, told.st_ino))
+            status = path.stat()
+            found.add((status.st_dev, status.st_ino))
     return frozenset(found)
 
 
@@ -142,7 +142,7 @@ def write_errors(path: Path, *, what: str | None = None) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        told = f"{what} cannot be written to" if what else "cannot be written"
+        message = f"{what} cannot be written to" if what else "cannot be written"
         hint = "free some space, or choose another folder" if full else "choose another folder"
         kind = ResourceError if full else MediaError
-        raise kind(f"{told}: {error.strerror or error}", where=path, hint=hint) from error
+        raise kind(f"{message}: {error.strerror or error}", where=path, hint=hint) from error

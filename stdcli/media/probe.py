@@ -156,7 +156,7 @@ def probe(path: Path, *, fps: Fraction | None = None) -> VideoInfo:
         pixel_aspect=Fraction(int(aspect[1]), int(aspect[2])) if aspect and int(aspect[1]) else Fraction(1),
         rotation=float(rotation[1]) if rotation else 0.0,
         filters=look.deinterlacer(),
-        mapping=look.mapping(assumed, alpha=_has_alpha(video), odd=bool(width % 2 or height % 2)),
+        mapping=look.mapping(assumed, alpha=_has_alpha(video), odd_sides=bool(width % 2 or height % 2)),
         assumed_matrix=assumed,
         audio=tuple(stream.codec for stream in streams if stream.kind == "Audio"),
         subtitles=tuple(stream.codec for stream in streams if stream.kind == "Subtitle"),

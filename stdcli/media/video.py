@@ -184,8 +184,8 @@ class VideoWriter:
 def encoding_notes(info: VideoInfo, encoding: Encoding) -> list[str]:
     """What the user should know about how the pictures are kept."""
     notes = []
-    odd = info.width % 2 or info.height % 2
-    if odd and encoding.name in ("h264", "hevc") and "444" in encoding.pixels:
+    odd_sides = info.width % 2 or info.height % 2
+    if odd_sides and encoding.name in ("h264", "hevc") and "444" in encoding.pixels:
         size = f"{info.width}x{info.height}"
         notes.append(f"{size} is odd and kept by 4:4:4 chroma, which some players cannot show")
     if info.alpha and not encoding.alpha:

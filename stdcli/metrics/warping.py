@@ -84,10 +84,10 @@ def warping_error(frames: np.ndarray, flows: Flows, protocol: WarpProtocol) -> f
     Source: Lai 2018, "Learning blind video temporal consistency", section 4 (mse).
     """
     pairs = _pairs(frames, flows, protocol)
-    kept = [float(gap[seen].mean()) for gap, seen in pairs if seen.mean() >= LEAST_SHARE]
-    if not kept:
+    visible = [float(gap[seen].mean()) for gap, seen in pairs if seen.mean() >= LEAST_SHARE]
+    if not visible:
         raise NotMeasurable("hardly a pixel of the clip can be followed from one frame to the next")
-    error = fmean(kept)
+    error = fmean(visible)
     return sqrt(error) if protocol.norm == "rmse" else error
 
 

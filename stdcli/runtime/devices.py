@@ -70,14 +70,14 @@ def machine_of(device: torch.device) -> str:
 
 
 def _pick_device(name: str) -> tuple[torch.device, str]:
-    there = available()
-    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # launchers give every process its own GPU
+    found = available()
+    own_gpu = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # launchers give every process its own GPU
     if name == "auto":
-        return torch.device(own if own in there else there[0]), "the best device here"
-    wanted = own if name == "cuda" else name
-    if wanted not in there:
+        return torch.device(own_gpu if own_gpu in found else found[0]), "the best device here"
+    wanted = own_gpu if name == "cuda" else name
+    if wanted not in found:
         raise ResourceError(
-            "no such device", got=name, expected=f"one of auto, {', '.join(there)}", hint="--device auto"
+            "no such device", got=name, expected=f"one of auto, {', '.join(found)}", hint="--device auto"
         )
     return torch.device(wanted), "as asked"
 

@@ -59,15 +59,15 @@ def _limits(root: Path) -> Iterator[tuple[int, int]]:
         if not controllers:
             yield from _climb(root / "sys/fs/cgroup", name, "memory.max", "memory.current", "")
         elif "memory" in controllers.split(","):
-            place = root / "sys/fs/cgroup/memory"
-            yield from _climb(place, name, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+            folder = root / "sys/fs/cgroup/memory"
+            yield from _climb(folder, name, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
 
 
-def _climb(place: Path, name: str, limit: str, usage: str, prefix: str) -> Iterator[tuple[int, int]]:
+def _climb(root: Path, name: str, limit: str, usage: str, prefix: str) -> Iterator[tuple[int, int]]:
     """Of a group and those it is in; a container sees its own group as the root, by whatever name."""
-    own = place / name.strip("/")
-    for group in (own, *own.parents):
-        if group == place or place in group.parents:
+    innermost = root / name.strip("/")
+    for group in (innermost, *innermost.parents):
+        if group == root or root in group.parents:
             with suppress(ValueError):  # no such file, or "max"
                 yield int(_read(group / limit)), int(_read(group / usage)) - _cached(group, prefix)
 

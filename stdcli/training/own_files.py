@@ -102,7 +102,7 @@ def clear(root: Path, own: tuple[str, ...]) -> None:
         for top in sorted(tops, key=lambda top: (top == "run.json", top)):
             path = own_path(root, top, ConfigError)
             if path.is_dir():
-                remove_folder(path, own=lambda name, top=top: _is_below(f"{top}/{name}", own))
+                remove_folder(path, is_ours=lambda name, top=top: _is_below(f"{top}/{name}", own))
             else:
                 remove_file(path)
     except OSError as error:

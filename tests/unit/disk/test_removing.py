@@ -61,11 +61,11 @@ def test_only_names_of_ours_go(tmp_path: Path) -> None:
         (ours / name).touch()
     (tmp_path / "mine").touch()
     (ours / "3").symlink_to("../mine")
-    remove_folder(ours, own=lambda name: name in ("0", "1", "3", "in", "in/2"))
+    remove_folder(ours, is_ours=lambda name: name in ("0", "1", "3", "in", "in/2"))
     assert names(tmp_path) == ["mine", "ours", "ours/3", "ours/notes.txt", "ours/theirs", "ours/theirs/2"]
     for name in ("3", "notes.txt", "theirs/2"):
         (ours / name).unlink()
-    remove_folder(ours, own=lambda name: True)
+    remove_folder(ours, is_ours=lambda name: True)
     assert names(tmp_path) == ["mine"]
 
 
