@@ -12,7 +12,6 @@ from stdcli.config.load import Resolved
 from stdcli.console import Console
 
 if TYPE_CHECKING:
-    from stdcli.distill.paths import TeacherRollout
     from stdcli.distill.train import Distilled
 
 
@@ -70,13 +69,7 @@ def distill(call: Call, *, out: Path, overwrite: bool, dry_run: bool) -> None:
         show_settings(resolved, console)
     from stdcli.distill.train import distill as train
 
-    def rollout() -> TeacherRollout:
-        from stdcli.rollout.online import open_rollout
-
-        return open_rollout(resolved.config.rollout_config(), console=console)
-
-    config = resolved.config
-    done = train(config, out=out, console=console, open_rollout=rollout, overwrite=overwrite, dry_run=dry_run)
+    done = train(resolved.config, out=out, console=console, overwrite=overwrite, dry_run=dry_run)
     if is_main:
         _tell(done, resolved, console, out=out)
 

@@ -6,41 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from stdcli.bank.format import Manifest, sidecar_name
-from stdcli.bank.online import OnlineBank
 from stdcli.bank.reader import Bank
+from stdcli.config.bank import BankConfig
+from stdcli.console import Console
 from stdcli.diffusion.levels import Level, level_table
 from stdcli.errors import BankMismatchError
-from stdcli.models.bundle import Bundle, Network
-from stdcli.models.denoiser import Denoiser
+from stdcli.models.bundle import Network
 
-
-class TeacherRollout(Protocol):
-    """Samples paths of a teacher from pictures; made by whoever may know both pictures and students.
-
-    Attributes:
-        bundle: the teacher.
-        manifest: of the bank that `stdcli bank build` would make.
-        conditions: of one path, name -> tensor without batch dimension.
-        styles: SHA-256 -> style picture; empty for none.
-    """
-
-    bundle: Bundle
-    manifest: Manifest
-    conditions: Mapping[str, Tensor]
-    styles: Mapping[str, Path]
-
-    def style_of(self, number: int) -> str | None:
-        """SHA-256 of the style picture of sample `number`, a key of `styles`; None for none."""
-
-    def make_bank(
-        self, denoiser: Denoiser, *, num_slots: int, rank: int, num_ranks: int, rate: float
-    ) -> OnlineBank:
-        """The online bank, whose steps `denoiser` takes: the teacher inside the student."""
+if TYPE_CHECKING:
+    from stdcli.rollout.online import TeacherRollout
 
 
 @dataclass(frozen=True)
@@ -71,8 +50,19 @@ class Paths:
         return cls(bank.manifest, first, bank=bank)
 
     @classmethod
-    def online(cls, rollout: TeacherRollout) -> Paths:
-        """Those of a rollout."""
+    def online(cls, config: BankConfig, console: Console) -> Paths:
+        """Those of a teacher that samples them on the way; it is loaded.
+
+        Args:
+            config: as for `stdcli bank build`.
+            console: told of pictures that cannot be read.
+
+        Raises:
+            ConfigError, MediaError, ModelError, HubError, ResourceError: as `rollout.online.open_rollout`.
+        """
+        from stdcli.rollout.online import open_rollout  # a bank needs none of it
+
+        rollout = open_rollout(config, console=console)
         return cls(rollout.manifest, rollout.conditions, rollout=rollout)
 
     @property

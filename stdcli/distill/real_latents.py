@@ -9,19 +9,22 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from stdcli.bank.reader import Bank
 from stdcli.disk.opening import open_file
-from stdcli.distill.paths import TeacherRollout
 from stdcli.errors import ConfigError
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.sources import kind_of
 from stdcli.media.tensors import to_tensor
 from stdcli.models.codec import Codec
+
+if TYPE_CHECKING:
+    from stdcli.rollout.online import TeacherRollout
 
 
 def samples(paths: Tensor, x0: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from accelerate import Accelerator
@@ -215,8 +215,14 @@ def _source(
     ranks: Ranks,
 ) -> Source:
     if paths.bank is None:
-        online = paths.rollout.make_bank(
-            TeacherDenoiser(networks),
+        from stdcli.rollout.online import make_online_bank  # a stored bank needs none of it
+
+        rollout = paths.rollout
+        bundle = replace(rollout.bundle, denoiser=TeacherDenoiser(networks))
+        online = make_online_bank(
+            replace(rollout.teacher, bundle=bundle),
+            rollout.pictures,
+            rollout.sample_of,
             num_slots=config.online.slots,
             rank=ranks.rank,
             num_ranks=ranks.num_ranks,

@@ -24,7 +24,7 @@ from stdcli.console import Console
 from stdcli.distill import run as files
 from stdcli.distill.adversary_setup import GetCodec
 from stdcli.distill.estimate import Estimate, measure
-from stdcli.distill.paths import Paths, TeacherRollout
+from stdcli.distill.paths import Paths
 from stdcli.distill.real_latents import find_styles
 from stdcli.distill.recipe import make_recipe
 from stdcli.distill.samples import SampleSheet, make_sheet
@@ -85,7 +85,6 @@ def distill(
     *,
     out: Path,
     console: Console,
-    open_rollout: Callable[[], TeacherRollout] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> Distilled:
@@ -95,7 +94,6 @@ def distill(
         config: all settings.
         out: folder of the run; holds the student in `student/` afterwards.
         console: told of progress.
-        open_rollout: loads the teacher that samples paths, where `config.bank` is None.
         overwrite: begin anew, deleting what an earlier run left in `out`.
         dry_run: take two steps in memory to say what the run will take; write nothing.
 
@@ -112,19 +110,13 @@ def distill(
     if not overwrite and not dry_run and files.is_finished(folder, config):
         return Distilled(student, was_finished=True, facts=folder.read_facts())
     if dry_run or os.environ.get("RANK", "0") != "0":  # the first of several processes holds it for all
-        return _distill(config, folder, console, open_rollout, overwrite=overwrite, dry_run=dry_run)
+        return _distill(config, folder, console, overwrite=overwrite, dry_run=dry_run)
     with hold_run(folder):
-        return _distill(config, folder, console, open_rollout, overwrite=overwrite)
+        return _distill(config, folder, console, overwrite=overwrite)
 
 
 def _distill(
-    config: DistillConfig,
-    folder: RunFolder,
-    console: Console,
-    open_rollout: Callable[[], TeacherRollout] | None,
-    *,
-    overwrite: bool,
-    dry_run: bool = False,
+    config: DistillConfig, folder: RunFolder, console: Console, *, overwrite: bool, dry_run: bool = False
 ) -> Distilled:
     """`distill` of a run that is not finished."""
     student = folder.root / files.STUDENT
@@ -133,7 +125,10 @@ def _distill(
     check_board(wanted=config.train.tensorboard)
     is_new = overwrite or not folder.checkpoints()
     start = find_student(config.init, offline=config.offline) if config.init and is_new else None
-    paths = Paths.stored(Path(config.bank)) if config.bank else Paths.online(open_rollout())
+    if config.bank:
+        paths = Paths.stored(Path(config.bank))
+    else:
+        paths = Paths.online(config.rollout_config(), console)
     with _memory_told(config.device):
         run = _prepare(config, paths, folder, start, console=console, dry_run=dry_run)
         if dry_run:
@@ -201,7 +196,7 @@ def _prepare(
         network = paths.rollout.bundle if paths.rollout else _load(config, paths, before)
     float16_ok = network.family != EMBEDDED
     accelerator = make_accelerator(choose(config.device, config.dtype, float16_ok=float16_ok))
-    get_codec = _codec_getter(config, network, paths.rollout)
+    get_codec = _codec_getter(config, network, paths)
     training = build(
         config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec, start=start
     )
@@ -230,9 +225,9 @@ def _load(config: DistillConfig, paths: Paths, before: Callable[[int, torch.devi
     )
 
 
-def _codec_getter(config: DistillConfig, network: Network, rollout: TeacherRollout | None) -> GetCodec:
-    if rollout is not None:
-        return lambda: rollout.bundle.codec
+def _codec_getter(config: DistillConfig, network: Network, paths: Paths) -> GetCodec:
+    if paths.rollout is not None:
+        return lambda: paths.rollout.bundle.codec
     return lambda: load_codec(
         network.name,
         base=config.base,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.solvers import jump
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
-from stdcli.models.denoiser import Denoiser, split_conditions
+from stdcli.models.denoiser import split_conditions
 from stdcli.rollout.build import find_data, load_teacher, make_teacher, probe_conditions, sample_maker
 from stdcli.rollout.plan import describe
 from stdcli.rollout.prompts import read_prompts
@@ -50,21 +50,6 @@ class TeacherRollout:
     def style_of(self, number: int) -> str | None:
         """SHA-256 of the style picture of sample `number`, a key of `styles`; None for none."""
         return self.sample_of(number).style_sha256
-
-    def make_bank(
-        self, denoiser: Denoiser, *, num_slots: int, rank: int, num_ranks: int, rate: float
-    ) -> OnlineBank:
-        """An online bank whose steps another denoiser takes, such as the teacher inside a student."""
-        teacher = replace(self.teacher, bundle=replace(self.bundle, denoiser=denoiser))
-        return make_online_bank(
-            teacher,
-            self.pictures,
-            self.sample_of,
-            num_slots=num_slots,
-            rank=rank,
-            num_ranks=num_ranks,
-            rate=rate,
-        )
 
 
 def open_rollout(config: BankConfig, *, console: Console) -> TeacherRollout:

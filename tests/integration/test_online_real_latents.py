@@ -22,7 +22,7 @@ from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_tensor
-from stdcli.rollout.online import TeacherRollout, open_rollout
+from stdcli.rollout.online import TeacherRollout, make_online_bank, open_rollout
 from tests.tiny_banks import write_pictures
 from tests.tiny_runs import SIDE_PX, Bench
 
@@ -59,7 +59,7 @@ def rollout_of(bench: Bench, art: Path) -> Callable[[str | None], TeacherRollout
 def source_of(
     rollout: TeacherRollout, real: str = "auto", *, rank: int = 0, num_ranks: int = 1
 ) -> OnlineSource:
-    paths, schedule = Paths.online(rollout), rollout.bundle.schedule
+    paths, schedule = Paths(rollout.manifest, rollout.conditions, rollout=rollout), rollout.bundle.schedule
     real_latents, _ = make_real_latents(
         AdversarySection(real=real),
         paths=paths,
@@ -69,9 +69,10 @@ def source_of(
     )
     table = level_table(schedule, 10)
     method = Std(table, make_target_sampler(StdSection(), paths.stored_levels(table), (2,)), "consistency")
-    bank = rollout.make_bank(
-        rollout.bundle.denoiser, num_slots=4, rank=rank, num_ranks=num_ranks, rate=0.5
-    )  # half of all items are fresh paths beside the slots
+    slots = {"num_slots": 4, "rate": 0.5}  # half of all items are fresh paths beside the slots
+    bank = make_online_bank(
+        rollout.teacher, rollout.pictures, rollout.sample_of, rank=rank, num_ranks=num_ranks, **slots
+    )
     return OnlineSource(
         bank, method, Ranks(4, rank, num_ranks), seed=3, device=CPU, real_latents=real_latents
     )
