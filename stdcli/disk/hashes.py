@@ -73,20 +73,20 @@ def _mark(handle: int) -> tuple[int, ...]:
 def _recall(path: Path, mark: tuple[int, ...]) -> str | None:
     if mark[0] < KEPT_FROM_BYTES:
         return None
-    kept = _read().get(str(path))
-    if not isinstance(kept, dict) or kept.get("mark") != list(mark):
+    entry = _read().get(str(path))
+    if not isinstance(entry, dict) or entry.get("mark") != list(mark):
         return None
-    digest = kept.get("sha256")
+    digest = entry.get("sha256")
     return digest if isinstance(digest, str) and _SHA256.fullmatch(digest) else None
 
 
 def _keep(path: Path, mark: tuple[int, ...], digest: str) -> None:
     if mark[0] < KEPT_FROM_BYTES:
         return
-    kept = _read()
-    kept.pop(str(path), None)
-    kept[str(path)] = {"mark": mark, "sha256": digest}
-    newest = dict(list(kept.items())[-KEPT_FILES:])
+    entries = _read()
+    entries.pop(str(path), None)
+    entries[str(path)] = {"mark": mark, "sha256": digest}
+    newest = dict(list(entries.items())[-KEPT_FILES:])
     # a home that is not there or cannot be written to; names that are not UTF-8
     with suppress(OSError, RuntimeError, UnicodeEncodeError):
         write_durably(cache_path(), json.dumps(newest, indent=1).encode())

@@ -217,8 +217,8 @@ class Bundle(Network):
             prompt=prompt, negative_prompt=negative_prompt, size_px=size_px, guided=guided, style=style
         )
         if pooled == "keep" and uncond is not None and self.family == "sdxl":
-            kept = {"text_embeds": cond.added["text_embeds"]}
-            uncond = replace(uncond, added={**uncond.added, **kept})
+            pooled = {"text_embeds": cond.added["text_embeds"]}
+            uncond = replace(uncond, added={**uncond.added, **pooled})
         if style is None:
             if not self.style.loaded:
                 return cond, uncond

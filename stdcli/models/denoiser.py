@@ -95,8 +95,8 @@ def split_conditions(named: Mapping[str, Tensor], device: torch.device | str) ->
     """Condition and unconditional among a bank's tensors, `cond.*` and `uncond.*`, on a device."""
     sides = []
     for side in ("cond.", "uncond."):
-        own = {name.removeprefix(side): value for name, value in named.items() if name.startswith(side)}
-        sides.append(Condition.from_tensors(own).to(device))
+        tensors = {name.removeprefix(side): value for name, value in named.items() if name.startswith(side)}
+        sides.append(Condition.from_tensors(tensors).to(device))
     return sides[0], sides[1]
 
 

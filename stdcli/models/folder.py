@@ -96,10 +96,10 @@ def read_folder(path: Path) -> ModelFolder:
                 where=f"{index_path} {name}",
                 got=parts[name][0],
             )
-    for place in (path / name for name in sorted({*components, *COMPONENTS})):
-        if place.is_dir():
-            check_configs(place)
-            refuse_code(place)
+    for folder in (path / name for name in sorted({*components, *COMPONENTS})):
+        if folder.is_dir():
+            check_configs(folder)
+            refuse_code(folder)
     _refuse_shadows(path, components)
     options = {k: v for k, v in index.items() if k not in parts and not k.startswith("_")}
     return ModelFolder(path, class_name, components, options)
@@ -148,63 +148,63 @@ def _refuse_shadows(path: Path, components: Mapping[str, str]) -> None:
         raise ModelError(what, where=path, got=f"{shadows[0]}.py", hint="move it out of this folder")
 
 
-def component_files(place: Path, *, half: bool) -> list[Path]:
+def component_files(folder: Path, *, half: bool) -> list[Path]:
     """The same of any folder with the weights of one component.
 
     Raises:
         ModelError: as `weight_files`.
     """
     by_variant: dict[bool, list[Path]] = {}
-    for path in sorted(place.iterdir()):
+    for path in sorted(folder.iterdir()):
         match = WEIGHTS.fullmatch(path.name)
         if match is not None:
             by_variant.setdefault(match["fp16"] is not None, []).append(path)
     if not by_variant:
-        pickles = [p.name for p in sorted(place.iterdir()) if p.suffix in PICKLE_SUFFIXES]
+        pickles = [p.name for p in sorted(folder.iterdir()) if p.suffix in PICKLE_SUFFIXES]
         raise ModelError(
             "only pickle weights here, which are never loaded: they can run any code"
             if pickles
             else "no weights here",
-            where=place,
+            where=folder,
             got=", ".join(pickles) or None,
             expected="a .safetensors file",
         )
     is_half = half if half in by_variant else not half
     chosen = by_variant[is_half]
-    refuse_code(place)
-    _check_indexes(place, chosen, half=is_half)
+    refuse_code(folder)
+    _check_indexes(folder, chosen, half=is_half)
     for path in chosen:
         read_shapes(path)
     return chosen
 
 
-def refuse_code(place: Path) -> None:
+def refuse_code(folder: Path) -> None:
     """Refuse a component's folder with Python files in it, which libraries may take for its class.
 
     Raises:
         ModelError: naming one; nothing is imported.
     """
     found = (
-        sorted(path.name for path in place.iterdir() if path.suffix.startswith(".py"))
-        if place.is_dir()
+        sorted(path.name for path in folder.iterdir() if path.suffix.startswith(".py"))
+        if folder.is_dir()
         else []
     )
     if found:
         raise ModelError(
             "this model brings code of its own, which is never run",
-            where=place,
+            where=folder,
             got=", ".join(found[:3]),
             hint="the model is loaded without it if you move it out of this folder",
         )
 
 
-def _check_indexes(place: Path, chosen: Sequence[Path], *, half: bool) -> None:
+def _check_indexes(folder: Path, chosen: Sequence[Path], *, half: bool) -> None:
     """Refuse shard indexes that lead a library to other files than those that are checked and hashed.
 
     Raises:
         ModelError: an index names something else than weights beside it, or not just those that are taken.
     """
-    for path in sorted(place.glob("*.safetensors.index*.json")):
+    for path in sorted(folder.glob("*.safetensors.index*.json")):
         shards = read_json(path).get("weight_map")
         named = (
             {*shards.values()} if isinstance(shards, dict) and all(map(_is_text, shards.values())) else {None}
@@ -217,12 +217,12 @@ def _check_indexes(place: Path, chosen: Sequence[Path], *, half: bool) -> None:
                 got=foreign[0],
                 expected="names of .safetensors files in its own folder",
             )
-        here = {file.name for file in chosen}
-        if (".fp16" in path.name) == half and named != here:
+        chosen_names = {file.name for file in chosen}
+        if (".fp16" in path.name) == half and named != chosen_names:
             raise ModelError(
                 "this shard index and the weights beside it do not agree",
                 where=path,
-                got=", ".join(sorted(named ^ here)[:3]),
+                got=", ".join(sorted(named ^ chosen_names)[:3]),
                 expected="just the files that it names",
                 hint="download the folder again, or remove what does not belong to it",
             )
@@ -232,13 +232,13 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def read_recipe(place: Path) -> Recipe | None:
+def read_recipe(folder: Path) -> Recipe | None:
     """The recipe that lies in a folder, or None.
 
     Raises:
         ModelError: it is there but not valid.
     """
-    path = place / RECIPE_FILE
+    path = folder / RECIPE_FILE
     if not path.is_file():
         return None
     try:

@@ -47,18 +47,18 @@ def schedule_overrides(path: Path, names: Iterable[str], metadata: Mapping[str, 
     """
     loose = sorted(name for name in names if not name.startswith(NETWORKS))
     foreign = [name for name in loose if _FOREIGN.match(name)]
-    told = next((metadata[key].lower().replace("-", "_") for key in KEYS if metadata.get(key)), "")
-    if foreign or told not in PREDICTIONS:
+    named = next((metadata[key].lower().replace("-", "_") for key in KEYS if metadata.get(key)), "")
+    if foreign or named not in PREDICTIONS:
         kind = _KNOWN.get(foreign[0].partition(".")[0]) if foreign else None
         raise ModelError(
             "this checkpoint was trained by a formulation that is not sampled here"
             + (f": {kind}" if kind else ""),
             where=path,
-            got=", ".join(foreign[:2]) or f"prediction type {told}",
+            got=", ".join(foreign[:2]) or f"prediction type {named}",
             expected="epsilon or v prediction",
         )
     found: dict[str, Any] = {}
-    if "v_pred" in loose or PREDICTIONS[told]:
+    if "v_pred" in loose or PREDICTIONS[named]:
         found["prediction_type"] = V
     if "ztsnr" in loose:
         found["rescale_betas_zero_snr"] = True
@@ -79,12 +79,12 @@ def check_scheduler(config: Mapping[str, Any], where: Path) -> None:
     name = str(config.get("_class_name", ""))
     marks = {key: config.get(key) for key in ("sigma_data", "sigma_max", "sigma_min")}
     continuous = config.get("timestep_type", "discrete") != "discrete"
-    told = [f"{key} {value}" for key, value in marks.items() if value is not None]
-    if not ("EDM" in name or continuous or (told and "FlowMatch" not in name)):
+    marked = [f"{key} {value}" for key, value in marks.items() if value is not None]
+    if not ("EDM" in name or continuous or (marked and "FlowMatch" not in name)):
         return
     raise ModelError(
         "this model was trained by a formulation that is not sampled here: EDM, as CosXL",
         where=where,
-        got=", ".join([name, *told, *(["timestep_type continuous"] if continuous else [])]),
+        got=", ".join([name, *marked, *(["timestep_type continuous"] if continuous else [])]),
         expected="a scheduler with a table of betas, or of a flow",
     )

@@ -140,8 +140,8 @@ def load_denoiser(
     style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline, own_encoder=encoder)
     if styles or family is embedded.FAMILY:
         style.load(encoder=False)
-    facts = _facts(found, opened)
-    return Network(**facts | {"weight_files": {**opened.weight_files, **style.weight_files}})
+    fields = _network_fields(found, opened)
+    return Network(**fields | {"weight_files": {**opened.weight_files, **style.weight_files}})
 
 
 def load_codec(
@@ -170,7 +170,7 @@ def multiple_of(unet: Any, *, factor: int) -> int:
     return factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def _facts(found: Found, opened: Opened) -> dict[str, Any]:
+def _network_fields(found: Found, opened: Opened) -> dict[str, Any]:
     """The fields of `Network`."""
     pipe, choice = opened.pipe, found.choice
     scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
@@ -206,16 +206,16 @@ def _bundle(
     applied: Sequence[AppliedLora],
     student: StudentFiles | None,
 ) -> Bundle:
-    facts = _facts(found, opened) | {"is_outline": isinstance(style, StyleOutline)}
+    fields = _network_fields(found, opened) | {"is_outline": isinstance(style, StyleOutline)}
     pipe, notes = opened.pipe, found.notes
     if student is not None:
-        facts["student"] = (student.name, student.weights)
-        facts["denoiser"] = Denoiser(pipe.unet, has_target_time=student.has_target_time)
+        fields["student"] = (student.name, student.weights)
+        fields["denoiser"] = Denoiser(pipe.unet, has_target_time=student.has_target_time)
         if student.recipe is None:
             notes.append(f"the student {student.name} brings no recipe: sampled as the model itself would be")
-    facts["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)
+    fields["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)
     return Bundle(
-        **facts,
+        **fields,
         codec=_codec(pipe, found.choice, notes),
         text=opened.family.make_text(pipe),
         style=style,
@@ -228,12 +228,12 @@ def _bundle(
 
 
 def _recipe_of(
-    own: Recipe, student: StudentFiles | None, applied: Sequence[AppliedLora], *, notes: list[str]
+    stored: Recipe, student: StudentFiles | None, applied: Sequence[AppliedLora], *, notes: list[str]
 ) -> Recipe:
     """The student's recipe; else that of the last LoRA with one; else the model's own."""
     if student is not None and student.recipe is not None:
         return student.recipe
-    recipe = own
+    recipe = stored
     for lora in applied:
         beside = read_recipe(lora.files[0].parent)
         if beside is not None:

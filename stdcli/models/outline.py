@@ -119,23 +119,23 @@ def _check_shapes(
         raise ModelError(
             "this weights file lacks tensors", where=where, got=f"{count} values of {part}", expected=needs
         )
-    here = network.state_dict()
+    built = network.state_dict()
     if files:
-        there = {name: shape for path in files for name, shape in read_shapes(path).items()}
+        stored = {name: shape for path in files for name, shape in read_shapes(path).items()}
     else:
-        there = read_shapes(where)
-        here = original_unet(here, network.config) if part == "unet" else {}
-    wrong = sorted(_other_shapes(here, there))
+        stored = read_shapes(where)
+        built = original_unet(built, network.config) if part == "unet" else {}
+    wrong = sorted(_other_shapes(built, stored))
     if wrong and not files:
         raise misfit(where, found.folder, f"{wrong[0]} is of another shape")
     if wrong:
         raise ModelError(
             "this model's files do not fit together",
             where=where,
-            got=f"{wrong[0]} of shape {list(there[wrong[0]])}",
-            expected=f"{list(here[wrong[0]].shape)}, as its config says",
+            got=f"{wrong[0]} of shape {list(stored[wrong[0]])}",
+            expected=f"{list(built[wrong[0]].shape)}, as its config says",
         )
 
 
-def _other_shapes(here: Mapping[str, Any], there: Mapping[str, Sequence[int]]) -> list[str]:
-    return [name for name in here.keys() & there.keys() if tuple(here[name].shape) != tuple(there[name])]
+def _other_shapes(built: Mapping[str, Any], stored: Mapping[str, Sequence[int]]) -> list[str]:
+    return [name for name in built.keys() & stored.keys() if tuple(built[name].shape) != tuple(stored[name])]

@@ -32,7 +32,7 @@ from stdcli.models.folder import (
 from stdcli.models.locate import EMBEDDED, Source, locate_model
 from stdcli.models.memory_need import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
-from stdcli.models.style import AdapterFiles, find_adapter, own_adapter
+from stdcli.models.style import AdapterFiles, find_adapter, folder_adapter
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.free_memory import measure_room
@@ -121,7 +121,7 @@ def find_model(
         is_half = choice.dtype != torch.float32 if half is None else half
         if base is not None:
             notes.append(f"--base {base} is not used: {name} has configs of its own")
-    adapter = own_adapter(folder) or family.adapter
+    adapter = folder_adapter(folder) or family.adapter
     if styles and (weights or offline):
         adapter = find_adapter(adapter, offline=offline)
     elif styles:
@@ -183,14 +183,14 @@ def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
     variant = "fp16" if fp16 and (half or fp16 == files.keys()) else None
     left_out = {} if only is None else dict.fromkeys(folder.components.keys() - only)
     try:
-        apart = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
+        loaded = {p: _load_part(folder, p, files[p]) for p in fp16 - left_out.keys() if not variant}
         pipe = family.pipeline.from_pretrained(
             str(folder.path),
             dtype={"default": choice.dtype, "vae": torch.float32},
             variant=variant,
             use_safetensors=True,
             local_files_only=True,
-            **found.skipped | left_out | apart,
+            **found.skipped | left_out | loaded,
         )
     except FAULTS as e:
         raise ModelError(
@@ -213,8 +213,8 @@ def check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] |
     """
     read = {part: count for part, count in parts.items() if only is None or part in only}
     if found.styled and only is None and found.adapter.repo is None:
-        places = [found.adapter.encoder and Path(found.adapter.encoder)]
-        encoder = [path for place in places if place for path in component_files(place, half=found.half)]
+        folders = [found.adapter.encoder and Path(found.adapter.encoder)]
+        encoder = [path for folder in folders if folder for path in component_files(folder, half=found.half)]
         read["style"] = count_values([Path(found.adapter.weights), *encoder])
     need = Need(found.source.name, read, found.choice)
     device = found.choice.device
@@ -274,8 +274,8 @@ def _open_file(found: Found, need: Need) -> Opened:
 def recipe_of(found: Found) -> Recipe:
     """The model's own recipe, else its family's. Raises ModelError: it is not valid."""
     path = found.source.path
-    own = stored_recipe(path) if path.is_file() else read_recipe(found.folder.path)
-    return own or found.family.recipe
+    stored = stored_recipe(path) if path.is_file() else read_recipe(found.folder.path)
+    return stored or found.family.recipe
 
 
 def _check_complete(pipe: Any, files: dict[str, list[Path]]) -> None:

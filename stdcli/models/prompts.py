@@ -23,10 +23,10 @@ def prompt_notes(
     used = (prompt, negative_prompt if guided else None)
     for text in filter(None, used):
         for tokenizer in tokenizers:
-            kept = tokenizer.model_max_length - 1  # the end mark takes the last place
+            room = tokenizer.model_max_length - 1  # the end mark takes the last place
             ids = tokenizer(text, truncation=False).input_ids
             if len(ids) > tokenizer.model_max_length:
-                lost = tokenizer.decode(ids[kept:-1]).strip()
+                lost = tokenizer.decode(ids[room:-1]).strip()
                 notes.append(
                     f'the text encoder reads {tokenizer.model_max_length} tokens; it does not see: "{lost}"'
                 )

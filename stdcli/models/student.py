@@ -181,8 +181,8 @@ class Student(nn.Module):
 
     def _check_names(self, values: Mapping[str, Tensor]) -> None:
         if values.keys() != self._names.keys():
-            odd = sorted(values.keys() ^ self._names.keys())
-            raise ValueError(f"{len(odd)} names differ from those that are trained: {', '.join(odd[:3])}")
+            names = sorted(values.keys() ^ self._names.keys())
+            raise ValueError(f"{len(names)} names differ from those that are trained: {', '.join(names[:3])}")
 
     @contextmanager
     def _without_checkpointing(self) -> Iterator[None]:

@@ -70,25 +70,25 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
             network that is told something else than where a step aims.
         HubError: cannot be fetched.
     """
-    place = locate_student(name, offline=offline).path
-    if not place.exists():
-        raise ModelError(f"the model '{EMBEDDED}' has no student in this installation", where=place)
-    if place.is_dir() and not (place / LORA_FILE).is_file() and (place / UNET).is_dir():
-        weights = component_files(place / UNET, half=True)
-        student = StudentFiles(name, "full", weights, read_recipe(place))
-        _check_target(place, student)
+    path = locate_student(name, offline=offline).path
+    if not path.exists():
+        raise ModelError(f"the model '{EMBEDDED}' has no student in this installation", where=path)
+    if path.is_dir() and not (path / LORA_FILE).is_file() and (path / UNET).is_dir():
+        weights = component_files(path / UNET, half=True)
+        student = StudentFiles(name, "full", weights, read_recipe(path))
+        _check_target(path, student)
         return student
-    if (place / RUN_FILE).is_file():
+    if (path / RUN_FILE).is_file():
         raise ModelError(
             "this run has no student yet",
-            where=place,
+            where=path,
             expected=f"student/{LORA_FILE} or student/{UNET}/",
             hint="the command that began the run goes on with it",
         )
-    path = locate_lora(str(place), offline=offline).path if place.is_dir() else place
+    path = locate_lora(str(path), offline=offline).path if path.is_dir() else path
     files = check_lora_file(path)
-    own = None if path.name == LORA_FILE else stored_recipe(path)  # a loose file speaks for itself
-    return StudentFiles(name, "lora", files, own or read_recipe(path.parent) or stored_recipe(path))
+    stored = None if path.name == LORA_FILE else stored_recipe(path)  # a loose file speaks for itself
+    return StudentFiles(name, "lora", files, stored or read_recipe(path.parent) or stored_recipe(path))
 
 
 def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> Sequence[str]:
@@ -111,12 +111,12 @@ def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> Sequence[
     return ()
 
 
-def _check_target(place: Path, student: StudentFiles) -> None:
-    width = read_json(place / UNET / "config.json").get("time_cond_proj_dim")
+def _check_target(folder: Path, student: StudentFiles) -> None:
+    width = read_json(folder / UNET / "config.json").get("time_cond_proj_dim")
     if (width is not None) != student.has_target_time:
         raise ModelError(
             "network and recipe of this student contradict each other",
-            where=place,
+            where=folder,
             got=f"time_cond_proj_dim {width}, trained.s_embedding {student.has_target_time}",
             hint="UNets with an embedded guidance value (LCM) are not supported" if width else None,
         )
@@ -128,33 +128,33 @@ def _replace_weights(unet: UNet2DConditionModel, student: StudentFiles, *, famil
     _check_config(read_json(where.parent / "config.json"), unet.config, where=where)
     if student.has_target_time:
         add_target_time(unet)
-    there = {name: shape for path in student.weights for name, shape in read_shapes(path).items()}
-    here = unet.state_dict()
-    wrong = [name for name in here.keys() | there.keys() if name not in here or name not in there]
-    wrong += [name for name in here.keys() & there.keys() if tuple(here[name].shape) != there[name]]
+    stored = {name: shape for path in student.weights for name, shape in read_shapes(path).items()}
+    current = unet.state_dict()
+    wrong = [name for name in current.keys() | stored.keys() if name not in current or name not in stored]
+    wrong += [name for name in current.keys() & stored.keys() if tuple(current[name].shape) != stored[name]]
     if wrong:
         raise ModelError(
             f"this student does not fit the model, a {family}",
             where=where,
-            got=f"{len(here.keys() | there.keys()) - len(wrong)} of {len(here)} tensors match; "
+            got=f"{len(current.keys() | stored.keys()) - len(wrong)} of {len(current)} tensors match; "
             f"first that do not: {', '.join(sorted(wrong)[:3])}",
-            expected=f"all {len(here)}",
+            expected=f"all {len(current)}",
         )
     if unet.device.type == "meta":  # an outline: there is nothing to replace
         return
     for path in student.weights:
         for name, value in load_file(path).items():
-            here[name].copy_(value)
+            current[name].copy_(value)
 
 
-def _check_config(there: Mapping[str, Any], here: Mapping[str, Any], *, where: Path) -> None:
+def _check_config(stored: Mapping[str, Any], current: Mapping[str, Any], *, where: Path) -> None:
     """Networks of the same shapes may still differ, in the number of heads for one."""
-    here = json.loads(json.dumps(dict(here), default=str))
-    for key, value in there.items():
-        if not key.startswith("_") and key not in OWN_KEYS and here.get(key, value) != value:
+    current = json.loads(json.dumps(dict(current), default=str))
+    for key, value in stored.items():
+        if not key.startswith("_") and key not in OWN_KEYS and current.get(key, value) != value:
             raise ModelError(
                 "this student was made from another network than the model's",
                 where=where.with_name("config.json"),
                 got=f"{key} {value}",
-                expected=here[key],
+                expected=current[key],
             )

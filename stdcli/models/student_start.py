@@ -35,37 +35,41 @@ def start_from(student: Student, found: StudentFiles) -> None:
         _start_lora(student, found)
         return
     values = {name: value for path in found.weights for name, value in load_file(path).items()}
-    own = student.trainable()
-    wrong = [name for name in own.keys() | values.keys() if name not in own or name not in values]
-    wrong += [name for name in own.keys() & values.keys() if own[name].shape != values[name].shape]
+    parameters = student.trainable()
+    wrong = [
+        name for name in parameters.keys() | values.keys() if name not in parameters or name not in values
+    ]
+    wrong += [
+        name for name in parameters.keys() & values.keys() if parameters[name].shape != values[name].shape
+    ]
     if wrong:
-        raise _misfit(found, wrong, len(own))
+        raise _misfit(found, wrong, len(parameters))
     for name, value in values.items():
         if not is_finite(value):
             raise NumericsError("a weight is NaN or infinite", where=found.name, got=name)
-        own[name].copy_(value)
+        parameters[name].copy_(value)
 
 
 def _start_lora(student: Student, found: StudentFiles) -> None:
-    own, layers = student.trainable(), read_layers(found.weights[0])
+    parameters, layers = student.trainable(), read_layers(found.weights[0])
     config = student.unet.peft_config[ADAPTER]
     pairs = {name: (f"{name}.lora_A.weight", f"{name}.lora_B.weight") for name in layers}
     wrong = [
         name
         for name, (down, up) in pairs.items()
-        if down not in own or not _fits(layers[name], own[down], own[up])
+        if down not in parameters or not _fits(layers[name], parameters[down], parameters[up])
     ]
     if wrong:
         raise _misfit(found, wrong, len(layers))
     rank = max(layer.rank for layer in layers.values())
-    room = min(len(own[down]) for down, _ in pairs.values())
+    room = min(len(parameters[down]) for down, _ in pairs.values())
     if rank > room:
         problem = f"{room} here, {rank} in {found.name}"
         raise ConfigError(
             "cannot start from this student", [("student.rank", problem)], hint=f"--rank {rank}"
         )
     for name, layer in layers.items():
-        down, up = (own[part] for part in pairs[name])
+        down, up = (parameters[part] for part in pairs[name])
         down[: layer.rank].copy_(layer.down.reshape(-1, *down.shape[1:]))
         up.zero_()
         scale = layer.alpha / layer.rank / (config.lora_alpha / config.r)

@@ -67,22 +67,22 @@ class StyleEmbeds:
     uncond: Tensor
 
 
-def own_adapter(folder: ModelFolder) -> AdapterFiles | None:
+def folder_adapter(folder: ModelFolder) -> AdapterFiles | None:
     """The style adapter in a model's folder, or None.
 
     Raises:
         ModelError: there is more than one.
     """
-    place = folder.path / ADAPTER_FOLDER
-    found = sorted(place.glob("*.safetensors"))
+    path = folder.path / ADAPTER_FOLDER
+    found = sorted(path.glob("*.safetensors"))
     if len(found) > 1:
         names = ", ".join(p.name for p in found)
         raise ModelError(
-            "more than one style adapter", where=place, got=names, expected="one .safetensors file"
+            "more than one style adapter", where=path, got=names, expected="one .safetensors file"
         )
     if not found:
         return None
-    encoder = place / "image_encoder"
+    encoder = path / "image_encoder"
     processor = folder.path / "feature_extractor"
     return AdapterFiles(
         weights=str(found[0]),
@@ -137,7 +137,7 @@ class StyleAdapter:
         own_encoder: Path | None = None,
     ) -> None:
         self._pipe = pipe
-        self._own_encoder = own_encoder
+        self._pipe_encoder = own_encoder
         self._files = files
         self._scale = scale
         self._offline = offline
@@ -158,9 +158,9 @@ class StyleAdapter:
         """
         if self.loaded:
             return
-        weights, place = self._find()
+        weights, folder = self._find()
         if encoder:
-            self._load_encoder(place)
+            self._load_encoder(folder)
         pipe = self._pipe
         others = {id(p) for p in pipe.unet.parameters()}
         try:
@@ -178,26 +178,26 @@ class StyleAdapter:
         for parameter in pipe.unet.parameters():
             if id(parameter) not in others:
                 parameter.requires_grad_(False)
-        self._note(weights, place)
+        self._note(weights, folder)
 
     def _find(self) -> tuple[Path, Path | None]:
         """The adapter's weights and the folder of its image encoder, which fit the networks."""
         files = find_adapter(self._files, offline=self._offline)
-        weights, place = Path(files.weights), None if files.encoder is None else Path(files.encoder)
-        self._check_fit(weights, place or self._own_encoder)
-        return weights, place
+        weights, folder = Path(files.weights), None if files.encoder is None else Path(files.encoder)
+        self._check_fit(weights, folder or self._pipe_encoder)
+        return weights, folder
 
-    def _note(self, weights: Path, place: Path | None) -> None:
-        encoder_files = {} if place is None else {"style_encoder": sorted(place.glob("*.safetensors"))}
+    def _note(self, weights: Path, folder: Path | None) -> None:
+        encoder_files = {} if folder is None else {"style_encoder": sorted(folder.glob("*.safetensors"))}
         self.weight_files = {"style": [weights], **encoder_files}
         self.loaded = True
 
-    def _load_encoder(self, place: Path | None) -> None:
+    def _load_encoder(self, folder: Path | None) -> None:
         pipe = self._pipe
-        if place is not None:
-            with _damage(place):
+        if folder is not None:
+            with _damage(folder):
                 model = CLIPVisionModelWithProjection.from_pretrained(
-                    place, dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
+                    folder, dtype=pipe.unet.dtype, use_safetensors=True, local_files_only=True
                 )
             pipe.register_modules(image_encoder=model.to(pipe.unet.device).requires_grad_(False))
         pipe.register_modules(feature_extractor=self._make_processor())
@@ -233,10 +233,10 @@ class StyleAdapter:
         return self._pipe.unet.encoder_hid_proj.image_projection_layers[0]
 
     def _make_processor(self) -> CLIPImageProcessorPil:
-        place = self._files.processor
-        if place is not None:
-            with _damage(place):
-                return CLIPImageProcessorPil.from_pretrained(place, local_files_only=True)
+        folder = self._files.processor
+        if folder is not None:
+            with _damage(folder):
+                return CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         pixels = self._pipe.image_encoder.config.image_size
         return CLIPImageProcessorPil(size=pixels, crop_size=pixels)
 
@@ -288,13 +288,13 @@ class StyleAdapter:
 
 
 @contextmanager
-def _damage(place: Path | str) -> Iterator[None]:
+def _damage(folder: Path | str) -> Iterator[None]:
     """Say where it is that upstream cannot read."""
     try:
         yield
     except FAULTS as e:
         what = "this part of the style adapter is damaged, or its files do not fit together"
-        raise ModelError(what, where=place, got=first_line(e)) from e
+        raise ModelError(what, where=folder, got=first_line(e)) from e
 
 
 def embedding_width(shapes: Mapping[str, Sequence[int]]) -> int:

@@ -23,7 +23,7 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.inference.settings import resolve_sampling
 from stdcli.models.load import load_model
-from stdcli.models.lora.fusing import _targets, _without_place
+from stdcli.models.lora.fusing import _targets, _unmatched
 from stdcli.models.lora.reading import read_lora
 from stdcli.models.student import lora_targets
 from tests.real_configs import SDXL
@@ -75,7 +75,7 @@ def test_the_authors_student_fits_sdxl_at_full_size(unet, tmp_path, prefix) -> N
     save_holes(path, shapes)
     lora = read_lora(path)
     assert len(lora.layers) == len(shapes) // 2 and not lora.unplaced
-    assert not list(_without_place(lora, _targets(SimpleNamespace(unet=unet))))
+    assert not list(_unmatched(lora, _targets(SimpleNamespace(unet=unet))))
 
 
 @pytest.fixture(scope="module")

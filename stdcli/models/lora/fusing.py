@@ -19,7 +19,7 @@ from stdcli.errors import ModelError
 from stdcli.models.locate import locate_lora
 from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
 from stdcli.models.lora.reading import LoraFile, check_lora_file, misfit, read_lora
-from stdcli.models.lora.spelling import COMPONENTS, Place
+from stdcli.models.lora.spelling import COMPONENTS, ParameterKey
 from stdcli.models.weights import is_finite
 from stdcli.runtime.peak_memory import give_back
 
@@ -96,17 +96,17 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> LoraFile:
     """
     lora = read_lora(path, layers_per_block=_layers_per_block(pipe))
     targets = _targets(pipe)
-    lost = [*lora.unplaced, *_without_place(lora, targets)]
+    lost = [*lora.unplaced, *_unmatched(lora, targets)]
     if lost:
         raise misfit(path, family, lost, len(lora.spelled) + len(lora.unplaced))
-    for place, values in _values(lora):
-        _check_finite(values, f"{path}: {lora.spelled[place]}")
+    for key, values in _values(lora):
+        _check_finite(values, f"{path}: {lora.spelled[key]}")
     if pipe.unet.device.type == "meta":  # an outline: there is nothing to fuse into
         return lora
-    for number, (place, change) in enumerate(_changes(lora, targets), start=1):
-        weight = targets[place]
+    for number, (key, change) in enumerate(_changes(lora, targets), start=1):
+        weight = targets[key]
         fused = (weight.float() + scale * change).to(weight.dtype)
-        _check_finite([fused], f"{path}: {place[1]}")
+        _check_finite([fused], f"{path}: {key[1]}")
         weight.copy_(fused)
         if number % 32 == 0:  # sums of all sizes leave holes in the heap
             del change, fused
@@ -121,9 +121,9 @@ def _layers_per_block(pipe: Any) -> int:
     return stored if isinstance(stored, int) else LAYERS_PER_BLOCK
 
 
-def _values(lora: LoraFile) -> Iterator[tuple[Place, list[Tensor]]]:
-    yield from ((place, [layer.down, layer.up]) for place, layer in lora.layers.items())
-    yield from ((place, [value]) for place, value in lora.differences.items())
+def _values(lora: LoraFile) -> Iterator[tuple[ParameterKey, list[Tensor]]]:
+    yield from ((key, [layer.down, layer.up]) for key, layer in lora.layers.items())
+    yield from ((key, [value]) for key, value in lora.differences.items())
 
 
 def _check_finite(values: Sequence[Tensor], where: str) -> None:
@@ -132,7 +132,7 @@ def _check_finite(values: Sequence[Tensor], where: str) -> None:
             raise ModelError("fusing this LoRA gives NaN or infinite weights", where=where, got=value.dtype)
 
 
-def _targets(pipe: Any) -> dict[Place, Tensor]:
+def _targets(pipe: Any) -> dict[ParameterKey, Tensor]:
     """Parameters of a pipeline by component and name; `text_model.` is in some library versions only."""
     models = {c: model for c in COMPONENTS if isinstance(model := getattr(pipe, c, None), nn.Module)}
     return {
@@ -142,23 +142,23 @@ def _targets(pipe: Any) -> dict[Place, Tensor]:
     }
 
 
-def _without_place(lora: LoraFile, targets: Mapping[Place, Tensor]) -> Iterator[str]:
+def _unmatched(lora: LoraFile, targets: Mapping[ParameterKey, Tensor]) -> Iterator[str]:
     """The file's names of what has no counterpart of its shape."""
     for (component, module), layer in lora.layers.items():
         weight = targets.get((component, f"{module}.weight"))
         if weight is None or weight.ndim < 2 or not layer.fits(weight.shape):
             yield lora.spelled[component, module]
-    for place, value in lora.differences.items():
-        if place not in targets or targets[place].shape != value.shape:
-            yield lora.spelled[place]
+    for key, value in lora.differences.items():
+        if key not in targets or targets[key].shape != value.shape:
+            yield lora.spelled[key]
 
 
-def _changes(lora: LoraFile, targets: Mapping[Place, Tensor]) -> Iterator[tuple[Place, Tensor]]:
+def _changes(lora: LoraFile, targets: Mapping[ParameterKey, Tensor]) -> Iterator[tuple[ParameterKey, Tensor]]:
     """What is added to each parameter, float32, on its device."""
     for (component, module), layer in lora.layers.items():
-        place = (component, f"{module}.weight")
-        weight = targets[place]
-        here = replace(layer, down=layer.down.to(weight.device), up=layer.up.to(weight.device))
-        yield place, here.change(weight.shape)
-    for place, value in lora.differences.items():
-        yield place, value.to(targets[place].device).float()
+        key = (component, f"{module}.weight")
+        weight = targets[key]
+        layer = replace(layer, down=layer.down.to(weight.device), up=layer.up.to(weight.device))
+        yield key, layer.change(weight.shape)
+    for key, value in lora.differences.items():
+        yield key, value.to(targets[key].device).float()

@@ -97,15 +97,15 @@ def original_module(flat: str, *, layers_per_block: int = LAYERS_PER_BLOCK) -> s
     match = _BLOCK.fullmatch(flat)
     if match is None:
         return None
-    side, number, place, rest = match.groups()
+    side, number, index, rest = match.groups()
     level, layer = divmod(int(number) - (side == "input"), layers_per_block + 1)
     block = f"{'down' if side == 'input' else 'up'}_blocks.{level}"
     last = layer == layers_per_block
     if side == "input" and last:
-        return f"{block}.downsamplers.0.conv" if (place, rest) == ("0", "op") else None
+        return f"{block}.downsamplers.0.conv" if (index, rest) == ("0", "op") else None
     if rest == "conv":
-        return f"{block}.upsamplers.0.conv" if last and place in "12" else None
-    kind = {"0": "resnets", "1": "attentions"}.get(place)
+        return f"{block}.upsamplers.0.conv" if last and index in "12" else None
+    kind = {"0": "resnets", "1": "attentions"}.get(index)
     return None if kind is None or level < 0 else _in_block(f"{block}.{kind}.{layer}", rest)
 
 

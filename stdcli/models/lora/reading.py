@@ -22,7 +22,7 @@ from stdcli.models.foreign import adapter_kind, base_kind, file_kind
 from stdcli.models.layout import PEFT_CONFIG
 from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
 from stdcli.models.lora.peft_config import PeftConfig, read_configs
-from stdcli.models.lora.spelling import UNUSED, Place, place_of
+from stdcli.models.lora.spelling import UNUSED, ParameterKey, module_key
 from stdcli.models.weights import read_shapes
 
 DOWN = re.compile(r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.default)?\.weight$")
@@ -81,9 +81,9 @@ class LoraFile:
     """
 
     path: Path
-    layers: Mapping[Place, LoraLayer]
-    differences: Mapping[Place, Tensor]
-    spelled: Mapping[Place, str]
+    layers: Mapping[ParameterKey, LoraLayer]
+    differences: Mapping[ParameterKey, Tensor]
+    spelled: Mapping[ParameterKey, str]
     unplaced: Sequence[str]
     files: Sequence[Path]
     notes: Sequence[str]
@@ -106,12 +106,14 @@ def check_lora_file(path: Path) -> list[Path]:
     foreign = adapter_kind(shapes)
     if strange or foreign or not (downs or any(DIFFERENCE.search(k) for k in shapes)):
         raise _no_lora(path, shapes, strange, foreign or file_kind(strange or shapes), is_lora=bool(downs))
-    odd = [stem for stem, down in downs.items() if ups[stem][1] != down[0] or math.prod(ups[stem][2:]) != 1]
-    if odd:
+    mismatched = [
+        stem for stem, down in downs.items() if ups[stem][1] != down[0] or math.prod(ups[stem][2:]) != 1
+    ]
+    if mismatched:
         raise ModelError(
             "the two matrices of a layer of this LoRA do not fit each other",
             where=path,
-            got=f"{odd[0]}: down {list(downs[odd[0]])}, up {list(ups[odd[0]])}",
+            got=f"{mismatched[0]}: down {list(downs[mismatched[0]])}, up {list(ups[mismatched[0]])}",
             expected="down [r, in, ...] and up [out, r]",
         )
     if all(f"{stem}.alpha" in shapes for stem in downs):
@@ -136,30 +138,30 @@ def read_lora(path: Path, *, layers_per_block: int = LAYERS_PER_BLOCK) -> LoraFi
     files = check_lora_file(path)
     tensors = load_file(path)
     configs = read_configs(path)[0] if any(DOWN.search(key) for key in tensors) else {}
-    layers: dict[Place, LoraLayer] = {}
-    differences: dict[Place, Tensor] = {}
-    spelled: dict[Place, str] = {}
+    layers: dict[ParameterKey, LoraLayer] = {}
+    differences: dict[ParameterKey, Tensor] = {}
+    spelled: dict[ParameterKey, str] = {}
     unplaced, guessed = [], 0
     for stem, down, up in _pairs(tensors):
         if stem in UNUSED:
             continue
-        place = place_of(stem, layers_per_block=layers_per_block)
-        if place is None or place in layers:
+        target = module_key(stem, layers_per_block=layers_per_block)
+        if target is None or target in layers:
             unplaced.append(stem)
             continue
-        alpha = _alpha(tensors.get(f"{stem}.alpha"), configs, place, rank=len(down))
+        alpha = _alpha(tensors.get(f"{stem}.alpha"), configs, target, rank=len(down))
         guessed += alpha is None
-        layers[place] = LoraLayer(down, up, len(down) if alpha is None else alpha)
-        spelled[place] = stem
+        layers[target] = LoraLayer(down, up, len(down) if alpha is None else alpha)
+        spelled[target] = stem
     for key in filter(DIFFERENCE.search, tensors):
         stem = DIFFERENCE.sub("", key)
         if stem in UNUSED:
             continue
-        place = place_of(stem, layers_per_block=layers_per_block)
-        if place is None:
+        target = module_key(stem, layers_per_block=layers_per_block)
+        if target is None:
             unplaced.append(key)
             continue
-        parameter = (place[0], f"{place[1]}.{'bias' if key.endswith('_b') else 'weight'}")
+        parameter = (target[0], f"{target[1]}.{'bias' if key.endswith('_b') else 'weight'}")
         differences[parameter], spelled[parameter] = tensors[key], key
     notes = [_guess_note(path, guessed, len(layers))] if guessed else []
     return LoraFile(path, layers, differences, spelled, unplaced, files, notes)
@@ -242,11 +244,13 @@ def _pairs(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]
             yield (stem := DOWN.sub("", key)), down, ups[stem]
 
 
-def _alpha(own: Tensor | None, configs: Mapping[str, PeftConfig], place: Place, *, rank: int) -> float | None:
+def _alpha(
+    stored: Tensor | None, configs: Mapping[str, PeftConfig], target: ParameterKey, *, rank: int
+) -> float | None:
     """Alpha of a layer; None where nothing says it."""
-    if own is not None:
-        return float(own)
-    component, module = place
+    if stored is not None:
+        return float(stored)
+    component, module = target
     config = configs.get(component, configs.get(""))
     if config is None:
         return None

@@ -21,7 +21,7 @@ COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 UNUSED = ("text_encoders.clip_l.transformer.text_projection",)
 """Layers that no picture depends on: ComfyUI keeps them, diffusers' text encoders have none."""
 
-Place = tuple[str, str]
+ParameterKey = tuple[str, str]
 """Component of a pipeline and module in it; those of text encoders without `text_model.` before them."""
 
 _ROOTS = re.compile(r"(down_blocks|mid_block|up_blocks|time_embedding|add_embedding|conv_in|conv_out)(\.|$)")
@@ -36,7 +36,7 @@ _TEXTS = {
 _FLAT_TEXT = re.compile(r"text_model_encoder_layers_(\d+)_(self_attn|mlp)_(\w+)")
 
 
-def place_of(stem: str, *, layers_per_block: int = LAYERS_PER_BLOCK) -> Place | None:
+def module_key(stem: str, *, layers_per_block: int = LAYERS_PER_BLOCK) -> ParameterKey | None:
     """Where a layer belongs, or None for a name that is no layer's.
 
     Args:
@@ -61,7 +61,7 @@ def place_of(stem: str, *, layers_per_block: int = LAYERS_PER_BLOCK) -> Place | 
     return _at(component, _unet_module(module) if component == "unet" else _text_module(module))
 
 
-def _at(component: str, module: str | None) -> Place | None:
+def _at(component: str, module: str | None) -> ParameterKey | None:
     return (component, module) if module else None
 
 

@@ -36,7 +36,7 @@ def unet_layers(lora: LoraFile) -> dict[str, LoraLayer]:
     Raises:
         ModelError: it has layers outside a UNet, or changes that are no layers.
     """
-    outside = [lora.spelled[place] for place in lora.layers if place[0] != UNET]
+    outside = [lora.spelled[key] for key in lora.layers if key[0] != UNET]
     strange = sorted([*outside, *lora.unplaced])
     total = len(lora.layers) + len(lora.unplaced)
     if strange:
@@ -50,14 +50,14 @@ def unet_layers(lora: LoraFile) -> dict[str, LoraLayer]:
             expected="names such as unet.mid_block... or lora_unet_mid_block_...",
         )
     if lora.differences:
-        names = [lora.spelled[place] for place in lora.differences]
+        names = [lora.spelled[key] for key in lora.differences]
         raise ModelError(
             "this LoRA also changes biases or whole weights, which an export does not hold",
             where=lora.path,
             got=f"{len(names)} of them: {', '.join(names[:3])}",
             hint="it can be used as it is: stylize --lora",
         )
-    return {place[1]: layer for place, layer in lora.layers.items()}
+    return {key[1]: layer for key, layer in lora.layers.items()}
 
 
 def check_finite(layers: Mapping[str, LoraLayer], path: Path) -> None:

@@ -14,10 +14,10 @@ from torch.nn.functional import normalize
 from stdcli.models.perceptual.pth import check_tensors, read_published
 
 WIDTHS = (768, 1024, 128, 64, 16, 1)
-PLACES = (0, 2, 4, 6, 7)  # of the linear layers; dropout between them
+INDICES = (0, 2, 4, 6, 7)  # of the linear layers; dropout between them
 SHAPES: dict[str, tuple[int, ...]] = {
-    f"layers.{place}.{kind}": (outer, inner) if kind == "weight" else (outer,)
-    for place, inner, outer in zip(PLACES, WIDTHS[:-1], WIDTHS[1:], strict=True)
+    f"layers.{index}.{kind}": (outer, inner) if kind == "weight" else (outer,)
+    for index, inner, outer in zip(INDICES, WIDTHS[:-1], WIDTHS[1:], strict=True)
     for kind in ("weight", "bias")
 }
 
@@ -52,7 +52,7 @@ def load_aesthetic(weights: Path) -> AestheticHead:
     tensors = read_published(weights)
     check_tensors(tensors, SHAPES, what="LAION aesthetic v2", where=weights)
     matrix, bias = torch.eye(WIDTHS[0], dtype=torch.float64), torch.zeros(WIDTHS[0], dtype=torch.float64)
-    for place in PLACES:
-        layer = tensors[f"layers.{place}.weight"].double()
-        matrix, bias = layer @ matrix, layer @ bias + tensors[f"layers.{place}.bias"].double()
+    for index in INDICES:
+        layer = tensors[f"layers.{index}.weight"].double()
+        matrix, bias = layer @ matrix, layer @ bias + tensors[f"layers.{index}.bias"].double()
     return AestheticHead(matrix[0].float(), bias[0].float())

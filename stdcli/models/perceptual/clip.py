@@ -61,14 +61,14 @@ def load_clip(weights: Path) -> ClipEncoder:
         kind = CLIPModel.config_class.get_config_dict(folder, local_files_only=True)[0].get("model_type")
         if kind != "clip":
             raise ModelError("not a CLIP model", where=folder, got=kind, expected="clip")
-        model, told = CLIPModel.from_pretrained(
+        model, report = CLIPModel.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except FAULTS as e:
         raise ModelError("this CLIP model is damaged", where=folder, got=first_line(e)) from e
-    if told["missing_keys"]:
-        missing = ", ".join(sorted(told["missing_keys"])[:3])
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError("this weights file lacks tensors", where=weights, expected=missing)
     words = model.config.text_config.vocab_size
     if len(tokenizer) != words:

@@ -160,8 +160,8 @@ def load_convolutions(weights: Path) -> ConvolutionStack:
 def _load(weights: Path, tensors: Mapping[str, Tensor], architecture: Architecture) -> ConvolutionStack:
     with torch.device("meta"):
         stack = ConvolutionStack(architecture)
-    own = {name: v.float() for name, v in tensors.items() if not name.startswith("classifier.")}
+    needed = {name: v.float() for name, v in tensors.items() if not name.startswith("classifier.")}
     expected = {name: tuple(value.shape) for name, value in stack.state_dict().items()}
-    check_tensors(own, expected, what=architecture.title, where=weights)
-    stack.load_state_dict(own, assign=True)
+    check_tensors(needed, expected, what=architecture.title, where=weights)
+    stack.load_state_dict(needed, assign=True)
     return stack

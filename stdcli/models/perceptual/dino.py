@@ -29,12 +29,12 @@ def load_dino(name: str, *, device: torch.device | str, offline: bool) -> Dinov2
         kind = Dinov2Model.config_class.get_config_dict(path, local_files_only=True)[0].get("model_type")
         if kind != "dinov2":  # one with registers would load, and its registers pass for patches
             raise ModelError("not a DINOv2 model", where=path, got=kind, expected="dinov2")
-        model, told = Dinov2Model.from_pretrained(
+        model, report = Dinov2Model.from_pretrained(
             path, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
     except FAULTS as e:
         raise ModelError("this DINOv2 model is damaged", where=path, got=first_line(e)) from e
-    if told["missing_keys"]:
-        missing = ", ".join(sorted(told["missing_keys"])[:3])
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError("this weights file lacks tensors", where=path, expected=missing)
     return model.eval().requires_grad_(False).to(device)

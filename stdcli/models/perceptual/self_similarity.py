@@ -53,7 +53,7 @@ def load_keys(weights: Path) -> KeyExtractor:
         kind = ViTModel.config_class.get_config_dict(folder, local_files_only=True)[0].get("model_type")
         if kind != "vit":  # its relatives load too, with other layers
             raise ModelError("not a DINO model", where=folder, got=kind, expected="vit")
-        model, told = ViTModel.from_pretrained(
+        model, report = ViTModel.from_pretrained(
             folder,
             add_pooling_layer=False,
             dtype=torch.float32,
@@ -63,10 +63,10 @@ def load_keys(weights: Path) -> KeyExtractor:
         )
     except FAULTS as e:
         raise ModelError("this DINO model is damaged", where=folder, got=first_line(e)) from e
-    if told["missing_keys"]:
-        missing = ", ".join(sorted(told["missing_keys"])[:3])
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError("this weights file lacks tensors", where=weights, expected=missing)
-    extra = sorted(name for name in told["unexpected_keys"] if not name.startswith(UNUSED))
+    extra = sorted(name for name in report["unexpected_keys"] if not name.startswith(UNUSED))
     if extra:
         raise ModelError("not the tensors of DINO", where=weights, got=", ".join(extra[:3]))
     return KeyExtractor(model)

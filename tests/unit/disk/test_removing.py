@@ -39,7 +39,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="has this name"):
             remove(tmp_path / name)
         with pytest.raises(OSError, match="has this name"):
-            remove(tmp_path / name, **({"own": lambda _: True} if remove is remove_folder else {}))
+            remove(tmp_path / name, **({"is_ours": lambda _: True} if remove is remove_folder else {}))
     assert names(tmp_path) == before
 
 

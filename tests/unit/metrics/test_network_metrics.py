@@ -18,7 +18,7 @@ from stdcli.metrics.luminance import shrink
 from stdcli.metrics.metric import Subject
 from stdcli.metrics.preparation import BATCH, clip_input, square_input
 from stdcli.metrics.registry import find_metric
-from stdcli.models.perceptual.aesthetic import PLACES
+from stdcli.models.perceptual.aesthetic import INDICES
 from stdcli.models.perceptual.backbones import LoadedBackbones
 from stdcli.models.perceptual.convolutions import ALEXNET, VGG19
 from stdcli.models.perceptual.csd import load_csd
@@ -106,7 +106,7 @@ def test_aesthetic(weights: dict[str, Path], backbones: LoadedBackbones, subject
     model, head = CLIPModel.from_pretrained(weights["clip"]).eval(), read_published(weights["aesthetic"])
     with torch.no_grad():
         x = functional.normalize(model.get_image_features(as_clip_takes_them(subject.frames)).pooler_output)
-        for place in PLACES:
+        for place in INDICES:
             x = x @ head[f"layers.{place}.weight"].T + head[f"layers.{place}.bias"]
     assert measure("aesthetic", subject, backbones) == pytest.approx(float(x.mean()), abs=1e-5)
 
