@@ -108,12 +108,12 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
 
 
 def _trained(training: Training) -> list[Tensor]:
-    return [value for learner in training.learners for value in learner.parameters.values()]
+    return [value for trained in training.trained_modules for value in trained.parameters.values()]
 
 
 def _weights(training: Training) -> list[Tensor]:
     """Of every network of a run, trained or not; of a rollout's codec and encoders see `_frozen_bytes`."""
-    modules = [training.networks.student, *(learner.module for learner in training.learners)]
+    modules = [training.networks.student, *(trained.module for trained in training.trained_modules)]
     if training.task.adversarial is not None:
         parts = vars(training.task.adversarial.adversary.features).values()
         modules += [getattr(part, "vae", part) for part in parts]  # DINOv2, and the codec before it

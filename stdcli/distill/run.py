@@ -20,10 +20,10 @@ from stdcli.errors import ConfigError, StdcliError
 from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.student_files import UNET
 from stdcli.training import resume
-from stdcli.training.learner import make_rate
 from stdcli.training.own_files import check_strays
 from stdcli.training.resume import RunKind
 from stdcli.training.run_folder import RunFolder
+from stdcli.training.trained_module import make_lr_schedule
 
 TASK, STUDENT, TENSORBOARD = "distill", "student", "tensorboard"
 OUTCOME = (
@@ -79,7 +79,7 @@ def note_of_length(run: RunFolder, config: DistillConfig) -> str | None:
     if before["steps"] == config.train.steps:
         return None
     plans = (TrainSection.model_validate(before), config.train)
-    old, new = (make_rate(1, steps=p.steps, warmup_steps=p.rise, schedule=p.schedule) for p in plans)
+    old, new = (make_lr_schedule(1, steps=p.steps, warmup_steps=p.rise, schedule=p.schedule) for p in plans)
     if all(old(step) == new(step) for step in range(count)):
         return None
     return resume.other_rates(count, config.train.steps)
@@ -131,8 +131,8 @@ def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Ten
         sources: state of every process's source, by name.
     """
     state = dict(sources)
-    for learner in training.learners:
-        state |= {f"learner.{name}": value for name, value in learner.state().items()}
+    for trained in training.trained_modules:
+        state |= {f"learner.{name}": value for name, value in trained.state().items()}
     for kind, average in training.averages.items():
         state |= {f"average.{kind}.{name}": value for name, value in average.average.items()}
     return state
@@ -157,8 +157,8 @@ def restore(
         StdcliError: it is of another run, or of another version of this program.
     """
     try:
-        for learner in training.learners:
-            learner.restore(_below(state, "learner."))
+        for trained in training.trained_modules:
+            trained.restore(_below(state, "learner."))
         for kind, average in training.averages.items():
             for name, value in _below(state, f"average.{kind}.").items():
                 average.average[name].copy_(value)

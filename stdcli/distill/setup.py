@@ -1,4 +1,4 @@
-"""From settings to everything that one run trains with: networks, method, batches, adversary, learners."""
+"""From settings to everything that one run trains with: networks, method, batches, adversary, training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stdcli.models.student import Student, make_student
 from stdcli.models.student_files import StudentFiles
 from stdcli.models.student_start import start_from
 from stdcli.training.ema import Ema
-from stdcli.training.learner import Learner, make_rate
+from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 
 TARGET, EXPORT = "target", "export"
 """Averages of the student: the target network's, and the one that is exported."""
@@ -44,7 +44,7 @@ class Training:
         network: the base, its denoiser being the student's.
         networks: what evaluates.
         task: yields losses.
-        learners: what is trained.
+        trained_modules: what is trained.
         averages: by name.
         notes: what the user should know.
     """
@@ -53,7 +53,7 @@ class Training:
     network: Network
     networks: Networks
     task: DistillTask
-    learners: list[Learner]
+    trained_modules: list[TrainedModule]
     averages: dict[str, Ema]
     notes: list[str] = field(default_factory=list)
 
@@ -120,7 +120,7 @@ def build(
         huber_c=config.train.huber_c,
         seed=config.seed,
     )
-    learner = _learner(
+    trained = _trained_module(
         STUDENT,
         networks.wrapped,
         student.trainable(),
@@ -128,7 +128,7 @@ def build(
         accelerator=accelerator,
         learning_rate=config.train.learning_rate,
     )
-    training = Training(paths, network, networks, task, [learner], averages)
+    training = Training(paths, network, networks, task, [trained], averages)
     if has_adversary:
         _add_adversarial(training, config, accelerator, get_codec=get_codec)
     return training
@@ -247,7 +247,7 @@ def _teacher_step(networks: Networks) -> TeacherStep:
     return step
 
 
-def _learner(
+def _trained_module(
     name: str,
     module: torch.nn.Module,
     parameters: Mapping[str, torch.nn.Parameter],
@@ -256,20 +256,24 @@ def _learner(
     accelerator: Accelerator,
     learning_rate: float,
     **more: object,
-) -> Learner:
+) -> TrainedModule:
     train = config.train
-    rate = make_rate(learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule)
+    lr_schedule = make_lr_schedule(
+        learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule
+    )
     trained = list(parameters.values())
     optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
     is_scaled = accelerator.mixed_precision == "fp16"
     scaler = torch.amp.GradScaler(trained[0].device.type, enabled=is_scaled)
-    return Learner(name, module, parameters, optimiser, rate, train.max_grad_norm, scaler=scaler, **more)
+    return TrainedModule(
+        name, module, parameters, optimiser, lr_schedule, train.max_grad_norm, scaler=scaler, **more
+    )
 
 
 def _add_adversarial(
     training: Training, config: DistillConfig, accelerator: Accelerator, *, get_codec: GetCodec
 ) -> None:
-    """Build the adversary and its learner."""
+    """Build the adversary and what trains it."""
     section, networks, method = config.adversary, training.networks, training.task.method
     adversary, note = make_adversary(
         section,
@@ -298,7 +302,7 @@ def _add_adversarial(
         schedule=training.network.schedule,
     )
     discriminator = adversary.discriminator
-    learner = _learner(
+    trained = _trained_module(
         DISCRIMINATOR,
         wrapped,
         dict(discriminator.named_parameters()),
@@ -307,4 +311,4 @@ def _add_adversarial(
         learning_rate=section.learning_rate,
         buffers=dict(discriminator.named_buffers()),
     )
-    training.learners.append(learner)
+    training.trained_modules.append(trained)

@@ -19,10 +19,10 @@ HINT = "--student lora takes a hundredth; or choose an --out on a larger disk"
 def checkpoint_bytes(training: Training) -> int:
     """Of a checkpoint once the optimisers have taken a step: all its tensors."""
     total = sum(value.nbytes for value in training.task.source.state().values())
-    for learner in training.learners:
-        total += sum((1 + MOMENTS) * value.nbytes + 4 for value in learner.parameters.values())
-        total += sum(value.nbytes for value in learner.buffers.values())
-        total += 16 * learner.scaler.is_enabled()
+    for trained in training.trained_modules:
+        total += sum((1 + MOMENTS) * value.nbytes + 4 for value in trained.parameters.values())
+        total += sum(value.nbytes for value in trained.buffers.values())
+        total += 16 * trained.scaler.is_enabled()
     averages = (value for average in training.averages.values() for value in average.average.values())
     return total + sum(value.nbytes for value in averages)
 

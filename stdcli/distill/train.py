@@ -201,7 +201,7 @@ def _prepare(
         config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec, start=start
     )
     task = training.task
-    loop = Loop(accelerator, training.learners, task.losses, config.train.accumulation, task.describe)
+    loop = Loop(accelerator, training.trained_modules, task.losses, config.train.accumulation, task.describe)
     recipe = make_recipe(config, paths=paths, network=network, method=task.method)
     if accelerator.is_main_process:
         for note in (f"{network.name}: {network.dtype_reason}", *training.notes):

@@ -113,7 +113,7 @@ class DenoiserTrainer:
         refine = {f"refine.{k}": v for k, v in self.codec.refine.state_dict().items()}
         return self.networks.named_tensors() | refine
 
-    def rate(self) -> float:
+    def lr(self) -> float:
         """Learning rate of the current step: linear warm-up, constant, linear cool-down."""
         warm = min(1.0, (self.step + 1) / max(1, self.warmup_steps))
         cool = min(1.0, (self.total_steps - self.step) / max(1, self.cooldown_steps))
@@ -137,7 +137,7 @@ class DenoiserTrainer:
         losses["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
         facts = {f"loss/{name}": loss.item() for name, loss in losses.items()}
-        facts |= {"grad/norm": norm.item(), "lr": self.rate(), "time/data_wait_ms": data_wait_ms}
+        facts |= {"grad/norm": norm.item(), "lr": self.lr(), "time/data_wait_ms": data_wait_ms}
         self._check_finite(facts)
         for group in self.optimiser.param_groups:
             group["lr"] = facts["lr"]

@@ -96,7 +96,7 @@ class ImitationTrainer:
             self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
 
-    def rate(self) -> float:
+    def lr(self) -> float:
         """Learning rate of the current step: linear warm-up, constant, linear cool-down."""
         warm = min(1.0, (self.step + 1) / max(1, self.warmup_steps))
         cool = min(1.0, (self.total_steps - self.step) / max(1, self.cooldown_steps))
@@ -117,7 +117,7 @@ class ImitationTrainer:
         losses["loss/total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
         facts = {name: loss.item() for name, loss in losses.items()}
-        facts |= {"grad/norm": norm.item(), "lr": self.rate()}
+        facts |= {"grad/norm": norm.item(), "lr": self.lr()}
         for name in ("loss/total", "grad/norm"):
             if not math.isfinite(facts[name]):
                 raise NumericsError(

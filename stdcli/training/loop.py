@@ -1,7 +1,7 @@
-"""One step of training, whatever is trained: micro-batches, several learners, processes, mixed precision.
+"""One step of training, whatever is trained: micro-batches, several modules, processes, mixed precision.
 
-The loop knows no method. A task yields losses, each for one learner; gradients are added at once, exchanged
-between processes with the last micro-batch alone, and all learners then take their steps.
+The loop knows no method. A task yields losses, each for one of them; gradients are added at once, exchanged
+between processes with the last micro-batch alone, and all of them then take their steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stdcli.errors import ConfigError, NumericsError
 from stdcli.runtime.devices import DeviceChoice
-from stdcli.training.learner import Learner
+from stdcli.training.trained_module import TrainedModule
 
 PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 SUPPORTED = (
@@ -34,12 +34,12 @@ class Loss:
     """A loss of one micro-batch.
 
     Attributes:
-        learner: whose gradients it makes.
+        trained: whose gradients it makes.
         value: scalar.
         facts: name -> values [n] to report the mean of.
     """
 
-    learner: str
+    trained: str
     value: Tensor
     facts: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -77,20 +77,20 @@ class Loop:
 
     Attributes:
         accelerator: of this process.
-        learners: in the order of their steps.
+        trained_modules: in the order of their steps.
         losses: the task.
         accumulation: micro-batches per step.
         describe: what was being trained on, for messages.
     """
 
     accelerator: Accelerator
-    learners: Sequence[Learner]
+    trained_modules: Sequence[TrainedModule]
     losses: Losses
     accumulation: int
     describe: Callable[[], str]
 
     def step(self, number: int) -> dict[str, float]:
-        """Take one step with every learner.
+        """Take one step with every trained module.
 
         Args:
             number: of the step, from 0; its micro-batches are `number * accumulation` and following.
@@ -101,26 +101,26 @@ class Loop:
         Raises:
             NumericsError: a loss or gradient is not finite; the weights are as before the step.
         """
-        named = {learner.name: learner for learner in self.learners}
+        named = {trained.name: trained for trained in self.trained_modules}
         sums: dict[str, Tensor] = {}
         for k in range(self.accumulation):
             with ExitStack() as stack:
                 if k < self.accumulation - 1:
-                    for learner in self.learners:
-                        stack.enter_context(self.accelerator.no_sync(learner.module))
+                    for trained in self.trained_modules:
+                        stack.enter_context(self.accelerator.no_sync(trained.module))
                 for loss in self.losses(number * self.accumulation + k):
-                    named[loss.learner].backward(loss.value / self.accumulation)
-                    _add(sums, {f"loss/{loss.learner}": loss.value.detach().reshape(1), **loss.facts})
+                    named[loss.trained].backward(loss.value / self.accumulation)
+                    _add(sums, {f"loss/{loss.trained}": loss.value.detach().reshape(1), **loss.facts})
         facts = self._means(sums)
-        for learner in self.learners:
-            self._check(f"loss/{learner.name}", facts[f"loss/{learner.name}"])
-        for learner in self.learners:
-            norm = learner.clip()
-            if not learner.scaler.is_enabled():  # with it, steps of infinite gradients are left out
-                self._check(f"grad/{learner.name}_norm", norm)
-            facts[f"grad/{learner.name}_norm"] = norm
-        for learner in self.learners:
-            facts[f"lr/{learner.name}"] = learner.update(number)
+        for trained in self.trained_modules:
+            self._check(f"loss/{trained.name}", facts[f"loss/{trained.name}"])
+        for trained in self.trained_modules:
+            norm = trained.clip()
+            if not trained.scaler.is_enabled():  # with it, steps of infinite gradients are left out
+                self._check(f"grad/{trained.name}_norm", norm)
+            facts[f"grad/{trained.name}_norm"] = norm
+        for trained in self.trained_modules:
+            facts[f"lr/{trained.name}"] = trained.update(number)
         return facts
 
     def _means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

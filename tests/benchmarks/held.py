@@ -187,7 +187,7 @@ def make_loop(preset: str, sets: list[str]) -> Loop:
     training = build_training(
         config, paths=Paths.stored(BANK), network=network, accelerator=accelerator, get_codec=lambda: None
     )
-    loop = Loop(accelerator, training.learners, training.task.losses, 1, training.task.describe)
+    loop = Loop(accelerator, training.trained_modules, training.task.losses, 1, training.task.describe)
     loop.training = training
     return loop
 

@@ -165,8 +165,8 @@ def subprocess_build(command: list[str], *more: str) -> str:
 def test_the_online_bank_costs_no_more_than_consistency_distillation(work, teacher, student):
     """Per training step: ordinary (noised data, one teacher step), with the bank, and without any."""
     files, pictures, make = work
-    learner, optimiser = student
-    train = student_step(learner, optimiser)
+    trained, optimiser = student
+    train = student_step(trained, optimiser)
     bank = make_online_bank(
         teacher,
         pictures,

@@ -225,7 +225,7 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
     trainer = make_trainer(total_steps=20, warmup_steps=4, cooldown_steps=5, learning_rate=8.0)
     rates = []
     for trainer.step in range(20):
-        rates.append(trainer.rate())
+        rates.append(trainer.lr())
     assert rates[:4] == pytest.approx([2, 4, 6, 8])
     assert rates[4:16] == [8] * 12
     assert rates[16:] == pytest.approx([6.4, 4.8, 3.2, 1.6])
@@ -235,7 +235,7 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 def test_no_warm_up_and_no_cool_down(warmup: int, cooldown: int) -> None:
     trainer = make_trainer(total_steps=3, warmup_steps=warmup, cooldown_steps=cooldown, learning_rate=8.0)
     for trainer.step in range(3):
-        assert trainer.rate() == 8
+        assert trainer.lr() == 8
 
 
 def test_a_step_moves_weights_as_adam_does() -> None:

@@ -9,8 +9,8 @@ import torch
 
 from stdcli.errors import ConfigError, NumericsError
 from stdcli.runtime.devices import choose
-from stdcli.training.learner import Learner
 from stdcli.training.loop import Loop, Loss, make_accelerator
+from stdcli.training.trained_module import TrainedModule
 from tests.tiny_accelerator import forget_accelerator
 
 LR = 0.1
@@ -24,40 +24,40 @@ def accelerator():
     forget_accelerator()
 
 
-def learner_of(name: str, *, start: float = 1.0, most: float = 1e9, lr: float = LR) -> Learner:
+def trained_of(name: str, *, start: float = 1.0, most: float = 1e9, lr: float = LR) -> TrainedModule:
     module = torch.nn.Linear(3, 1, bias=False)
     torch.nn.init.constant_(module.weight, start)
     parameters = {"weight": module.weight}
     optimiser = torch.optim.SGD(parameters.values(), lr=99.0)
-    return Learner(name, module, parameters, optimiser, lambda step: lr / (step + 1), most)
+    return TrainedModule(name, module, parameters, optimiser, lambda step: lr / (step + 1), most)
 
 
-def squares(learner: Learner, number: int, *, batch: int = 2) -> torch.Tensor:
+def squares(trained: TrainedModule, number: int, *, batch: int = 2) -> torch.Tensor:
     """Per item (w . x)^2, whose gradient is 2 (w . x) x."""
     x = POINTS[number * batch : (number + 1) * batch]
-    return learner.module(x).square()[:, 0]
+    return trained.module(x).square()[:, 0]
 
 
 def gradient_by_hand(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (2 * (x @ w)[:, None] * x).mean(0)
 
 
-def loop_of(accelerator, learners, losses, *, accumulation: int = 1) -> Loop:
-    return Loop(accelerator, learners, losses, accumulation, lambda: "samples 4, 5")
+def loop_of(accelerator, trained_modules, losses, *, accumulation: int = 1) -> Loop:
+    return Loop(accelerator, trained_modules, losses, accumulation, lambda: "samples 4, 5")
 
 
 def test_a_step_is_the_mean_of_its_micro_batches(accelerator) -> None:
-    learner, asked = learner_of("one"), []
+    trained, asked = trained_of("one"), []
 
     def losses(number):
         asked.append(number)
-        errors = squares(learner, number)
+        errors = squares(trained, number)
         yield Loss("one", errors.mean(), {"each": errors.detach()})
 
-    facts = loop_of(accelerator, [learner], losses, accumulation=4).step(0)
+    facts = loop_of(accelerator, [trained], losses, accumulation=4).step(0)
     w, x = torch.ones(3), POINTS[:8]
     gradient = gradient_by_hand(w, x)
-    torch.testing.assert_close(learner.module.weight[0], w - LR * gradient)
+    torch.testing.assert_close(trained.module.weight[0], w - LR * gradient)
     assert asked == [0, 1, 2, 3]
     assert facts["loss/one"] == pytest.approx(float(((x @ w) ** 2).mean()))
     assert facts["each"] == pytest.approx(facts["loss/one"])
@@ -67,56 +67,56 @@ def test_a_step_is_the_mean_of_its_micro_batches(accelerator) -> None:
 def test_accumulation_is_a_larger_batch(accelerator) -> None:
     found = []
     for accumulation, batch in ((1, 4), (2, 2), (4, 1)):
-        learner = learner_of("one")
+        trained = trained_of("one")
 
-        def losses(number, learner=learner, batch=batch):
-            yield Loss("one", squares(learner, number, batch=batch).mean())
+        def losses(number, trained=trained, batch=batch):
+            yield Loss("one", squares(trained, number, batch=batch).mean())
 
-        loop = loop_of(accelerator, [learner], losses, accumulation=accumulation)
+        loop = loop_of(accelerator, [trained], losses, accumulation=accumulation)
         norms = [loop.step(step)["grad/one_norm"] for step in range(3)]
-        found.append((learner.module.weight.detach(), norms))
+        found.append((trained.module.weight.detach(), norms))
     for weight, norms in found[1:]:
         torch.testing.assert_close(weight, found[0][0], rtol=1e-6, atol=1e-7)
         assert norms == pytest.approx(found[0][1], rel=1e-6)
 
 
 def test_micro_batches_and_rates_follow_the_number_of_the_step(accelerator) -> None:
-    learner, asked = learner_of("one"), []
+    trained, asked = trained_of("one"), []
 
     def losses(number):
         asked.append(number)
-        yield Loss("one", squares(learner, 0).mean())
+        yield Loss("one", squares(trained, 0).mean())
 
-    loop = loop_of(accelerator, [learner], losses, accumulation=3)
+    loop = loop_of(accelerator, [trained], losses, accumulation=3)
     assert loop.step(2)["lr/one"] == pytest.approx(LR / 3) and asked == [6, 7, 8]
 
 
 def test_long_gradients_are_cut_short_once_all_are_there(accelerator) -> None:
-    learner = learner_of("one", start=5.0, most=0.5)
+    trained = trained_of("one", start=5.0, most=0.5)
 
     def losses(number):
-        yield Loss("one", squares(learner, number).mean())
+        yield Loss("one", squares(trained, number).mean())
 
-    facts = loop_of(accelerator, [learner], losses, accumulation=2).step(0)
+    facts = loop_of(accelerator, [trained], losses, accumulation=2).step(0)
     gradient = gradient_by_hand(torch.full((3,), 5.0), POINTS[:4])
     assert gradient.norm() > 0.5 and facts["grad/one_norm"] == pytest.approx(float(gradient.norm()))
     moved = torch.full((3,), 5.0) - LR * 0.5 * gradient / gradient.norm()
-    torch.testing.assert_close(learner.module.weight[0].detach(), moved, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trained.module.weight[0].detach(), moved, rtol=1e-5, atol=1e-6)
 
 
 def test_short_gradients_are_left_alone(accelerator) -> None:
-    learner = learner_of("one", start=0.01, most=1.0)
+    trained = trained_of("one", start=0.01, most=1.0)
 
     def losses(number):
-        yield Loss("one", squares(learner, number).mean())
+        yield Loss("one", squares(trained, number).mean())
 
-    loop_of(accelerator, [learner], losses).step(0)
+    loop_of(accelerator, [trained], losses).step(0)
     gradient = gradient_by_hand(torch.full((3,), 0.01), POINTS[:2])
-    torch.testing.assert_close(learner.module.weight[0].detach(), torch.full((3,), 0.01) - LR * gradient)
+    torch.testing.assert_close(trained.module.weight[0].detach(), torch.full((3,), 0.01) - LR * gradient)
 
 
 def test_each_learner_gets_its_own_gradients_of_weights_before_the_step(accelerator) -> None:
-    first, second = learner_of("first", start=1.0), learner_of("second", start=2.0, lr=0.5)
+    first, second = trained_of("first", start=1.0), trained_of("second", start=2.0, lr=0.5)
 
     def losses(number):
         yield Loss("first", squares(first, number).mean() + 0 * squares(second, number).detach().sum())
@@ -136,40 +136,40 @@ def test_each_learner_gets_its_own_gradients_of_weights_before_the_step(accelera
 @pytest.mark.parametrize("bad", ["first", "second"])
 @pytest.mark.parametrize("at", [0, 1])
 def test_a_loss_that_is_not_finite_moves_nothing(accelerator, bad, at) -> None:
-    learners = [learner_of("first"), learner_of("second")]
+    trained_modules = [trained_of("first"), trained_of("second")]
 
     def losses(number):
-        for learner in learners:
-            factor = math.nan if learner.name == bad and number == at else 1.0
-            yield Loss(learner.name, factor * squares(learner, number).mean())
+        for trained in trained_modules:
+            factor = math.nan if trained.name == bad and number == at else 1.0
+            yield Loss(trained.name, factor * squares(trained, number).mean())
 
     with pytest.raises(NumericsError) as told:
-        loop_of(accelerator, learners, losses, accumulation=2).step(0)
+        loop_of(accelerator, trained_modules, losses, accumulation=2).step(0)
     assert told.value.what == f"loss/{bad} is not finite" and told.value.where == "samples 4, 5"
-    assert all(bool((learner.module.weight == 1).all()) for learner in learners)
+    assert all(bool((trained.module.weight == 1).all()) for trained in trained_modules)
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(accelerator) -> None:
-    learners = [learner_of("first"), learner_of("second", start=0.0)]
+    trained_modules = [trained_of("first"), trained_of("second", start=0.0)]
 
     def losses(number):
-        yield Loss("first", squares(learners[0], number).mean())
-        yield Loss("second", squares(learners[1], number).sqrt().mean())  # 0, of infinite slope
+        yield Loss("first", squares(trained_modules[0], number).mean())
+        yield Loss("second", squares(trained_modules[1], number).sqrt().mean())  # 0, of infinite slope
 
     with pytest.raises(NumericsError, match="grad/second_norm is not finite"):
-        loop_of(accelerator, learners, losses).step(0)
-    assert bool((learners[0].module.weight == 1).all()) and not learners[1].module.weight.any()
+        loop_of(accelerator, trained_modules, losses).step(0)
+    assert bool((trained_modules[0].module.weight == 1).all()) and not trained_modules[1].module.weight.any()
 
 
 def test_means_are_of_items_and_nan_without_any(accelerator) -> None:
-    learner = learner_of("one")
+    trained = trained_of("one")
 
     def losses(number):
         values = torch.arange(number, dtype=torch.float64)  # none, then one
         facts = {"some": values + 3, "none": values[:0], "half": torch.tensor([number], dtype=torch.bfloat16)}
-        yield Loss("one", squares(learner, number).mean(), facts)
+        yield Loss("one", squares(trained, number).mean(), facts)
 
-    facts = loop_of(accelerator, [learner], losses, accumulation=3).step(0)
+    facts = loop_of(accelerator, [trained], losses, accumulation=3).step(0)
     assert facts["some"] == pytest.approx((3 + 3 + 4) / 3) and math.isnan(facts["none"])
     assert facts["half"] == 1
 

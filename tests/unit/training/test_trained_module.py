@@ -1,4 +1,4 @@
-"""Learning rates by hand, and learners that go on where they stopped."""
+"""Learning rates by hand, and trained modules that go on where they stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from stdcli.training.learner import Learner, make_rate
+from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ from stdcli.training.learner import Learner, make_rate
     ],
 )
 def test_rates_by_hand(schedule, step, expected) -> None:
-    rate = make_rate(2.0, steps=16, warmup_steps=4, schedule=schedule)
+    rate = make_lr_schedule(2.0, steps=16, warmup_steps=4, schedule=schedule)
     assert rate(step) == pytest.approx(expected)
 
 
 def test_without_a_warm_up_the_first_rate_is_the_peak() -> None:
-    assert make_rate(3.0, steps=5, warmup_steps=0, schedule="cosine")(0) == 3.0
+    assert make_lr_schedule(3.0, steps=5, warmup_steps=0, schedule="cosine")(0) == 3.0
 
 
-def learner_of(*, scaled: bool = False, seed: int = 0, most: float = 1.0) -> Learner:
+def trained_of(*, scaled: bool = False, seed: int = 0, most: float = 1.0) -> TrainedModule:
     draw = torch.Generator().manual_seed(seed)
     module = torch.nn.Linear(3, 2)
     module.register_buffer("power", torch.randn(4, generator=draw))
@@ -43,38 +43,38 @@ def learner_of(*, scaled: bool = False, seed: int = 0, most: float = 1.0) -> Lea
     parameters = dict(module.named_parameters())
     optimiser = torch.optim.AdamW(parameters.values(), lr=1.0, weight_decay=0.01)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3, enabled=scaled)
-    return Learner(
+    return TrainedModule(
         "net",
         module,
         parameters,
         optimiser,
-        make_rate(0.1, steps=8, warmup_steps=2, schedule="cosine"),
+        make_lr_schedule(0.1, steps=8, warmup_steps=2, schedule="cosine"),
         most,
         buffers=dict(module.named_buffers()),
         scaler=scaler,
     )
 
 
-def take(learner: Learner, steps: range) -> list[float]:
+def take(trained: TrainedModule, steps: range) -> list[float]:
     norms = []
     for step in steps:
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
-        learner.backward((learner.module(x) - 1).square().mean())
-        norms.append(learner.clip())
-        learner.update(step)
+        trained.backward((trained.module(x) - 1).square().mean())
+        norms.append(trained.clip())
+        trained.update(step)
         with torch.no_grad():
-            learner.module.power.mul_(0.9)
+            trained.module.power.mul_(0.9)
     return norms
 
 
-def values(learner: Learner) -> list[torch.Tensor]:
-    return [*(p.detach().clone() for p in learner.parameters.values()), learner.module.power.clone()]
+def values(trained: TrainedModule) -> list[torch.Tensor]:
+    return [*(p.detach().clone() for p in trained.parameters.values()), trained.module.power.clone()]
 
 
 def test_steps_are_those_of_plain_torch() -> None:
-    learner, plain = learner_of(), learner_of().module
+    trained, plain = trained_of(), trained_of().module
     optimiser = torch.optim.AdamW(plain.parameters(), lr=1.0, weight_decay=0.01)
-    norms = take(learner, range(4))
+    norms = take(trained, range(4))
     rates = [0.05, 0.1, 0.1, 0.05 * (1 + math.cos(math.pi / 6))]
     for step, rate in enumerate(rates):
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
@@ -86,13 +86,13 @@ def test_steps_are_those_of_plain_torch() -> None:
             p.grad *= min(1.0, 1.0 / float(norm))
         optimiser.param_groups[0]["lr"] = rate
         optimiser.step()
-    for ours, theirs in zip(learner.parameters.values(), plain.parameters(), strict=True):
+    for ours, theirs in zip(trained.parameters.values(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_a_restored_learner_takes_the_same_steps(scaled) -> None:
-    straight, other = learner_of(scaled=scaled), learner_of(scaled=scaled, seed=9)
+    straight, other = trained_of(scaled=scaled), trained_of(scaled=scaled, seed=9)
     take(straight, range(4))
     kept = {name: value.detach().clone() for name, value in straight.state().items()}
     assert {name.split(".")[0] for name in kept} == {"net"}
@@ -103,34 +103,34 @@ def test_a_restored_learner_takes_the_same_steps(scaled) -> None:
 
 
 def test_the_scale_of_losses_and_its_growth_come_back() -> None:
-    straight = learner_of(scaled=True)
+    straight = trained_of(scaled=True)
     take(straight, range(4))  # doubled after 3, one good step since
     assert straight.state()["net.scaler"].tolist() == [2048, 1]
-    other = learner_of(scaled=True)
+    other = trained_of(scaled=True)
     other.restore(straight.state())
     take(other, range(4, 5))
     assert other.state()["net.scaler"].tolist() == [2048, 2]
-    assert "net.scaler" not in learner_of().state()
+    assert "net.scaler" not in trained_of().state()
 
 
 def test_norms_are_told_and_clipped_without_the_scale() -> None:
-    assert take(learner_of(scaled=True), range(1)) == pytest.approx(take(learner_of(), range(1)))
+    assert take(trained_of(scaled=True), range(1)) == pytest.approx(take(trained_of(), range(1)))
 
 
 def test_an_overflow_halves_the_scale_and_leaves_the_step_out() -> None:
-    learner = learner_of(scaled=True)
-    before = values(learner)
-    learner.backward(learner.module(torch.full((1, 3), 3e38)).sum())
-    assert not math.isfinite(learner.clip())
-    learner.update(0)
-    assert all(torch.equal(a, b) for a, b in zip(before, values(learner), strict=True))
-    assert learner.scaler.get_scale() == 512
+    trained = trained_of(scaled=True)
+    before = values(trained)
+    trained.backward(trained.module(torch.full((1, 3), 3e38)).sum())
+    assert not math.isfinite(trained.clip())
+    trained.update(0)
+    assert all(torch.equal(a, b) for a, b in zip(before, values(trained), strict=True))
+    assert trained.scaler.get_scale() == 512
 
 
 def test_half_a_state_is_refused() -> None:
-    learner = learner_of()
-    take(learner, range(1))
-    state = learner.state()
+    trained = trained_of()
+    take(trained, range(1))
+    state = trained.state()
     del state["net.buffers.power"]
     with pytest.raises(KeyError, match="power"):
-        learner_of().restore(state)
+        trained_of().restore(state)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from stdcli.training.checkpoint import adam_tensors, restore_adam
 
-Rate = Callable[[int], float]
+LrSchedule = Callable[[int], float]
 """Step, counted from 0 -> learning rate."""
 
 
-def make_rate(peak: float, *, steps: int, warmup_steps: int, schedule: str) -> Rate:
+def make_lr_schedule(peak: float, *, steps: int, warmup_steps: int, schedule: str) -> LrSchedule:
     """Learning rate of every step: a linear rise to `peak`, then "constant", or "cosine" down to 0.
 
     Args:
@@ -26,18 +26,18 @@ def make_rate(peak: float, *, steps: int, warmup_steps: int, schedule: str) -> R
     Source: Loshchilov 2017 (SGDR) eq. 5, one period.
     """
 
-    def rate(step: int) -> float:
+    def lr_schedule(step: int) -> float:
         if step < warmup_steps:
             return peak * (step + 1) / warmup_steps
         if schedule == "constant":
             return peak
         return peak * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps))) / 2
 
-    return rate
+    return lr_schedule
 
 
 @dataclass
-class Learner:
+class TrainedModule:
     """Weights and all that changes them.
 
     Attributes:
@@ -45,7 +45,7 @@ class Learner:
         module: as gradients pass it, possibly wrapped for several processes.
         parameters: name -> what is trained.
         optimiser: Adam over `parameters`, in their order.
-        rate: of each step.
+        lr_schedule: of each step.
         max_grad_norm: gradients are scaled down to it.
         buffers: name -> further tensors that are part of the state.
         scaler: of the loss, for float16.
@@ -55,7 +55,7 @@ class Learner:
     module: nn.Module
     parameters: Mapping[str, nn.Parameter]
     optimiser: torch.optim.Optimizer
-    rate: Rate
+    lr_schedule: LrSchedule
     max_grad_norm: float
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
@@ -71,13 +71,13 @@ class Learner:
 
     def update(self, step: int) -> float:
         """Take the step, forget the gradients; the learning rate that was used."""
-        rate = self.rate(step)
+        lr = self.lr_schedule(step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
-        return rate
+        return lr
 
     def state(self) -> dict[str, Tensor]:
         """Everything that resuming needs, as named tensors."""
