@@ -88,8 +88,8 @@ class Known(nn.Module):
             yield
 
     @contextmanager
-    def averaged(self, average: Mapping[str, Tensor]) -> Iterator[None]:
-        with self._with(average["std"]):
+    def using(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        with self._with(weights["std"]):
             yield
 
     @contextmanager
@@ -101,12 +101,12 @@ class Known(nn.Module):
             self._std = before
 
 
-def networks_of(student: nn.Module | None = None, *, average: float | None = None) -> Networks:
+def networks_of(student: nn.Module | None = None, *, ema: float | None = None) -> Networks:
     """The networks of a run around `Known`."""
     student = student or Known()
-    weights = None if average is None else {"std": torch.tensor(average, dtype=torch.float64)}
+    weights = None if ema is None else {"std": torch.tensor(ema, dtype=torch.float64)}
     kind = PredictionType.EPSILON
-    return Networks(student, student, kind, torch.device("cpu"), autocast=nullcontext, average=weights)
+    return Networks(student, student, kind, torch.device("cpu"), autocast=nullcontext, ema=weights)
 
 
 def mean_of(path: int) -> float:

@@ -47,12 +47,12 @@ class Lcm:
     Attributes:
         table: all levels by id.
         start_id: the noisiest level in use.
-        averages: whether the target network is an average of the student.
+        uses_ema: whether the target network is an average of the student.
     """
 
     table: Sequence[Level]
     start_id: int
-    averages: bool = True
+    uses_ema: bool = True
 
     name = "lcm"
     states = "data"

@@ -39,7 +39,7 @@ class Method(Protocol):
         target_sampler: draws s.
         states: "path" takes teacher states, "data" noises clean latents afresh and has the teacher step.
         reads: which of "next" (teacher state below j) and "target" (teacher state at s) a batch must have.
-        averages: whether `target` uses averaged weights.
+        uses_ema: whether `target` uses averaged weights.
         sampling: recipe fields that its students need: sampler, final.
     """
 
@@ -47,7 +47,7 @@ class Method(Protocol):
     target_sampler: TargetSampler
     states: Literal["path", "data"]
     reads: frozenset[str]
-    averages: bool
+    uses_ema: bool
     sampling: Mapping[str, Any]
 
     def predict(self, networks: Networks, batch: Batch) -> Prediction:

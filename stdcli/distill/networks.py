@@ -26,7 +26,7 @@ class Networks:
         prediction: what the network predicts.
         device: where it is.
         autocast: makes a context of mixed precision for evaluations that do not pass `wrapped`.
-        average: weights of the target network; None takes the current ones.
+        ema: weights of the target network; None takes the current ones.
     """
 
     student: Student
@@ -34,7 +34,7 @@ class Networks:
     prediction: PredictionType
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
-    average: Mapping[str, Tensor] | None = None
+    ema: Mapping[str, Tensor] | None = None
 
     def live(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
         """The student, with gradients."""
@@ -51,8 +51,8 @@ class Networks:
         weights: Mapping[str, Tensor] | None = None,
     ) -> Denoised:
         """The student without gradients: with given weights, else its average, else its current ones."""
-        weights = self.average if weights is None else weights
-        with self.autocast(), nullcontext() if weights is None else self.student.averaged(weights):
+        weights = self.ema if weights is None else weights
+        with self.autocast(), nullcontext() if weights is None else self.student.using(weights):
             output = self.student(x, self._t(level), cond, target_time=self._t(to_level))
         return self._split(output, x, level)
 

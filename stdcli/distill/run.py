@@ -133,8 +133,8 @@ def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Ten
     state = dict(sources)
     for trained in training.trained_modules:
         state |= {f"learner.{name}": value for name, value in trained.state().items()}
-    for kind, average in training.averages.items():
-        state |= {f"average.{kind}.{name}": value for name, value in average.average.items()}
+    for kind, ema in training.ema.items():
+        state |= {f"average.{kind}.{name}": value for name, value in ema.average.items()}
     return state
 
 
@@ -159,10 +159,10 @@ def restore(
     try:
         for trained in training.trained_modules:
             trained.restore(_below(state, "learner."))
-        for kind, average in training.averages.items():
+        for kind, ema in training.ema.items():
             for name, value in _below(state, f"average.{kind}.").items():
-                average.average[name].copy_(value)
-            average.updates = int(facts[f"average.{kind}.updates"])
+                ema.average[name].copy_(value)
+            ema.updates = int(facts[f"average.{kind}.updates"])
         training.task.source.restore(_below(state, f"source.{rank}."))
         return int(facts["step"])
     except (KeyError, ValueError, RuntimeError) as error:
@@ -173,7 +173,7 @@ def restore(
 
 def facts_of(training: Training) -> dict[str, str]:
     """The numbers that go with `state_of`."""
-    return {f"average.{kind}.updates": str(average.updates) for kind, average in training.averages.items()}
+    return {f"average.{kind}.updates": str(ema.updates) for kind, ema in training.ema.items()}
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

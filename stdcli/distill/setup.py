@@ -31,7 +31,7 @@ from stdcli.models.student_start import start_from
 from stdcli.training.ema import Ema
 from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 
-TARGET, EXPORT = "target", "export"
+EMA_TARGET, EMA_EXPORT = "target", "export"
 """Averages of the student: the target network's, and the one that is exported."""
 
 
@@ -45,7 +45,7 @@ class Training:
         networks: what evaluates.
         task: yields losses.
         trained_modules: what is trained.
-        averages: by name.
+        ema: running averages of the student, by name.
         notes: what the user should know.
     """
 
@@ -54,20 +54,20 @@ class Training:
     networks: Networks
     task: DistillTask
     trained_modules: list[TrainedModule]
-    averages: dict[str, Ema]
+    ema: dict[str, Ema]
     notes: list[str] = field(default_factory=list)
 
     def after_step(self) -> None:
         """What follows every step of the optimisers."""
-        for average in self.averages.values():
-            average.update()
+        for ema in self.ema.values():
+            ema.update()
         if self.task.adversarial is not None:
             self.task.adversarial.adversary.discriminator.update_spectral_norm()
 
     def exported(self) -> dict[str, Tensor]:
         """The weights that the student is saved with."""
-        if EXPORT in self.averages:
-            return self.averages[EXPORT].average
+        if EMA_EXPORT in self.ema:
+            return self.ema[EMA_EXPORT].average
         return dict(self.networks.student.trainable())
 
 
@@ -100,14 +100,14 @@ def build(
     has_adversary = config.adversary.weight > 0
     keep_teacher = paths.bank is None or method.states == "data" or has_adversary
     student = _student(config, network, start, keep_teacher=keep_teacher)
-    averages = _averages(config, student, method)
+    ema = _make_ema(config, student, method)
     networks = Networks(
         student=student,
         wrapped=accelerator.prepare_model(student),
         prediction=network.prediction,
         device=network.device,
         autocast=accelerator.autocast,
-        average=averages[TARGET].average if TARGET in averages else None,
+        ema=ema[EMA_TARGET].average if EMA_TARGET in ema else None,
     )
     ranks = Ranks(config.train.batch_size, accelerator.process_index, accelerator.num_processes)
     task = DistillTask(
@@ -128,7 +128,7 @@ def build(
         accelerator=accelerator,
         learning_rate=config.train.learning_rate,
     )
-    training = Training(paths, network, networks, task, [trained], averages)
+    training = Training(paths, network, networks, task, [trained], ema)
     if has_adversary:
         _add_adversarial(training, config, accelerator, get_codec=get_codec)
     return training
@@ -164,15 +164,15 @@ def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -
     except LevelError as error:
         raise ConfigError("too many steps for these paths", [("step_counts", str(error))]) from error
     if config.method == "lcm":
-        return Lcm(table, paths.start_id, averages=std.target_weights == "average")
-    averages = std.target != "teacher" and std.target_weights == "average"
+        return Lcm(table, paths.start_id, uses_ema=std.target_weights == "average")
+    uses_ema = std.target != "teacher" and std.target_weights == "average"
     is_weighed = std.jump_weight == "inverse-square"
     return Std(
         table,
         target_sampler,
         std.target,
         mix=std.mix,
-        averages=averages,
+        uses_ema=uses_ema,
         weighs_jumps=is_weighed,
         prediction=PredictionType(paths.manifest.prediction),
     )
@@ -196,13 +196,13 @@ class TeacherDenoiser(Denoiser):
             return self._networks.student(x, t, condition)
 
 
-def _averages(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema]:
-    averages = {}
-    if method.averages:
-        averages[TARGET] = Ema(student.trainable(), decay=config.std.target_decay)
+def _make_ema(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema]:
+    ema = {}
+    if method.uses_ema:
+        ema[EMA_TARGET] = Ema(student.trainable(), decay=config.std.target_decay)
     if config.train.average_decay:
-        averages[EXPORT] = Ema(student.trainable(), decay=config.train.average_decay)
-    return averages
+        ema[EMA_EXPORT] = Ema(student.trainable(), decay=config.train.average_decay)
+    return ema
 
 
 def _source(

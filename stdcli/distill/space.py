@@ -23,7 +23,7 @@ def checkpoint_bytes(training: Training) -> int:
         total += sum((1 + MOMENTS) * value.nbytes + 4 for value in trained.parameters.values())
         total += sum(value.nbytes for value in trained.buffers.values())
         total += 16 * trained.scaler.is_enabled()
-    averages = (value for average in training.averages.values() for value in average.average.values())
+    averages = (value for ema in training.ema.values() for value in ema.average.values())
     return total + sum(value.nbytes for value in averages)
 
 

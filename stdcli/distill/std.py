@@ -70,7 +70,7 @@ class Std:
         target_sampler: draws s.
         kind: of the target.
         mix: weight of the consistency target in "mix", in [0, 1].
-        averages: whether the consistency target uses averaged weights.
+        uses_ema: whether the consistency target uses averaged weights.
         weighs_jumps: whether errors are divided by `jump_gain`.
         prediction: what the networks predict, for that.
     """
@@ -79,7 +79,7 @@ class Std:
     target_sampler: TargetSampler
     kind: Literal["teacher", "consistency", "mix"] = "teacher"
     mix: float = 0.5
-    averages: bool = False
+    uses_ema: bool = False
     weighs_jumps: bool = False
     prediction: PredictionType = PredictionType.EPSILON
 

@@ -55,7 +55,7 @@ ADAPTER = "default"
 class Student(nn.Module):
     """A denoiser under training; made by `make_student`.
 
-    Backward passes belong outside `as_teacher` and `averaged`.
+    Backward passes belong outside `as_teacher` and `using`.
 
     Args:
         unet: diffusers' UNet2DConditionModel whose trained parameters require gradients, and no others.
@@ -147,21 +147,21 @@ class Student(nn.Module):
             self._current, self._teaching = before, False
 
     @contextmanager
-    def averaged(self, average: Mapping[str, Tensor]) -> Iterator[None]:
+    def using(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Inside, `forward` uses these values in place of `trainable()`; the live tensors are not touched.
 
         Args:
-            average: one tensor per name of `trainable()`, on the same device.
+            weights: one tensor per name of `trainable()`, on the same device.
 
         Raises:
             ValueError: other names, or inside `as_teacher`.
         """
-        self._check_names(average)
+        self._check_names(weights)
         if self._teaching:
             raise ValueError("the teacher has no averaged weights")
-        weights = {self._names[name]: value for name, value in average.items()}
+        inner = {self._names[name]: value for name, value in weights.items()}
         before = self._current
-        self._current = Denoiser(self.unet, has_target_time=self.has_target_time, weights=weights)
+        self._current = Denoiser(self.unet, has_target_time=self.has_target_time, weights=inner)
         try:
             with self._without_checkpointing():
                 yield

@@ -66,7 +66,7 @@ def test_the_boundary_acts_at_0_alone() -> None:
 
 
 def test_predictions_and_targets_by_hand() -> None:
-    networks, batch, method = networks_of(average=AVERAGE_STD), batch_of(), Lcm(TABLE, 37)
+    networks, batch, method = networks_of(ema=AVERAGE_STD), batch_of(), Lcm(TABLE, 37)
     state, target = method.predict(networks, batch).state, method.target(networks, batch)
     for k, j in enumerate(J):
         expected = bound_by_hand(batch.states[k].double(), j, mean=mean_of(k), std=STD)
@@ -93,7 +93,7 @@ def test_a_batch_is_its_items_one_by_one() -> None:
 
 def test_what_the_method_asks_for() -> None:
     method = Lcm(TABLE, 37)
-    assert method.states == "data" and method.reads == {"next"} and method.averages
+    assert method.states == "data" and method.reads == {"next"} and method.uses_ema
     assert method.sampling == {"sampler": "renoise", "final": "x0"} and method.scale(batch_of()) is None
     draws = torch.rand(37, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert method.target_sampler.select(torch.arange(1, 38), draws).tolist() == [0] * 37

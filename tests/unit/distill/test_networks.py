@@ -69,11 +69,11 @@ def test_one_level_for_all_items() -> None:
 
 
 @pytest.mark.parametrize(
-    ("average", "weights", "std"),
+    ("ema", "weights", "std"),
     [(None, None, STD), (AVERAGE_STD, None, AVERAGE_STD), (AVERAGE_STD, 1.5, 1.5), (None, 1.5, 1.5)],
 )
-def test_which_weights_answer(average, weights, std) -> None:
-    networks = networks_of(average=average)
+def test_which_weights_answer(ema, weights, std) -> None:
+    networks = networks_of(ema=ema)
     given = None if weights is None else {"std": torch.tensor(weights, dtype=torch.float64)}
     found = networks.target(X, LEVEL, COND, to_level=LEVEL, weights=given)
     for k, j in enumerate(J):

@@ -127,8 +127,8 @@ def test_the_mixed_target_is_a_mean_of_the_two(share) -> None:
 
 
 def test_averaged_weights_make_the_students_own_target_and_nothing_else() -> None:
-    networks = networks_of(average=AVERAGE_STD)
-    method = Std(TABLE, TARGETS, "consistency", averages=True)
+    networks = networks_of(ema=AVERAGE_STD)
+    method = Std(TABLE, TARGETS, "consistency", uses_ema=True)
     close(method.target(networks, batch_of((0,), (37,), (28,))), [jumped(0, 36, 28, std=AVERAGE_STD)])
     close(method.predict(networks, batch_of((0,), (37,), (28,))).state, [jumped(0, 37, 28, std=STD)])
     assert float(networks.student.std.detach()) == STD

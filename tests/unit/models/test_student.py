@@ -86,7 +86,7 @@ def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) 
             parameter.copy_(average[name])
     expected = output(other, **target)
     before = {name: value.clone() for name, value in student.trainable().items()}
-    with student.averaged(average):
+    with student.using(average):
         assert torch.allclose(output(student, **target), expected, atol=1e-6)
         with student.as_teacher():
             assert torch.equal(output(student), base)
@@ -98,13 +98,13 @@ def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) 
 
 def test_averages_need_every_name_and_no_teacher(model) -> None:
     student = student_of(model)
-    with pytest.raises(ValueError, match="2 names differ"), student.averaged(_renamed(student)):
+    with pytest.raises(ValueError, match="2 names differ"), student.using(_renamed(student)):
         pass
     average = dict(student.trainable())
     with (
         student.as_teacher(),
         pytest.raises(ValueError, match="no averaged"),
-        student.averaged(average),
+        student.using(average),
     ):
         pass
 
@@ -140,7 +140,7 @@ def test_checkpointing_gives_the_same_gradients(model) -> None:
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("way", ["as_teacher", "averaged"])
+@pytest.mark.parametrize("way", ["as_teacher", "using"])
 def test_graphs_of_other_weights_stay_theirs_under_checkpointing(model, way) -> None:
     """The gradient with respect to the input of what was recorded inside, asked for outside."""
     gradients = []
@@ -148,7 +148,7 @@ def test_graphs_of_other_weights_stay_theirs_under_checkpointing(model, way) -> 
         student = train(student_of(model, checkpointing=checkpointing))
         halves = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
         x = X.clone().requires_grad_()
-        with student.as_teacher() if way == "as_teacher" else student.averaged(halves):
+        with student.as_teacher() if way == "as_teacher" else student.using(halves):
             loss = student(x, T, CONDITION).square().mean()
         gradients.append(torch.autograd.grad(loss, x)[0])
     assert torch.allclose(*gradients, atol=1e-7)
