@@ -19,7 +19,7 @@ from stdcli.bank.reader import Bank
 from stdcli.bank.shard import Paths, write_shard
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.networks import Networks
+from stdcli.distill.roles import Roles
 from stdcli.models.bundle import Condition
 from tests.tiny_banks import changed
 
@@ -101,12 +101,12 @@ class Known(nn.Module):
             self._std = before
 
 
-def networks_of(student: nn.Module | None = None, *, ema: float | None = None) -> Networks:
+def roles_of(student: nn.Module | None = None, *, ema: float | None = None) -> Roles:
     """The networks of a run around `Known`."""
     student = student or Known()
     weights = None if ema is None else {"std": torch.tensor(ema, dtype=torch.float64)}
     kind = PredictionType.EPSILON
-    return Networks(student, student, kind, torch.device("cpu"), autocast=nullcontext, ema=weights)
+    return Roles(student, student, kind, torch.device("cpu"), autocast=nullcontext, ema=weights)
 
 
 def mean_of(path: int) -> float:

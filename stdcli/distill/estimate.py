@@ -81,7 +81,7 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
     Raises:
         NumericsError: a loss or gradient is not finite.
     """
-    device = training.networks.device
+    device = training.roles.device
     weights = _weights(training)
     try:
         taken_s = []
@@ -113,7 +113,7 @@ def _trained(training: Training) -> list[Tensor]:
 
 def _weights(training: Training) -> list[Tensor]:
     """Of every network of a run, trained or not; of a rollout's codec and encoders see `_frozen_bytes`."""
-    modules = [training.networks.student, *(trained.module for trained in training.trained_modules)]
+    modules = [training.roles.module, *(trained.module for trained in training.trained_modules)]
     if training.task.adversarial is not None:
         parts = vars(training.task.adversarial.adversary.features).values()
         modules += [getattr(part, "vae", part) for part in parts]  # DINOv2, and the codec before it

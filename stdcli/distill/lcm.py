@@ -23,7 +23,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Prediction
-from stdcli.distill.networks import Networks
+from stdcli.distill.roles import Roles
 from stdcli.distill.target_sampler import TargetSampler, lowest_choices
 
 SIGMA_DATA = 0.5
@@ -64,16 +64,16 @@ class Lcm:
         """s = 0."""
         return TargetSampler(lowest_choices(range(self.start_id + 1)), {})
 
-    def predict(self, networks: Networks, batch: Batch) -> Prediction:
+    def predict(self, roles: Roles, batch: Batch) -> Prediction:
         """f(x_j; student)."""
         level, to_level = batch.levels(self.table)
-        denoised = networks.live(batch.states, level, batch.cond, to_level=to_level)
+        denoised = roles.student(batch.states, level, batch.cond, to_level=to_level)
         return Prediction(_bound(batch.states, denoised, level), denoised)
 
-    def target(self, networks: Networks, batch: Batch) -> Tensor:
+    def target(self, roles: Roles, batch: Batch) -> Tensor:
         """f(x_{j-1}; target network); x_{j-1} itself at level 0."""
         level, to_level = batch.next_levels(self.table)
-        denoised = networks.target(batch.next_states, level, batch.cond, to_level=to_level)
+        denoised = roles.ema_student(batch.next_states, level, batch.cond, to_level=to_level)
         return _bound(batch.next_states, denoised, level)
 
     def scale(self, batch: Batch) -> Tensor | None:

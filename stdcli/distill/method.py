@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stdcli.diffusion.predictions import Denoised
 from stdcli.distill.batch import Batch
-from stdcli.distill.networks import Networks
+from stdcli.distill.roles import Roles
 from stdcli.distill.target_sampler import TargetSampler
 
 
@@ -50,10 +50,10 @@ class Method(Protocol):
     uses_ema: bool
     sampling: Mapping[str, Any]
 
-    def predict(self, networks: Networks, batch: Batch) -> Prediction:
+    def predict(self, roles: Roles, batch: Batch) -> Prediction:
         """The student's point, with gradients."""
 
-    def target(self, networks: Networks, batch: Batch) -> Tensor:
+    def target(self, roles: Roles, batch: Batch) -> Tensor:
         """What it is held against, [B, C, h, w], without gradients."""
 
     def scale(self, batch: Batch) -> Tensor | None:

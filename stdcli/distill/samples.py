@@ -22,8 +22,8 @@ from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, target_levels
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.networks import Networks
 from stdcli.distill.paths import Paths
+from stdcli.distill.roles import Roles
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
@@ -62,11 +62,11 @@ class SampleSheet:
     schedule: NoiseSchedule
 
     @torch.no_grad()
-    def render(self, networks: Networks, codec: Codec, *, weights: Mapping[str, Tensor]) -> np.ndarray:
+    def render(self, roles: Roles, codec: Codec, *, weights: Mapping[str, Tensor]) -> np.ndarray:
         """The sheet, uint8 [R H, 5 W, 3]; a column less without style pictures, and without the teacher.
 
         Args:
-            networks: student and teacher.
+            roles: student and teacher.
             codec: decodes.
             weights: of the student.
 
@@ -75,13 +75,13 @@ class SampleSheet:
         """
 
         def teacher(x: Tensor, level: Level, to_level: Level) -> Denoised:
-            return networks.teacher(x, level, self.cond, self.uncond, guidance=self.guidance)
+            return roles.teacher(x, level, self.cond, self.uncond, guidance=self.guidance)
 
         def student(x: Tensor, level: Level, to_level: Level) -> Denoised:
-            return networks.target(x, level, self.cond, to_level=to_level, weights=weights)
+            return roles.ema_student(x, level, self.cond, to_level=to_level, weights=weights)
 
         latents = [self.x0, self.ends]
-        if networks.student.has_teacher:
+        if roles.module.has_teacher:
             latents.append(self._sample(teacher, "jump"))
         latents.append(self._sample(student, self.recipe.sampler))
         # one by one: pictures of a large model take gigabytes to decode

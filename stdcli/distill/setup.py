@@ -17,8 +17,8 @@ from stdcli.diffusion.solvers import jump
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.method import Method
-from stdcli.distill.networks import Networks
 from stdcli.distill.paths import Paths
+from stdcli.distill.roles import Roles
 from stdcli.distill.sources import BankSource, OnlineSource, Ranks, Source, TeacherStep
 from stdcli.distill.std import Std, make_target_sampler
 from stdcli.distill.task import DISCRIMINATOR, STUDENT, AdversarialTerm, DistillTask
@@ -42,7 +42,7 @@ class Training:
     Attributes:
         paths: what is learned from.
         network: the base, its denoiser being the student's.
-        networks: what evaluates.
+        roles: what evaluates.
         task: yields losses.
         trained_modules: what is trained.
         ema: running averages of the student, by name.
@@ -51,7 +51,7 @@ class Training:
 
     paths: Paths
     network: Network
-    networks: Networks
+    roles: Roles
     task: DistillTask
     trained_modules: list[TrainedModule]
     ema: dict[str, Ema]
@@ -68,7 +68,7 @@ class Training:
         """The weights that the student is saved with."""
         if EMA_EXPORT in self.ema:
             return self.ema[EMA_EXPORT].average
-        return dict(self.networks.student.trainable())
+        return dict(self.roles.module.trainable())
 
 
 def build(
@@ -101,8 +101,8 @@ def build(
     keep_teacher = paths.bank is None or method.states == "data" or has_adversary
     student = _student(config, network, start, keep_teacher=keep_teacher)
     ema = _make_ema(config, student, method)
-    networks = Networks(
-        student=student,
+    roles = Roles(
+        module=student,
         wrapped=accelerator.prepare_model(student),
         prediction=network.prediction,
         device=network.device,
@@ -112,8 +112,8 @@ def build(
     ranks = Ranks(config.train.batch_size, accelerator.process_index, accelerator.num_processes)
     task = DistillTask(
         method=method,
-        source=_source(config, paths, method=method, table=table, networks=networks, ranks=ranks),
-        networks=networks,
+        source=_source(config, paths, method=method, table=table, roles=roles, ranks=ranks),
+        roles=roles,
         table=table,
         start_id=paths.start_id,
         loss=config.train.loss,
@@ -122,13 +122,13 @@ def build(
     )
     trained = _trained_module(
         STUDENT,
-        networks.wrapped,
+        roles.wrapped,
         student.trainable(),
         config=config,
         accelerator=accelerator,
         learning_rate=config.train.learning_rate,
     )
-    training = Training(paths, network, networks, task, [trained], ema)
+    training = Training(paths, network, roles, task, [trained], ema)
     if has_adversary:
         _add_adversarial(training, config, accelerator, get_codec=get_codec)
     return training
@@ -182,18 +182,18 @@ class TeacherDenoiser(Denoiser):
     """The teacher inside a student, as a denoiser.
 
     Args:
-        networks: of the run.
+        roles: of the run.
     """
 
-    def __init__(self, networks: Networks) -> None:
-        super().__init__(networks.student.unet)
-        self._networks = networks
+    def __init__(self, roles: Roles) -> None:
+        super().__init__(roles.module.unet)
+        self._roles = roles
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor | float, condition: Condition, **_: object) -> Tensor:
         """As the base would answer."""
-        with self._networks.autocast(), self._networks.student.as_teacher():
-            return self._networks.student(x, t, condition)
+        with self._roles.autocast(), self._roles.module.as_teacher():
+            return self._roles.module(x, t, condition)
 
 
 def _make_ema(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema]:
@@ -211,14 +211,14 @@ def _source(
     *,
     method: Method,
     table: tuple[Level, ...],
-    networks: Networks,
+    roles: Roles,
     ranks: Ranks,
 ) -> Source:
     if paths.bank is None:
         from stdcli.rollout.online import make_online_bank  # a stored bank needs none of it
 
         rollout = paths.rollout
-        bundle = replace(rollout.bundle, denoiser=TeacherDenoiser(networks))
+        bundle = replace(rollout.bundle, denoiser=TeacherDenoiser(roles))
         online = make_online_bank(
             replace(rollout.teacher, bundle=bundle),
             rollout.pictures,
@@ -228,20 +228,20 @@ def _source(
             num_ranks=ranks.num_ranks,
             rate=config.online.rate,
         )
-        return OnlineSource(online, method, ranks, config.seed, networks.device)
+        return OnlineSource(online, method, ranks, config.seed, roles.device)
     # data can be noised to every level, while states are there only where they were stored
     takes_data = method.states == "data"
     ids = range(paths.start_id, 0, -1) if takes_data else paths.manifest.level_ids[:-1]
     order = PairOrder(len(paths.bank), tuple(ids), config.seed)
-    step = _teacher_step(networks) if takes_data else None
-    return BankSource(paths.bank, method, table, order, ranks, networks.device, teacher_step=step)
+    step = _teacher_step(roles) if takes_data else None
+    return BankSource(paths.bank, method, table, order, ranks, roles.device, teacher_step=step)
 
 
-def _teacher_step(networks: Networks) -> TeacherStep:
+def _teacher_step(roles: Roles) -> TeacherStep:
     def step(
         x: Tensor, level: Level, to_level: Level, cond: Condition, uncond: Condition, guidance: Tensor
     ) -> Tensor:
-        denoised = networks.teacher(x, level, cond, uncond, guidance=guidance)
+        denoised = roles.teacher(x, level, cond, uncond, guidance=guidance)
         return jump(x, denoised, from_level=level, to_level=to_level)
 
     return step
@@ -274,13 +274,13 @@ def _add_adversarial(
     training: Training, config: DistillConfig, accelerator: Accelerator, *, get_codec: GetCodec
 ) -> None:
     """Build the adversary and what trains it."""
-    section, networks, method = config.adversary, training.networks, training.task.method
+    section, roles, method = config.adversary, training.roles, training.task.method
     adversary, note = make_adversary(
         section,
         paths=training.paths,
-        student=networks.student,
+        student=roles.module,
         get_codec=get_codec,
-        device=networks.device,
+        device=roles.device,
         seed=config.seed,
         offline=config.offline,
     )
@@ -289,7 +289,7 @@ def _add_adversarial(
         paths=training.paths,
         style_data=config.style_data,
         get_codec=get_codec,
-        device=networks.device,
+        device=roles.device,
     )
     training.notes.append(f"{note}; its real pictures are {kind}")
     wrapped = accelerator.prepare_model(adversary.discriminator)

@@ -27,7 +27,7 @@ from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import jump_gain
 from stdcli.distill.method import Prediction
-from stdcli.distill.networks import Networks
+from stdcli.distill.roles import Roles
 from stdcli.distill.target_sampler import (
     TargetSampler,
     proportional_choices,
@@ -93,17 +93,17 @@ class Std:
         needed = {"teacher": {"target"}, "consistency": {"next"}, "mix": {"target", "next"}}
         return frozenset(needed[self.kind])
 
-    def predict(self, networks: Networks, batch: Batch) -> Prediction:
+    def predict(self, roles: Roles, batch: Batch) -> Prediction:
         """J(x_j, j -> s; student)."""
         level, to_level = batch.levels(self.table)
-        denoised = networks.live(batch.states, level, batch.cond, to_level=to_level)
+        denoised = roles.student(batch.states, level, batch.cond, to_level=to_level)
         return Prediction(jump(batch.states, denoised, from_level=level, to_level=to_level), denoised)
 
-    def target(self, networks: Networks, batch: Batch) -> Tensor:
+    def target(self, roles: Roles, batch: Batch) -> Tensor:
         """See the head of the file."""
         if self.kind == "teacher":
             return batch.targets
-        own = self._own_jump(networks, batch)
+        own = self._own_jump(roles, batch)
         return own if self.kind == "consistency" else torch.lerp(batch.targets, own, self.mix)
 
     def scale(self, batch: Batch) -> Tensor | None:
@@ -112,7 +112,7 @@ class Std:
             return None
         return jump_gain(*batch.levels(self.table), kind=self.prediction)
 
-    def _own_jump(self, networks: Networks, batch: Batch) -> Tensor:
+    def _own_jump(self, roles: Roles, batch: Batch) -> Tensor:
         level, to_level = batch.next_levels(self.table)
-        denoised = networks.target(batch.next_states, level, batch.cond, to_level=to_level)
+        denoised = roles.ema_student(batch.next_states, level, batch.cond, to_level=to_level)
         return jump(batch.next_states, denoised, from_level=level, to_level=to_level)

@@ -16,7 +16,7 @@ from stdcli.distill.adversary import Adversary, RealFakeBatch, Variant, make_rea
 from stdcli.distill.batch import Batch
 from stdcli.distill.losses import distance
 from stdcli.distill.method import Method, Prediction
-from stdcli.distill.networks import Networks
+from stdcli.distill.roles import Roles
 from stdcli.distill.sources import Source
 from stdcli.runtime.seeding import fold
 from stdcli.training.loop import Loss
@@ -54,7 +54,7 @@ class DistillTask:
     Attributes:
         method: what is learned.
         source: where micro-batches come from.
-        networks: what evaluates.
+        roles: what evaluates.
         table: all levels by id.
         start_id: the noisiest level in use.
         loss: distance.
@@ -66,7 +66,7 @@ class DistillTask:
 
     method: Method
     source: Source
-    networks: Networks
+    roles: Roles
     table: Sequence[Level]
     start_id: int
     loss: Literal["huber", "l2"]
@@ -78,7 +78,7 @@ class DistillTask:
     def losses(self, number: int) -> Iterator[Loss]:
         """See `training.loop.Losses`."""
         batch = self.current = self.source.batch(number)
-        prediction = self.method.predict(self.networks, batch)
+        prediction = self.method.predict(self.roles, batch)
         errors = self._errors(prediction, batch)
         facts = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
         if self.adversarial is None:
@@ -104,7 +104,7 @@ class DistillTask:
 
     def _errors(self, prediction: Prediction, batch: Batch) -> Tensor:
         """One error per item, [B]."""
-        target, scale = self.method.target(self.networks, batch), self.method.scale(batch)
+        target, scale = self.method.target(self.roles, batch), self.method.scale(batch)
         predicted = prediction.state
         if scale is not None:
             factor = (1 / scale).float().reshape(-1, *[1] * (predicted.ndim - 1)).to(predicted.device)

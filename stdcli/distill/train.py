@@ -152,7 +152,7 @@ def _distill(
             trained = run.training
             save_student(
                 student,
-                trained.networks.student,
+                trained.roles.module,
                 recipe=run.recipe,
                 weights=trained.exported(),
                 check=lambda: files.check_outcome(folder),
@@ -272,7 +272,7 @@ def _make_sheet(run: _Run) -> SampleSheet | None:
         run.recipe,
         schedule=run.training.network.schedule,
         styles=styles,
-        device=run.training.networks.device,
+        device=run.training.roles.device,
     )
 
 
@@ -348,7 +348,7 @@ def _counters(run: _Run) -> dict[str, float]:
     train = run.config.train
     per_step = train.batch_size * train.accumulation * run.accelerator.num_processes
     counters = {STEP: run.step, "progress/samples": run.step * per_step}
-    device = run.training.networks.device
+    device = run.training.roles.device
     if device.type == "cuda":
         counters["mem/peak_mib"] = peak_bytes(device) / 2**20
     return counters
@@ -358,7 +358,7 @@ def _agree(run: _Run, stop: StopRequest) -> bool:
     """Whether any process was asked to stop."""
     if run.accelerator.num_processes == 1:
         return stop.requested
-    asked = torch.tensor(float(stop.requested), device=run.training.networks.device)
+    asked = torch.tensor(float(stop.requested), device=run.training.roles.device)
     return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
 
 
@@ -377,7 +377,7 @@ def _save(run: _Run) -> None:
 
 def _draw(run: _Run) -> None:
     codec = run.get_codec()
-    picture = run.sheet.render(run.training.networks, codec, weights=run.training.exported())
+    picture = run.sheet.render(run.training.roles, codec, weights=run.training.exported())
     path = run.folder.root / "samples" / f"{step_name(run.step)}.png"
     path.parent.mkdir(exist_ok=True)
     write_image(path, Picture(picture), overwrite=True)

@@ -41,7 +41,7 @@ class WithoutBank:
     """The same batches, but for their states and next states, which the teacher walks to anew."""
 
     def __init__(self, training) -> None:
-        self.inner, self.networks = training.task.source, training.networks
+        self.inner, self.roles = training.task.source, training.roles
         self.bank = Bank(BANK)
         self.table = level_table(training.network.schedule, self.bank.manifest.num_solver_steps)
 
@@ -57,7 +57,7 @@ class WithoutBank:
                 continue
             level, lower = (pick_levels(self.table, torch.full_like(todo, k)) for k in (id_, id_ - 1))
             cond, uncond = (_rows(side, todo) for side in (made.cond, made.uncond))
-            denoised = self.networks.teacher(x[todo], level, cond, uncond, guidance=made.guidance[todo])
+            denoised = self.roles.teacher(x[todo], level, cond, uncond, guidance=made.guidance[todo])
             moved = jump(x[todo], denoised, from_level=level, to_level=lower)
             last = made.level_ids[todo] == id_
             after[todo[last]] = moved[last]

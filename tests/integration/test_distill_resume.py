@@ -381,11 +381,11 @@ def test_nan_names_step_samples_dtype_and_the_last_good_checkpoint(
 ) -> None:
     out, target, asked = tmp_path / "run", Std.target, []
 
-    def broken(self, networks, batch):
+    def broken(self, roles, batch):
         asked.append(batch.sample_ids.tolist())
         if len(asked) == 5:
             damage(out / "checkpoints" / "step-000004.safetensors")
-        value = target(self, networks, batch)
+        value = target(self, roles, batch)
         return value * math.nan if len(asked) == 5 else value
 
     monkeypatch.setattr(Std, "target", broken)

@@ -17,8 +17,8 @@ from tests.tiny_methods import (
     condition_of,
     draw,
     mean_of,
-    networks_of,
     noise_in,
+    roles_of,
     scales,
     time_of,
     unmean_of,
@@ -66,29 +66,29 @@ def test_the_boundary_acts_at_0_alone() -> None:
 
 
 def test_predictions_and_targets_by_hand() -> None:
-    networks, batch, method = networks_of(ema=AVERAGE_STD), batch_of(), Lcm(TABLE, 37)
-    state, target = method.predict(networks, batch).state, method.target(networks, batch)
+    roles, batch, method = roles_of(ema=AVERAGE_STD), batch_of(), Lcm(TABLE, 37)
+    state, target = method.predict(roles, batch).state, method.target(roles, batch)
     for k, j in enumerate(J):
         expected = bound_by_hand(batch.states[k].double(), j, mean=mean_of(k), std=STD)
         torch.testing.assert_close(state[k].double(), expected, rtol=0, atol=1e-4)
         expected = bound_by_hand(batch.next_states[k].double(), j - 1, mean=mean_of(k), std=AVERAGE_STD)
         torch.testing.assert_close(target[k].double(), expected, rtol=0, atol=1e-4)
     assert state.requires_grad and not target.requires_grad
-    assert [times for times, _, _ in networks.student.asked] == [[739, 239, 19], [719, 219, 0]]
+    assert [times for times, _, _ in roles.module.asked] == [[739, 239, 19], [719, 219, 0]]
 
 
 def test_below_level_1_the_target_is_the_state_at_level_0_itself() -> None:
     batch = batch_of()
-    assert torch.equal(Lcm(TABLE, 37).target(networks_of(), batch)[2], batch.next_states[2])
+    assert torch.equal(Lcm(TABLE, 37).target(roles_of(), batch)[2], batch.next_states[2])
 
 
 def test_a_batch_is_its_items_one_by_one() -> None:
-    method, networks, together = Lcm(TABLE, 37), networks_of(), batch_of()
-    state, target = method.predict(networks, together).state, method.target(networks, together)
+    method, roles, together = Lcm(TABLE, 37), roles_of(), batch_of()
+    state, target = method.predict(roles, together).state, method.target(roles, together)
     for k, j in enumerate(J):
         alone = batch_of((j,), first=k)
-        torch.testing.assert_close(method.predict(networks, alone).state[0], state[k])
-        torch.testing.assert_close(method.target(networks, alone)[0], target[k])
+        torch.testing.assert_close(method.predict(roles, alone).state[0], state[k])
+        torch.testing.assert_close(method.target(roles, alone)[0], target[k])
 
 
 def test_what_the_method_asks_for() -> None:
@@ -103,5 +103,5 @@ def test_times_do_not_come_from_the_target_level() -> None:
     """Only j decides about the boundary: a batch that says s = 5 is predicted alike."""
     method, batch = Lcm(TABLE, 37), batch_of()
     other = dataclasses.replace(batch, target_ids=torch.full((3,), 5))
-    assert torch.equal(method.predict(networks_of(), batch).state, method.predict(networks_of(), other).state)
+    assert torch.equal(method.predict(roles_of(), batch).state, method.predict(roles_of(), other).state)
     assert pick_levels(TABLE, other.target_ids).t.tolist() == [99, 99, 99]

@@ -27,8 +27,8 @@ from tests.tiny_methods import (
     guidance_of,
     mean_of,
     moved,
-    networks_of,
     path_of,
+    roles_of,
     scales,
     start_of,
     taught,
@@ -163,18 +163,18 @@ def test_what_is_not_needed_is_not_read(bank) -> None:
     assert batch.targets is None and batch.next_states is not None
 
 
-def taught_step(networks):
+def taught_step(roles):
     """What `setup` hands in, over the known teacher."""
     from stdcli.distill.setup import _teacher_step
 
-    return _teacher_step(networks)
+    return _teacher_step(roles)
 
 
 @pytest.mark.parametrize("name", ["bank", "sparse"])
 def test_data_are_the_transformed_samples_under_fresh_noise(name, request) -> None:
     bank = request.getfixturevalue(name)
-    networks = networks_of()
-    source = source_of(bank, Lcm(TABLE, START), teacher_step=taught_step(networks), ranks=Ranks(8))
+    roles = roles_of()
+    source = source_of(bank, Lcm(TABLE, START), teacher_step=taught_step(roles), ranks=Ranks(8))
     (batch,) = batches(source, range(2, 3))
     assert not set(batch.level_ids.tolist()) <= set(KEPT)  # any level will do
     for k in range(8):
@@ -232,7 +232,7 @@ def test_styled_samples_that_noise_hides_are_refused(alpha, store_dtype, works, 
 
 
 def test_fresh_noise_is_another_each_time(bank) -> None:
-    source = source_of(bank, Lcm(TABLE, START), teacher_step=taught_step(networks_of()), ranks=Ranks(37))
+    source = source_of(bank, Lcm(TABLE, START), teacher_step=taught_step(roles_of()), ranks=Ranks(37))
     seen = [row for batch in batches(source, range(10)) for row in batch.states]
     assert len({row.sum().item() for row in seen}) == 370
 

@@ -24,9 +24,9 @@ from tests.tiny_methods import (
     guidance_of,
     mean_of,
     moved,
-    networks_of,
     noise_in,
     path_of,
+    roles_of,
     scales,
     time_of,
     unmean_of,
@@ -72,46 +72,46 @@ def close(found: torch.Tensor, expected: list[torch.Tensor]) -> None:
 
 
 def test_predictions_are_jumps_of_the_student_from_the_stored_states() -> None:
-    networks = networks_of()
-    prediction = Std(TABLE, TARGETS).predict(networks, batch_of())
+    roles = roles_of()
+    prediction = Std(TABLE, TARGETS).predict(roles, batch_of())
     close(prediction.state, [jumped(p, j, s, std=STD) for p, j, s in zip(PATHS, J, S, strict=True)])
     for k, (path, j) in enumerate(zip(PATHS, J, strict=True)):
         alpha, sigma = scales(time_of(j))
         back = alpha * prediction.denoised.x0[k] + sigma * prediction.denoised.eps[k]
         torch.testing.assert_close(back.double(), path_of(path)[j], rtol=0, atol=2e-5)
     prediction.state.sum().backward()
-    assert networks.student.std.grad is not None
+    assert roles.module.std.grad is not None
 
 
 def test_defect_7_times_of_both_ends_are_those_of_their_levels() -> None:
-    networks = networks_of()
-    Std(TABLE, TARGETS).predict(networks, batch_of())
-    assert networks.student.asked == [([739, 399, 39, 19], [559, 379, 0, 0], 4)]
+    roles = roles_of()
+    Std(TABLE, TARGETS).predict(roles, batch_of())
+    assert roles.module.asked == [([739, 399, 39, 19], [559, 379, 0, 0], 4)]
 
 
 def test_the_teachers_target_is_the_stored_state() -> None:
     batch = batch_of()
-    assert Std(TABLE, TARGETS, "teacher").target(networks_of(), batch) is batch.targets
+    assert Std(TABLE, TARGETS, "teacher").target(roles_of(), batch) is batch.targets
 
 
 def test_the_students_own_target_is_its_jump_from_the_next_state() -> None:
-    networks, batch = networks_of(), batch_of()
-    target = Std(TABLE, TARGETS, "consistency").target(networks, batch)
+    roles, batch = roles_of(), batch_of()
+    target = Std(TABLE, TARGETS, "consistency").target(roles, batch)
     close(target, [jumped(p, j - 1, s, std=STD) for p, j, s in zip(PATHS, J, S, strict=True)])
-    assert networks.student.asked == [([719, 379, 19, 0], [559, 379, 0, 0], 4)]
+    assert roles.module.asked == [([719, 379, 19, 0], [559, 379, 0, 0], 4)]
     assert not target.requires_grad
 
 
 def test_defect_8_the_anchors_target_is_exactly_the_teachers_state() -> None:
     batch = batch_of()
-    target = Std(TABLE, TARGETS, "consistency").target(networks_of(), batch)
+    target = Std(TABLE, TARGETS, "consistency").target(roles_of(), batch)
     assert torch.equal(target[1], batch.next_states[1]) and torch.equal(target[3], batch.next_states[3])
     assert torch.equal(batch.next_states[1], batch.targets[1])  # both targets agree there
 
 
 def test_next_states_of_banks_with_kept_levels_are_where_they_say() -> None:
     target = Std(TABLE, TARGETS, "consistency").target(
-        networks_of(), batch_of((2, 4), (37, 30), (10, 24), next_ids=[30, 24])
+        roles_of(), batch_of((2, 4), (37, 30), (10, 24), next_ids=[30, 24])
     )
     expected = [jumped(2, 30, 10, std=STD), path_of(4)[24]]
     close(target, expected)
@@ -119,7 +119,7 @@ def test_next_states_of_banks_with_kept_levels_are_where_they_say() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_mixed_target_is_a_mean_of_the_two(share) -> None:
-    target = Std(TABLE, TARGETS, "mix", mix=share).target(networks_of(), batch_of())
+    target = Std(TABLE, TARGETS, "mix", mix=share).target(roles_of(), batch_of())
     expected = []
     for path, j, s in zip(PATHS, J, S, strict=True):
         expected.append(share * jumped(path, j - 1, s, std=STD) + (1 - share) * path_of(path)[s])
@@ -127,11 +127,11 @@ def test_the_mixed_target_is_a_mean_of_the_two(share) -> None:
 
 
 def test_averaged_weights_make_the_students_own_target_and_nothing_else() -> None:
-    networks = networks_of(ema=AVERAGE_STD)
+    roles = roles_of(ema=AVERAGE_STD)
     method = Std(TABLE, TARGETS, "consistency", uses_ema=True)
-    close(method.target(networks, batch_of((0,), (37,), (28,))), [jumped(0, 36, 28, std=AVERAGE_STD)])
-    close(method.predict(networks, batch_of((0,), (37,), (28,))).state, [jumped(0, 37, 28, std=STD)])
-    assert float(networks.student.std.detach()) == STD
+    close(method.target(roles, batch_of((0,), (37,), (28,))), [jumped(0, 36, 28, std=AVERAGE_STD)])
+    close(method.predict(roles, batch_of((0,), (37,), (28,))).state, [jumped(0, 37, 28, std=STD)])
+    assert float(roles.module.std.detach()) == STD
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_only_what_is_read_is_asked_for(kind, reads) -> None:
 
 def test_defect_11_a_batch_is_its_items_one_by_one() -> None:
     for method in (Std(TABLE, TARGETS, "mix"), Std(TABLE, TARGETS, "consistency")):
-        together, networks = batch_of(), networks_of()
-        state = method.predict(networks, together).state
-        target = method.target(networks, together)
+        together, roles = batch_of(), roles_of()
+        state = method.predict(roles, together).state
+        target = method.target(roles, together)
         for k, (path, j, s) in enumerate(zip(PATHS, J, S, strict=True)):
             alone = batch_of((path,), (j,), (s,))
-            torch.testing.assert_close(method.predict(networks, alone).state[0], state[k])
-            torch.testing.assert_close(method.target(networks, alone)[0], target[k])
+            torch.testing.assert_close(method.predict(roles, alone).state[0], state[k])
+            torch.testing.assert_close(method.target(roles, alone)[0], target[k])
 
 
 def test_jump_weights_by_hand() -> None:
@@ -204,7 +204,7 @@ class Given:
 
 def task_of(method: Std, batch: Batch, **options) -> DistillTask:
     settings = {"loss": "l2", "huber_c": 1e-3, "seed": 0} | options
-    return DistillTask(method, Given(batch), networks_of(), TABLE, 37, **settings)
+    return DistillTask(method, Given(batch), roles_of(), TABLE, 37, **settings)
 
 
 def errors_by_hand(*, weighed: bool) -> list[torch.Tensor]:
@@ -260,11 +260,11 @@ def test_distances_by_hand() -> None:
 
 def test_a_student_like_its_teacher_has_no_loss_with_anchors() -> None:
     """With guidance 1 and the teacher's own weights one step of the student is the teacher's."""
-    networks = networks_of()
+    roles = roles_of()
     batch = batch_of((0,), (20,), (19,))  # path 0 has guidance 1
-    with networks.student.as_teacher():
-        state = Std(TABLE, TARGETS).predict(networks, batch).state
+    with roles.module.as_teacher():
+        state = Std(TABLE, TARGETS).predict(roles, batch).state
     torch.testing.assert_close(state, batch.targets, rtol=0, atol=2e-6)
     other = dataclasses.replace(batch, cond=batch.uncond)
-    with networks.student.as_teacher():
-        assert (Std(TABLE, TARGETS).predict(networks, other).state - batch.targets).abs().max() > 1e-3
+    with roles.module.as_teacher():
+        assert (Std(TABLE, TARGETS).predict(roles, other).state - batch.targets).abs().max() > 1e-3

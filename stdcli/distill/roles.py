@@ -1,4 +1,4 @@
-"""The three networks of a distillation behind one weight set: student, its average, its teacher."""
+"""The roles of a distillation, all on one base: student, ema_student, teacher."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from stdcli.models.student import Student
 
 
 @dataclass
-class Networks:
+class Roles:
     """Evaluates student and teacher.
 
     Attributes:
-        student: the trained module.
+        module: the trained one.
         wrapped: the same as gradients must pass it (DistributedDataParallel), or itself.
         prediction: what the network predicts.
         device: where it is.
@@ -29,19 +29,19 @@ class Networks:
         ema: weights of the target network; None takes the current ones.
     """
 
-    student: Student
+    module: Student
     wrapped: torch.nn.Module
     prediction: PredictionType
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     ema: Mapping[str, Tensor] | None = None
 
-    def live(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
+    def student(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
         """The student, with gradients."""
         return self._split(self.wrapped(x, self._t(level), cond, target_time=self._t(to_level)), x, level)
 
     @torch.no_grad()
-    def target(
+    def ema_student(
         self,
         x: Tensor,
         level: Level,
@@ -52,8 +52,8 @@ class Networks:
     ) -> Denoised:
         """The student without gradients: with given weights, else its average, else its current ones."""
         weights = self.ema if weights is None else weights
-        with self.autocast(), nullcontext() if weights is None else self.student.using(weights):
-            output = self.student(x, self._t(level), cond, target_time=self._t(to_level))
+        with self.autocast(), nullcontext() if weights is None else self.module.using(weights):
+            output = self.module(x, self._t(level), cond, target_time=self._t(to_level))
         return self._split(output, x, level)
 
     @torch.no_grad()
@@ -70,13 +70,13 @@ class Networks:
         """
         t = self._t(level)
         if bool((guidance == 1).all()):
-            with self.autocast(), self.student.as_teacher():
-                return self._split(self.student(x, t, cond), x, level)
+            with self.autocast(), self.module.as_teacher():
+                return self._split(self.module(x, t, cond), x, level)
         # autocast knows no concatenation of stored half precision and another
         times = torch.cat([t, t]) if isinstance(t, Tensor) else t
         doubled, conditions = torch.cat([x, x]), cond.concat(uncond)
-        with self.autocast(), self.student.as_teacher():
-            both = self.student(doubled, times, conditions)
+        with self.autocast(), self.module.as_teacher():
+            both = self.module(doubled, times, conditions)
         return self._split(guide(*both.chunk(2), guidance), x, level)
 
     def _t(self, level: Level) -> Tensor | float:
