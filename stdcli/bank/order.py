@@ -25,13 +25,13 @@ class PairBatch:
         paths: int64 [B], in 0..num_paths-1.
         level_ids: int64 [B], each one of the order's `level_ids`.
         draws: float64 [B, 2], uniform in [0, 1), for whatever else is left to chance (the target level s).
-        positions: int64 [B], places in the endless order, from which further randomness can be folded.
+        sample_index: int64 [B], places in the endless order, from which further randomness can be folded.
     """
 
     paths: Tensor
     level_ids: Tensor
     draws: Tensor
-    positions: Tensor
+    sample_index: Tensor
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class PairOrder:
             paths=pairs // num_levels,
             level_ids=torch.tensor(self.level_ids, dtype=torch.int64)[pairs % num_levels],
             draws=torch.stack(draws),
-            positions=torch.arange(first, first + batch_size),
+            sample_index=torch.arange(first, first + batch_size),
         )
 
     def _pairs(self, first: int, end: int) -> Iterator[Tensor]:

@@ -20,7 +20,7 @@ class Batch:
 
     Attributes:
         sample_ids: int64 [B], for messages.
-        positions: int64 [B], for randomness: no two items of a run share one.
+        sample_index: int64 [B], for randomness: no two items of a run share one.
         level_ids: int64 [B], j.
         target_ids: int64 [B], s < j.
         states: [B, C, h, w] float32, at j.
@@ -34,7 +34,7 @@ class Batch:
     """
 
     sample_ids: Tensor
-    positions: Tensor
+    sample_index: Tensor
     level_ids: Tensor
     target_ids: Tensor
     states: Tensor

@@ -141,7 +141,7 @@ class BankSource:
             x, following, next_ids = states["here"], states.get("next"), read.level_ids.get("next")
         return Batch(
             sample_ids=read.sample_ids,
-            positions=read.pairs.positions,
+            sample_index=read.pairs.sample_index,
             level_ids=ids,
             target_ids=target_ids,
             states=x,
@@ -196,7 +196,7 @@ class BankSource:
             clean = combine((1 / level.alpha, start), (-level.sigma / level.alpha, old.to(self.device)))
         else:
             clean = self._to_device(read.x0)
-        fresh = [fold(self.order.seed, "data noise", number) for number in read.pairs.positions.tolist()]
+        fresh = [fold(self.order.seed, "data noise", number) for number in read.pairs.sample_index.tolist()]
         noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in fresh])
         return start_state(clean, noise, pick_levels(self.table, read.pairs.level_ids))
 
@@ -229,13 +229,13 @@ class OnlineSource:
         """
         made = self.online.batch(number, self.ranks.batch_size)
         first = (number * self.ranks.num_ranks + self.ranks.rank) * self.ranks.batch_size
-        positions = torch.arange(first, first + self.ranks.batch_size)
-        draws = torch.stack([draws_at(self.seed, place) for place in positions.tolist()])
+        sample_index = torch.arange(first, first + self.ranks.batch_size)
+        draws = torch.stack([draws_at(self.seed, place) for place in sample_index.tolist()])
         cond, uncond = split_conditions(made.conditions, self.device)
         x0 = made.x0.to(self.device, torch.float32)
         return Batch(
             sample_ids=made.sample_numbers,
-            positions=positions,
+            sample_index=sample_index,
             level_ids=made.level_ids,
             target_ids=self.method.target_sampler.select(made.level_ids, draws),
             states=made.states.to(self.device, torch.float32),

@@ -84,7 +84,7 @@ class DistillTask:
         if self.adversarial is None:
             yield Loss(STUDENT, errors.mean(), facts)
             return
-        adversarial, generator = self.adversarial, fold(self.seed, "adversary", int(batch.positions[0]))
+        adversarial, generator = self.adversarial, fold(self.seed, "adversary", int(batch.sample_index[0]))
         pair = self._pair(prediction, batch)
         total, is_seen = errors.mean(), number >= adversarial.start_number
         with torch.set_grad_enabled(is_seen):
@@ -121,7 +121,7 @@ class DistillTask:
         return found
 
     def _pair(self, prediction: Prediction, batch: Batch) -> RealFakeBatch:
-        numbers = batch.positions.tolist()
+        numbers = batch.sample_index.tolist()
         draws = [fold(self.seed, "adversary level", number) for number in numbers]
         noises = [fold(self.seed, "adversary noise", number) for number in numbers]
         shape = batch.states.shape[1:]

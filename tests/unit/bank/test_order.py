@@ -15,7 +15,7 @@ def order(*, num_paths: int = 7, level_ids: tuple[int, ...] = LEVELS, seed: int 
 
 
 def joined(batches: list[PairBatch]) -> PairBatch:
-    fields = ("paths", "level_ids", "draws", "positions")
+    fields = ("paths", "level_ids", "draws", "sample_index")
     return PairBatch(**{field: torch.cat([getattr(batch, field) for batch in batches]) for field in fields})
 
 

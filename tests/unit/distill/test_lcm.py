@@ -32,7 +32,7 @@ def batch_of(j=J, *, first: int = 0) -> Batch:
     paths = range(first, first + len(j))
     return Batch(
         sample_ids=torch.tensor(list(paths)),
-        positions=torch.arange(len(j)),
+        sample_index=torch.arange(len(j)),
         level_ids=torch.tensor(j),
         target_ids=torch.zeros(len(j), dtype=torch.int64),
         states=torch.stack([draw(k, what=2) for k in paths]),

@@ -119,8 +119,16 @@ def test_defect_4_ranks_see_different_data_and_together_what_one_sees(bank) -> N
     alone = batches(source_of(bank, std_of(bank), ranks=Ranks(4)), range(5))
     parts = [batches(source_of(bank, std_of(bank), ranks=Ranks(2, rank, 2)), range(5)) for rank in range(2)]
     for one, left, right in zip(alone, *parts, strict=True):
-        assert set(left.positions.tolist()).isdisjoint(right.positions.tolist())
-        for name in ("positions", "sample_ids", "level_ids", "target_ids", "states", "targets", "guidance"):
+        assert set(left.sample_index.tolist()).isdisjoint(right.sample_index.tolist())
+        for name in (
+            "sample_index",
+            "sample_ids",
+            "level_ids",
+            "target_ids",
+            "states",
+            "targets",
+            "guidance",
+        ):
             both = torch.cat([getattr(left, name), getattr(right, name)])
             assert torch.equal(both, getattr(one, name)), name
 
@@ -179,7 +187,7 @@ def test_data_are_the_transformed_samples_under_fresh_noise(name, request) -> No
     assert not set(batch.level_ids.tolist()) <= set(KEPT)  # any level will do
     for k in range(8):
         path, j = int(batch.sample_ids[k]) - 100, int(batch.level_ids[k])
-        generator = fold(3, "data noise", int(batch.positions[k]))
+        generator = fold(3, "data noise", int(batch.sample_index[k]))
         noise = torch.randn(SHAPE, generator=generator)
         alpha, sigma = scales(time_of(j))
         close(batch.states[k], alpha * start_of(x0_of(path).double()) + sigma * noise)
@@ -203,7 +211,7 @@ def test_data_of_plain_samples_are_the_stored_ones_under_noise_up_to_pure_noise(
     seen = set()
     for batch in batches(source, range(NUM_PATHS)):
         for k, (sample_id, j) in enumerate(zip(batch.sample_ids, batch.level_ids.tolist(), strict=True)):
-            generator = fold(3, "data noise", int(batch.positions[k]))
+            generator = fold(3, "data noise", int(batch.sample_index[k]))
             noise = torch.randn(SHAPE, generator=generator).double()
             alpha, sigma = scales(time_of(j)) if j < START else (0.0, 1.0)
             close(batch.states[k], alpha * x0_of(int(sample_id) - 100).double() + sigma * noise, 1e-6)
@@ -282,7 +290,7 @@ def test_states_of_the_online_bank_are_those_of_the_stored_paths() -> None:
             close(batch.cond.encoder_hidden_states[k].mean(), torch.tensor(mean_of(path)))
             close(batch.uncond.encoder_hidden_states[k].mean(), torch.tensor(unmean_of(path)))
             close(batch.real_latents[k], x0_of(path) - 1)
-        assert batch.positions.tolist() == [3 * number, 3 * number + 1, 3 * number + 2]
+        assert batch.sample_index.tolist() == [3 * number, 3 * number + 1, 3 * number + 2]
 
 
 def test_an_online_source_goes_on_where_its_state_was_taken() -> None:
@@ -304,4 +312,4 @@ def test_online_ranks_share_neither_samples_nor_draws() -> None:
     for number in range(4):
         a, b = left.batch(number), right.batch(number)
         assert set(a.sample_ids.tolist()).isdisjoint(b.sample_ids.tolist())
-        assert set(a.positions.tolist()).isdisjoint(b.positions.tolist())
+        assert set(a.sample_index.tolist()).isdisjoint(b.sample_index.tolist())

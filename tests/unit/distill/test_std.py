@@ -46,7 +46,7 @@ def batch_of(paths=PATHS, j=J, s=S, *, next_ids=None) -> Batch:
 
     return Batch(
         sample_ids=torch.tensor(paths),
-        positions=torch.arange(len(paths)),
+        sample_index=torch.arange(len(paths)),
         level_ids=torch.tensor(j),
         target_ids=torch.tensor(s),
         states=states(j),
