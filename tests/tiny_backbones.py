@@ -52,12 +52,12 @@ def csd_tensors() -> dict[str, Tensor]:
 def save_csd(path: Path, tensors: Mapping[str, Tensor] | None = None) -> Path:
     """A checkpoint as the authors' training wrote it: flags, optimisers, learning rates as numpy scalars."""
     named = {f"module.{name}": value for name, value in (tensors or csd_tensors()).items()}
-    optimiser = {
+    optimizer = {
         "state": {0: {"step": torch.ones(1)}},
         "param_groups": [{"lr": np.float64(1e-4), "params": [0]}],
     }
     flags = argparse.Namespace(arch="vit_large", iters=80000)
-    run = {"model_state_dict": named, "opt_bb": optimiser, "opt_proj": optimiser, "iter": 1, "args": flags}
+    run = {"model_state_dict": named, "opt_bb": optimizer, "opt_proj": optimizer, "iter": 1, "args": flags}
     torch.save(run, path)
     return path
 

@@ -13,13 +13,13 @@ from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 HELD_OUT = ("p02.png", "p14.png")  # of p00.png to p19.png, by SHA-256 of the name
 
 
-def flat_set(colours: torch.Tensor) -> PictureSet:
+def flat_set(colors: torch.Tensor) -> PictureSet:
     """One picture per colour [N, 3] uint8, of that colour all over."""
     sizes = tuple(
-        tuple(colour.view(3, 1, 1).expand(3, side, side).contiguous() for side in SHORT_SIDES_PX)
-        for colour in colours
+        tuple(color.view(3, 1, 1).expand(3, side, side).contiguous() for side in SHORT_SIDES_PX)
+        for color in colors
     )
-    return PictureSet(tuple(f"flat-{i}.png" for i in range(len(colours))), sizes)
+    return PictureSet(tuple(f"flat-{i}.png" for i in range(len(colors))), sizes)
 
 
 def noise_set(count: int, *, seed: int) -> PictureSet:
@@ -40,8 +40,8 @@ def write_flat(folder: Path, *, train: tuple[int, int, int], held_out: tuple[int
     folder.mkdir(parents=True)
     for i in range(20):
         name = f"p{i:02d}.png"
-        colour = held_out if name in HELD_OUT else train
-        Image.new("RGB", (40, 32), colour).save(folder / name)
+        color = held_out if name in HELD_OUT else train
+        Image.new("RGB", (40, 32), color).save(folder / name)
 
 
 def write_ramps(folder: Path, *, seed: int, count: int = 20) -> None:

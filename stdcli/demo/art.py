@@ -32,8 +32,8 @@ def _shade(palette: np.ndarray, value: float, rng: np.random.Generator, jitter: 
     """A colour of a palette [K, 3] at place `value` in [0, 1], varied by `jitter` (0 to 255)."""
     position = value * (len(palette) - 1)
     low = min(int(position), len(palette) - 2)
-    colour = palette[low] * (1 - position + low) + palette[low + 1] * (position - low)
-    return tuple(int(c) for c in np.clip(colour + rng.normal(0, jitter, 3), 0, 255))
+    color = palette[low] * (1 - position + low) + palette[low + 1] * (position - low)
+    return tuple(int(c) for c in np.clip(color + rng.normal(0, jitter, 3), 0, 255))
 
 
 def _finish(image: Image.Image) -> Image.Image:
@@ -89,7 +89,7 @@ def glass(seed: int = 2) -> Image.Image:
     hues = np.array(
         [[190, 25, 40], [225, 120, 20], [245, 205, 60], [20, 120, 80], [25, 80, 170], [95, 40, 130]]
     )
-    colours = hues[rng.integers(0, len(hues), len(points))] + rng.normal(0, 18, (len(points), 3))
+    colors = hues[rng.integers(0, len(hues), len(points))] + rng.normal(0, 18, (len(points), 3))
     y, x = np.mgrid[0:side:2, 0:side:2]
     nearest = np.full(x.shape, np.inf)
     second, owner = nearest.copy(), np.zeros(x.shape, int)
@@ -101,7 +101,7 @@ def glass(seed: int = 2) -> Image.Image:
         nearest = np.where(closer, distance, nearest)
     edge = second - nearest
     light = 0.8 + 0.3 * _field(rng, x.shape[0], cycles=6)
-    picture = colours[owner] * light[..., None]
+    picture = colors[owner] * light[..., None]
     picture[edge < 9] = (22, 20, 26)
     return _finish(Image.fromarray(picture.clip(0, 255).astype(np.uint8)))
 
@@ -119,9 +119,9 @@ def waves(seed: int = 3) -> Image.Image:
             cy = row * radius // 2
             tint = np.array([0, 14, 26]) * rng.uniform(-1, 1.6)
             for ring, share in enumerate((1.0, 0.82, 0.66, 0.5, 0.34, 0.18)):
-                colour = (deep + tint if ring % 2 == 0 else pale).clip(0, 255)
+                color = (deep + tint if ring % 2 == 0 else pale).clip(0, 255)
                 r = radius * share
-                draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=tuple(int(c) for c in colour))
+                draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=tuple(int(c) for c in color))
     return _finish(image)
 
 
@@ -137,9 +137,9 @@ def dots(seed: int = 4) -> Image.Image:
     for _ in range(26000):
         x, y = rng.integers(0, side, 2)
         family = light if tone[y, x] + rng.normal(0, 0.12) > 0.5 else shade
-        colour = family[rng.integers(0, 4)] + rng.normal(0, 12, 3)
+        color = family[rng.integers(0, 4)] + rng.normal(0, 12, 3)
         r = rng.uniform(4, 8)
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in colour.clip(0, 255)))
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(int(c) for c in color.clip(0, 255)))
     return _finish(image)
 
 

@@ -188,7 +188,7 @@ class Adversary:
         losses = {"real": self._margin(real_logits).mean(), "fake": self._margin(-fake_logits).mean()}
         losses["gradient_penalty"] = losses["r1"] = real_logits.new_zeros(())
         if self._gradient_penalty:
-            losses["gradient_penalty"] = self._penalise(discriminator, pair, vector, generator=generator)
+            losses["gradient_penalty"] = self._penalize(discriminator, pair, vector, generator=generator)
         if self._r1:
             noise = torch.randn(pair.real.shape, generator=generator).to(pair.real)
             maps = self._see(pair.real + self._r1_sigma * noise, pair.level, generator=again)
@@ -200,7 +200,7 @@ class Adversary:
     def _see(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         return self.features(latents, level, generator=generator)
 
-    def _penalise(
+    def _penalize(
         self, discriminator: Discriminate, pair: RealFakeBatch, vector: Tensor, *, generator: torch.Generator
     ) -> Tensor:
         """D is the sum of a sample's logits, of latents between fake and real."""

@@ -109,7 +109,7 @@ class DinoFeatures:
     def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         """See `Features`; the level told does not matter here."""
         pictures = augment(self._codec.decode(latents), generator=generator)
-        inputs = normalise(fit(pictures / 2 + 0.5, generator=generator))
+        inputs = normalize(fit(pictures / 2 + 0.5, generator=generator))
         states = self._dino(pixel_values=inputs, output_hidden_states=True).hidden_states
         # state 0 is the embedding, token 0 the class token
         return [self._dino.layernorm(states[block + 1])[:, 1:].transpose(1, 2) for block in DINO_BLOCKS]
@@ -136,7 +136,7 @@ def fit(pictures: Tensor, *, generator: torch.Generator) -> Tensor:
     return torch.stack(fitted)
 
 
-def normalise(pictures: Tensor) -> Tensor:
+def normalize(pictures: Tensor) -> Tensor:
     """Pictures [B, 3, H, W] in [0, 1] with ImageNet's mean and deviation taken out."""
     mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (pictures - mean) / std

@@ -262,11 +262,11 @@ def _trained_module(
         learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule
     )
     trained = list(parameters.values())
-    optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
     is_scaled = accelerator.mixed_precision == "fp16"
     scaler = torch.amp.GradScaler(trained[0].device.type, enabled=is_scaled)
     return TrainedModule(
-        name, module, parameters, optimiser, lr_schedule, train.max_grad_norm, scaler=scaler, **more
+        name, module, parameters, optimizer, lr_schedule, train.max_grad_norm, scaler=scaler, **more
     )
 
 

@@ -76,7 +76,7 @@ def make_card(data: CardData) -> str:
         parts += ["## Samples", "\n".join(f"![{name}]({quote(name)})" for name in data.samples)]
     if data.report is not None:
         parts += ["## Evaluation", *_evaluation(data.report)]
-    parts += ["## Licence", *_licence(data), MARKER]
+    parts += ["## Licence", *_license(data), MARKER]
     return "\n\n".join(parts) + "\n"
 
 
@@ -221,7 +221,7 @@ def _evaluation(report: Mapping[str, Any]) -> Iterator[str]:
     yield "\n".join(f"- {column['title']}: {column['protocol']}" for column in shown)
 
 
-def _licence(data: CardData) -> Iterator[str]:
+def _license(data: CardData) -> Iterator[str]:
     if data.artefact.kind == "bank":
         yield "States and conditions derive from the pictures and the teacher; the licences of both apply."
     elif data.license is None and data.known_license:

@@ -123,7 +123,7 @@ def _make(
 ) -> Mask:
     """A mask of the pictures in `stills`, all of which are looked at once."""
     where = path or "--mask alpha"
-    union, frames, grey, still = np.zeros(size, bool), 0, 0, None
+    union, frames, gray, still = np.zeros(size, bool), 0, 0, None
     for still in stills:
         if still.shape[:2] != size and not config.resize_mask:
             (height, width), (h, w) = size, still.shape[:2]
@@ -135,14 +135,14 @@ def _make(
                 hint="--resize-mask takes it all the same",
             )
         levels = _levels(still, size)
-        grey += int(((levels > BLACK) & (levels < WHITE)).sum())
+        gray += int(((levels > BLACK) & (levels < WHITE)).sum())
         union |= levels >= HALF
         frames += 1
     if not union.any():
         raise MediaError("the mask is empty", where=where, expected="white where to repaint")
     notes = []
-    if grey:
-        share = max(1, round(100 * grey / (frames * union.size)))
+    if gray:
+        share = max(1, round(100 * gray / (frames * union.size)))
         notes.append(f"{where}: {share} % of it is grey; what is at least half white is repainted")
     if union.all() and clip is None:
         notes.append(f"{where} is white all over: stdcli stylize does the same")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from stdcli.config.schema import StylizeConfig
-from stdcli.diffusion.colours import mix_colours, pool_colours
+from stdcli.diffusion.colors import mix_colors, pool_colors
 from stdcli.diffusion.statistics import mix_statistics, pool_statistics
 from stdcli.errors import ResourceError
 from stdcli.inference.padded_frames import compute_size, stylize_frames
@@ -163,7 +163,7 @@ class StyleSession:
             return None
         if area_px not in self._statistics:
             measured = [self._measure(_resized(style.rgb, area_px=area_px)) for style in self.styles]
-            mix = mix_colours if transform == "colours" else mix_statistics
+            mix = mix_colors if transform == "colours" else mix_statistics
             self._statistics[area_px] = mix(measured, self.config.style_weights or (1.0,) * len(measured))
         return self._statistics[area_px]
 
@@ -173,7 +173,7 @@ class StyleSession:
             return None
         size = self.config.max_size
         measured = [self._measure(fit_max_size(frame, size) if size else frame) for frame in samples]
-        return (pool_colours if transform == "colours" else pool_statistics)(measured)
+        return (pool_colors if transform == "colours" else pool_statistics)(measured)
 
     @torch.inference_mode()
     def _measure(self, rgb: np.ndarray) -> Measured:

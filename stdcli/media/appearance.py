@@ -14,7 +14,7 @@ from typing import Literal
 from stdcli.errors import MediaError
 from stdcli.media.ffmpeg import run_ffmpeg
 
-COLOUR_MATRICES = {"gbr", "bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "ycgco"} | {
+COLOR_MATRICES = {"gbr", "bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "ycgco"} | {
     "bt2020nc", "bt2020c", "ictcp", "chroma-derived-nc", "chroma-derived-c",
 }  # fmt: skip
 OTHER_PRIMARIES = {  # by ffmpeg's names
@@ -70,7 +70,7 @@ class Appearance:
                 parity = FIELD_ORDERS[part]
             elif len(names) == 3:
                 matrix, primaries, transfer = names
-            elif part in COLOUR_MATRICES:
+            elif part in COLOR_MATRICES:
                 matrix = primaries = transfer = part
             elif part == "progressive":
                 parity = part
@@ -79,7 +79,7 @@ class Appearance:
         parity = None if parity == "progressive" else parity
         if primaries == "unknown" and matrix in ("bt2020nc", "bt2020c", "ictcp"):
             primaries = "bt2020"
-        return cls(matrix if matrix in COLOUR_MATRICES else None, primaries, transfer, parity)
+        return cls(matrix if matrix in COLOR_MATRICES else None, primaries, transfer, parity)
 
     def assumed_matrix(self, width: int, height: int) -> Literal["bt601", "bt709"] | None:
         """The YUV matrix to read with where none is named, by the size in pixels."""

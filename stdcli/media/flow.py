@@ -41,14 +41,14 @@ def dense_flows(frames: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tenso
         raise ValueError(f"frames of different sizes: {list(frames.shape)} and {list(others.shape)}")
     sizes = _pyramid(torch.cat([frames, others]).mean(1, keepdim=True))
     flow = sizes[-1].new_zeros(2 * len(frames), 2, *sizes[-1].shape[2:])
-    for grey in reversed(sizes):
-        flow = _refined(resize_flow(flow, grey.shape[2:]), grey)
+    for gray in reversed(sizes):
+        flow = _refined(resize_flow(flow, gray.shape[2:]), gray)
     forward, backward = flow.chunk(2)
     return forward, backward
 
 
-def _pyramid(grey: torch.Tensor) -> list[torch.Tensor]:
-    sizes = [grey]
+def _pyramid(gray: torch.Tensor) -> list[torch.Tensor]:
+    sizes = [gray]
     while min(sizes[-1].shape[2:]) >= 2 * _COARSEST_SIDE_PX:
         sizes.append(avg_pool2d(sizes[-1], 2))
     return sizes
@@ -63,23 +63,23 @@ def resize_flow(flow: torch.Tensor, size_px: tuple[int, int]) -> torch.Tensor:
     return interpolate(flow, size=tuple(size_px), mode="bilinear", align_corners=False) * scale
 
 
-def _refined(flow: torch.Tensor, grey: torch.Tensor) -> torch.Tensor:
+def _refined(flow: torch.Tensor, gray: torch.Tensor) -> torch.Tensor:
     """Flow [2B, 2, h, w] closer to what takes each of the pictures [2B, 1, h, w] to its other."""
-    x, y = _gradient(grey)
+    x, y = _gradient(gray)
     xx, xy, yy = box_mean(torch.cat([x * x, x * y, y * y], 1), _WINDOW_PX).split(1, 1)
     xx, yy = xx + _FLAT, yy + _FLAT
     solve = torch.cat([yy, -xy, -xy, xx], 1) / (xy * xy - xx * yy)  # minus the inverse, row by row
-    other = grey.roll(len(grey) // 2, 0)
+    other = gray.roll(len(gray) // 2, 0)
     for _ in range(_ITERATIONS):
-        gap = warp(other, flow) - grey
+        gap = warp(other, flow) - gray
         towards = box_mean(torch.cat([x * gap, y * gap], 1), _WINDOW_PX)
         step = torch.stack([(solve[:, :2] * towards).sum(1), (solve[:, 2:] * towards).sum(1)], 1)
         flow = box_mean(flow + step.clamp(-1, 1), _SMOOTH_PX)
     return flow
 
 
-def _gradient(grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    across, down = pad(grey, (1, 1, 0, 0), "replicate"), pad(grey, (0, 0, 1, 1), "replicate")
+def _gradient(gray: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    across, down = pad(gray, (1, 1, 0, 0), "replicate"), pad(gray, (0, 0, 1, 1), "replicate")
     return (across[..., 2:] - across[..., :-2]) / 2, (down[..., 2:, :] - down[..., :-2, :]) / 2
 
 

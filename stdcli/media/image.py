@@ -217,7 +217,7 @@ def _check_kind(opened: Image.Image, path: Path, max_pixels: int) -> None:
 
 def _to_arrays(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     if image.mode.startswith("I"):
-        return _from_grey16(image, path, notes)
+        return _from_gray16(image, path, notes)
     alpha = None
     profile = image.info.get("icc_profile")
     if image.has_transparency_data:
@@ -229,7 +229,7 @@ def _to_arrays(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.nda
         raise MediaError(f"colours of kind {image.mode} cannot be read", where=path) from error
 
 
-def _from_grey16(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+def _from_gray16(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
     """Scale 0..65535 to 0..255, rounded to the nearest: v / 257."""
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
@@ -237,10 +237,10 @@ def _from_grey16(image: Image.Image, path: Path, notes: list[str]) -> tuple[np.n
         raise MediaError("grey values beyond 16 bits", where=path, got=got, hint="convert it to 16 bits")
     if 0 < values.max() <= DARK_MAX:
         notes.append(f"{path.name} is dark: its 16-bit values end at {values.max()}, white is 65535")
-    grey = ((values + 128) // 257).astype(np.uint8)
+    gray = ((values + 128) // 257).astype(np.uint8)
     clear = image.info.get("transparency")
     alpha = None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2), alpha
+    return np.repeat(gray[..., None], 3, axis=2), alpha
 
 
 def write_image(

@@ -46,13 +46,13 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
     """Whether a grid of colours and the greys stay where they are, as far as measured colour goes."""
     levels = np.linspace(0, 255, STEPS).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(1, -1, 3)
-    greys = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    colours = np.concatenate([grid, greys], axis=1)
+    grays = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    colors = np.concatenate([grid, grays], axis=1)
     converted = ImageCms.profileToProfile(
-        Image.fromarray(colours),
+        Image.fromarray(colors),
         profile,
         ImageCms.createProfile("sRGB"),
         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
         outputMode="RGB",
     )
-    return bool(np.abs(np.asarray(converted).astype(int) - colours).max() <= SAME_LEVELS)
+    return bool(np.abs(np.asarray(converted).astype(int) - colors).max() <= SAME_LEVELS)

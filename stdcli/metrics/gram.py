@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stdcli.metrics.luminance import shrink
 from stdcli.metrics.metric import Backbone, Backbones, Metric, Subject
-from stdcli.metrics.preparation import IMAGENET_DEVIATION, IMAGENET_MEAN, normalised
+from stdcli.metrics.preparation import IMAGENET_DEVIATION, IMAGENET_MEAN, normalized
 
 SIDE = 512  # shorter side at most; Gatys's own examples have about this size
 
@@ -36,7 +36,7 @@ def gram(subject: Subject, backbones: Backbones) -> float:
 
 def gram_matrices(picture: np.ndarray, backbone: Backbone) -> list[Tensor]:
     """Products of all pairs of channels, averaged over cells: [C, C] for each layer that counts."""
-    pixels = normalised(picture, IMAGENET_MEAN, IMAGENET_DEVIATION)[None].to(backbone.device)
+    pixels = normalized(picture, IMAGENET_MEAN, IMAGENET_DEVIATION)[None].to(backbone.device)
     with torch.inference_mode():
         layers = backbone.network(pixels)
         chosen = [layers[number - 1].flatten(2)[0] for number in backbone.network.plan.taps.values()]

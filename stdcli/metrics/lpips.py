@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from stdcli.metrics.metric import Backbones, Metric, Subject
-from stdcli.metrics.preparation import in_batches, normalised
+from stdcli.metrics.preparation import in_batches, normalized
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures from -1 to 1
 MEAN = tuple((1 + shift) / 2 for shift in SHIFT)  # the same for pictures from 0 to 1
@@ -29,7 +29,7 @@ def lpips(subject: Subject, backbones: Backbones) -> float:
         return heads.network([squared_difference(a, b) for a, b in found])
 
     frames = zip(subject.frames, subject.content, strict=True)
-    pairs = (torch.stack([normalised(picture, MEAN, DEVIATION) for picture in pair]) for pair in frames)
+    pairs = (torch.stack([normalized(picture, MEAN, DEVIATION) for picture in pair]) for pair in frames)
     return float(in_batches(pairs, distances, stack.device, size=1).mean())
 
 

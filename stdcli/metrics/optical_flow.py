@@ -42,11 +42,11 @@ def dis_flows(frames: np.ndarray) -> Flows:
     cv2 = load_extra("cv2")
     if min(frames.shape[1:3]) < LEAST_PX:
         raise NotMeasurable(f"optical flow needs frames of at least {LEAST_PX} px")
-    greys = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
+    grays = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in frames]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     none = np.empty((0, *frames.shape[1:3], 2), np.float32)
-    forward = [dis.calc(before, after, None)[None] for before, after in pairwise(greys)]
-    backward = [dis.calc(after, before, None)[None] for before, after in pairwise(greys)]
+    forward = [dis.calc(before, after, None)[None] for before, after in pairwise(grays)]
+    backward = [dis.calc(after, before, None)[None] for before, after in pairwise(grays)]
     return Flows(np.concatenate([none, *backward]), np.concatenate([none, *forward]), DIS)
 
 

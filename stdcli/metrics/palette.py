@@ -19,8 +19,8 @@ def measure(subject: Subject, backbones: Backbones) -> float:
 
 
 def _describe(rgb: np.ndarray) -> np.ndarray:
-    colours = rgb.reshape(-1, 3)
-    return quantiles(lab(colours[draw(len(colours))][None])[0])
+    colors = rgb.reshape(-1, 3)
+    return quantiles(lab(colors[draw(len(colors))][None])[0])
 
 
 METRIC = Metric(

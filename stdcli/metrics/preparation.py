@@ -33,7 +33,7 @@ def clip_input(picture: np.ndarray, side: int) -> Tensor:
     """
     image = _short_side(Image.fromarray(picture), side, Image.Resampling.BICUBIC)
     left, top = (round((length - side) / 2) for length in image.size)
-    return normalised(np.asarray(image.crop((left, top, left + side, top + side))), CLIP_MEAN, CLIP_DEVIATION)
+    return normalized(np.asarray(image.crop((left, top, left + side, top + side))), CLIP_MEAN, CLIP_DEVIATION)
 
 
 def square_input(picture: np.ndarray, side: int) -> Tensor:
@@ -47,10 +47,10 @@ def square_input(picture: np.ndarray, side: int) -> Tensor:
         float32 [3, S, S].
     """
     image = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
-    return normalised(np.asarray(image), IMAGENET_MEAN, IMAGENET_DEVIATION)
+    return normalized(np.asarray(image), IMAGENET_MEAN, IMAGENET_DEVIATION)
 
 
-def normalised(picture: np.ndarray, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+def normalized(picture: np.ndarray, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
     """A uint8 picture [H, W, 3] to float32 [3, H, W], from 0..1 with mean and deviation taken out."""
     values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     return (values - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]

@@ -291,7 +291,7 @@ def _hub_id(name: str) -> re.Match[str] | None:
 
 
 def _not_found(name: str, *, what: str, expected: str) -> ModelError:
-    near = _neighbours(Path(name).expanduser())
+    near = _neighbors(Path(name).expanduser())
     known = [*near, EMBEDDED] if what == "model" else near
     hint = did_you_mean(Path(name).name, known) or "check the spelling, or give a Hub id as OWNER/NAME"
     if near and Path(name).parent != Path():
@@ -305,7 +305,7 @@ def _not_found(name: str, *, what: str, expected: str) -> ModelError:
     )
 
 
-def _neighbours(path: Path) -> list[str]:
+def _neighbors(path: Path) -> list[str]:
     if not path.parent.is_dir():
         return []
     return sorted(p.name for p in path.parent.iterdir() if p.is_dir() or p.suffix == ".safetensors")

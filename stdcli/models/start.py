@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stdcli.diffusion.colours import ColourStatistics, colour_statistics, match_colours
+from stdcli.diffusion.colors import ColorStatistics, color_statistics, match_colors
 from stdcli.diffusion.statistics import Statistics, channel_statistics, match_statistics
 from stdcli.models.codec import Codec
 
-Measured = Statistics | ColourStatistics
+Measured = Statistics | ColorStatistics
 Transform = Literal["none", "adain", "colours"]
 
 
@@ -30,7 +30,7 @@ def measure(codec: Codec, pixels: Tensor, transform: Transform, *, device: torch
     if transform == "none":
         return None
     if transform == "colours":
-        return colour_statistics(pixels / 2 + 0.5)
+        return color_statistics(pixels / 2 + 0.5)
     return channel_statistics(codec.encode(pixels.to(device)))
 
 
@@ -55,7 +55,7 @@ def encode_towards(
     Returns:
         [B, C, h, w] float32 on `device`.
     """
-    if isinstance(style, ColourStatistics):
-        pixels = match_colours(pixels / 2 + 0.5, style, content=content) * 2 - 1
+    if isinstance(style, ColorStatistics):
+        pixels = match_colors(pixels / 2 + 0.5, style, content=content) * 2 - 1
     latents = codec.encode(pixels.to(device))
     return match_statistics(latents, style, content=content) if isinstance(style, Statistics) else latents

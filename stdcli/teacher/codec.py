@@ -91,8 +91,8 @@ def refine_decoder(
     Raises:
         NumericsError: the loss is not finite.
     """
-    optimiser = torch.optim.AdamW(codec.refine.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.AdamW(codec.refine.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     device = codec.project.weight.device
     for step in range(steps):
         x = crops(sets, count=batch_size, crop_px=crop_px, generator=generator).to(device)
@@ -107,9 +107,9 @@ def refine_decoder(
                 got=loss.item(),
                 hint="a lower --set codec.learning_rate=...",
             )
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if on_step is not None:
             mse = (y - x).square().mean().item()

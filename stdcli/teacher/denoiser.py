@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.colors import match_colors
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
@@ -105,7 +105,7 @@ class DenoiserTrainer:
         self._parameters = [*self.networks.parameters(), *self.codec.refine.parameters()]
         self._painted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.ema = Ema(self._named_tensors(), decay=self.ema_decay)
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
 
@@ -133,15 +133,15 @@ class DenoiserTrainer:
         batch = self.pairs.batch(self.step, self.batch_size)
         data_wait_ms = (time.perf_counter() - began_s) * 1e3
         losses = self._losses(batch)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
         facts = {f"loss/{name}": loss.item() for name, loss in losses.items()}
         facts |= {"grad/norm": norm.item(), "lr": self.lr(), "time/data_wait_ms": data_wait_ms}
         self._check_finite(facts)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = facts["lr"]
-        self.optimiser.step()
+        self.optimizer.step()
         self.ema.update()
         self.step += 1
         return facts
@@ -150,19 +150,19 @@ class DenoiserTrainer:
         """The total and its parts, scalars."""
         generator = fold(self.seed, "denoiser", self.step)
         photos, styles = batch.photos.to(self.device), batch.styles.to(self.device)
-        recoloured = match_colours(batch.photos, batch.styles).to(self.device)
+        recolored = match_colors(batch.photos, batch.styles).to(self.device)
         kept = (torch.rand(len(photos), generator=generator) >= P_DROP_STYLE).to(self.device)
         vectors = encode_style(self.networks.style_encoder, styles * 2 - 1) * kept[:, None]
         t = self._draw_starts(len(photos), generator)
         start = self._level(t)
         with torch.no_grad():
-            clean = self.codec.encode(recoloured * 2 - 1).latents
+            clean = self.codec.encode(recolored * 2 - 1).latents
             noise = torch.randn(clean.shape, generator=fold(self.seed, "noise", batch.number)).to(self.device)
-            flat, strokes = self._paint(batch.number, recoloured, styles, noise)
+            flat, strokes = self._paint(batch.number, recolored, styles, noise)
             ratio = (start.sigma / start.alpha).float().to(self.device).where(kept, 0)
             paintings = flat + stroke_strength(ratio).view(-1, 1, 1, 1) * strokes
             x, level = self._rollout(start_state(clean, noise, start), start, vectors, generator)
-        exact = recoloured[: math.ceil(len(photos) / EXACT_SHARE)]
+        exact = recolored[: math.ceil(len(photos) / EXACT_SHARE)]
         latents = torch.cat([self._denoise(x, level, vectors).x0, clean[: len(exact)]])
         decoded = self.codec.decode(latents).sample / 2 + 0.5
         pictures, rebuilt = decoded[: len(photos)], decoded[len(photos) :]
@@ -229,7 +229,7 @@ class DenoiserTrainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that resuming needs, as named tensors."""
-        return state_of(self._named_tensors(), self.ema, self.optimiser, step=self.step)
+        return state_of(self._named_tensors(), self.ema, self.optimizer, step=self.step)
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from `state()` of an earlier run with the same networks.
@@ -237,4 +237,4 @@ class DenoiserTrainer:
         Raises:
             StdcliError: it is of another run, or of another version of this program.
         """
-        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimiser)
+        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimizer)

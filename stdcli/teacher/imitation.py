@@ -92,7 +92,7 @@ class ImitationTrainer:
         torch.nn.init.zeros_(self.foretell.bias)
         self._parameters = [*self.networks.parameters(), *self.foretell.parameters()]
         self.ema = Ema(self.networks.named_tensors(), decay=self.ema_decay)
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
 
@@ -113,7 +113,7 @@ class ImitationTrainer:
             NumericsError: the loss or a gradient is not finite; the weights are as before the step.
         """
         losses = self._losses(self.lessons.batch(self.step, self.batch_size))
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses["loss/total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
         facts = {name: loss.item() for name, loss in losses.items()}
@@ -126,9 +126,9 @@ class ImitationTrainer:
                     got=facts[name],
                     hint="a lower --set train.learning_rate=..., with --overwrite to begin anew",
                 )
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = facts["lr"]
-        self.optimiser.step()
+        self.optimizer.step()
         self.ema.update()
         self.step += 1
         return facts
@@ -183,7 +183,7 @@ class ImitationTrainer:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that resuming needs, as named tensors."""
-        return state_of(self._named_tensors(), self.ema, self.optimiser, step=self.step)
+        return state_of(self._named_tensors(), self.ema, self.optimizer, step=self.step)
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from `state()` of an earlier run with the same networks.
@@ -191,7 +191,7 @@ class ImitationTrainer:
         Raises:
             StdcliError: it is of another run, or of another version of this program.
         """
-        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimiser)
+        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimizer)
 
     def _named_tensors(self) -> dict[str, torch.Tensor]:
         foretell = {f"foretell.{k}": v for k, v in self.foretell.state_dict().items()}
@@ -213,7 +213,7 @@ def measure_variances(codec: LatentCodec, lessons: LessonSource, *, batches: int
 
 def principal_statistics(moments: torch.Tensor, *, kept: int) -> torch.Tensor:
     """First principal components of artworks' moments [N, D]: float32 [N, kept], each of unit variance."""
-    centred = moments.double() - moments.double().mean(0)
-    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+    centered = moments.double() - moments.double().mean(0)
+    u, s, _ = torch.linalg.svd(centered, full_matrices=False)
     kept = min(kept, len(s))
     return (u[:, :kept] * len(moments) ** 0.5).float()

@@ -45,10 +45,10 @@ def _start_from_blocks(codec: LappedAutoencoder, pictures: torch.Tensor) -> None
     filters = F.pad(filters, (MARGIN_PX,) * 4)
     codec.project.weight.copy_(filters)
     codec.reconstruct.weight.copy_(filters)
-    _centre(codec)
+    _center(codec)
 
 
-def _centre(codec: LappedAutoencoder) -> None:
+def _center(codec: LappedAutoencoder) -> None:
     """Give the mean colour the latent 0."""
     with torch.no_grad():
         codec.project.bias.copy_(-codec.project.weight.sum((2, 3)) @ codec.mean)
@@ -58,8 +58,8 @@ def _descend(
     codec: LappedAutoencoder, pictures: torch.Tensor, *, steps: int, generator: torch.Generator
 ) -> None:
     filters = [codec.project.weight, codec.reconstruct.weight]
-    optimiser = torch.optim.Adam(filters, lr=LEARNING_RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
+    optimizer = torch.optim.Adam(filters, lr=LEARNING_RATE, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     inner = (..., slice(INNER_PX, -INNER_PX), slice(INNER_PX, -INNER_PX))
     for _ in range(steps):
         chosen = torch.randint(len(pictures), (BATCH,), generator=generator)
@@ -67,11 +67,11 @@ def _descend(
         z = F.conv2d(F.pad(x, (MARGIN_PX,) * 4, mode="reflect"), codec.project.weight, stride=CELL_PX)
         error = codec.decode_linear(z) - codec.mean[:, None, None] - x
         loss = error[inner].square().mean()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
-    _centre(codec)
+    _center(codec)
 
 
 @torch.no_grad()
@@ -91,4 +91,4 @@ def _turn_to_axes(codec: LappedAutoencoder, pictures: torch.Tensor, *, signal: f
     codec.reconstruct.weight.copy_((sign * back).view_as(codec.reconstruct.weight))
     encode = sign * change @ codec.project.weight.flatten(1).double()
     codec.project.weight.copy_(encode.view_as(codec.project.weight))
-    _centre(codec)
+    _center(codec)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 CONTENT_SCALES = ((1, 1.0), (2, 1.0), (4, 2.0), (8, 4.0))  # pixels averaged, weight
-COLOUR_WEIGHT = 4.0
+COLOR_WEIGHT = 4.0
 TEXTURE_SCALES = (1, 2, 4)
 FILTER_PX = 7
 FILTERS = 24  # per scale and call
@@ -30,7 +30,7 @@ LUMINANCE_CHROMA = ((1.0, 1.0, 1.0), (1.0, -1.0, 0.0), (0.5, 0.5, -1.0))
 def content_distance(pictures: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Squared differences at four scales, the coarse ones weighing more, since texture may change detail.
 
-    Where the channels differ from their mean they weigh `COLOUR_WEIGHT` times as much: strokes are grey, so
+    Where the channels differ from their mean they weigh `COLOR_WEIGHT` times as much: strokes are grey, so
     errors of brightness abound, and coloured grain would pass among them.
 
     Args:
@@ -41,8 +41,8 @@ def content_distance(pictures: torch.Tensor, targets: torch.Tensor) -> torch.Ten
         [B], 0 for equal pictures.
     """
     difference = pictures - targets
-    grey = difference.mean(1, keepdim=True)
-    difference = grey + COLOUR_WEIGHT**0.5 * (difference - grey)
+    gray = difference.mean(1, keepdim=True)
+    difference = gray + COLOR_WEIGHT**0.5 * (difference - gray)
     terms = (weight * F.avg_pool2d(difference, px).square() for px, weight in CONTENT_SCALES)
     return sum(term.mean((1, 2, 3)) for term in terms)
 
@@ -71,7 +71,7 @@ def texture_distance(
         stride = STRIDE if px == 1 else 1
         responses = (F.conv2d(F.avg_pool2d(x, px), filters, stride=stride) for x in (pictures, targets))
         total = total + _wasserstein(*responses, generator=generator)
-    slices = _colour_slices(PALETTE_SLICES, generator).to(pictures)[:, :, None, None]
+    slices = _color_slices(PALETTE_SLICES, generator).to(pictures)[:, :, None, None]
     return total + _wasserstein(F.conv2d(pictures, slices), F.conv2d(targets, slices), generator=generator)
 
 
@@ -104,7 +104,7 @@ def draw_filters(count: int, generator: torch.Generator) -> torch.Tensor:
     shapes = torch.where(is_noise, noise, _waves(count, generator))
     shapes = shapes - shapes.mean((1, 2), keepdim=True)
     shapes = shapes / shapes.flatten(1).norm(dim=1).view(-1, 1, 1)
-    return shapes[:, None] * _colour_slices(count, generator)[:, :, None, None]
+    return shapes[:, None] * _color_slices(count, generator)[:, :, None, None]
 
 
 def _waves(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -119,7 +119,7 @@ def _waves(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.exp(-(across**2 + along**2) / 2) * torch.cos(1.6 * across + phase)
 
 
-def _colour_slices(count: int, generator: torch.Generator) -> torch.Tensor:
+def _color_slices(count: int, generator: torch.Generator) -> torch.Tensor:
     """Random unit directions in RGB, mostly near grey: [N, 3]."""
     axes = F.normalize(torch.tensor(LUMINANCE_CHROMA), dim=1)
     weights = torch.tensor((1.0, CHROMA_WEIGHT, CHROMA_WEIGHT))

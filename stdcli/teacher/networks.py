@@ -102,7 +102,7 @@ def build_networks(
     Returns:
         Networks in float32 on the CPU.
     """
-    with _initialised_from(seed):
+    with _initialized_from(seed):
         unet = _build_unet(
             latent_channels, channels, style_dim=style_dim, cross_dim=cross_dim, sees_photo=sees_photo
         )
@@ -127,7 +127,7 @@ def build_codec(
     *, latent_channels: int, hidden_channels: int, hidden_layers: int = 1, seed: int = 0
 ) -> PatchAutoencoder:
     """Make an unfitted codec in float32 on the CPU; its refinement starts from `seed`."""
-    with _initialised_from(seed):
+    with _initialized_from(seed):
         return PatchAutoencoder(
             latent_channels=latent_channels, hidden_channels=hidden_channels, hidden_layers=hidden_layers
         )
@@ -135,7 +135,7 @@ def build_codec(
 
 def build_lapped_codec(*, latent_channels: int, widths: tuple[int, ...], seed: int = 0) -> LappedAutoencoder:
     """Make an unfitted lapped codec in float32 on the CPU; its refinement starts from `seed`."""
-    with _initialised_from(seed):
+    with _initialized_from(seed):
         return LappedAutoencoder(latent_channels=latent_channels, widths=widths)
 
 
@@ -158,7 +158,7 @@ def make_scheduler() -> DDIMScheduler:
 
 
 @contextmanager
-def _initialised_from(seed: int) -> Iterator[None]:
+def _initialized_from(seed: int) -> Iterator[None]:
     """Layers made inside draw their weights from `seed`; torch's default generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -231,8 +231,8 @@ def encode_style(encoder: CLIPVisionModelWithProjection, pictures: torch.Tensor)
     """
     mean = torch.tensor(OPENAI_CLIP_MEAN, device=pictures.device).view(1, 3, 1, 1)
     std = torch.tensor(OPENAI_CLIP_STD, device=pictures.device).view(1, 3, 1, 1)
-    normalised = ((pictures + 1) / 2 - mean) / std
-    return encoder(pixel_values=normalised, interpolate_pos_encoding=True).image_embeds
+    normalized = ((pictures + 1) / 2 - mean) / std
+    return encoder(pixel_values=normalized, interpolate_pos_encoding=True).image_embeds
 
 
 def predict(
@@ -376,7 +376,7 @@ def _save_as(module: torch.nn.Module, folder: Path, dtype: torch.dtype) -> None:
 def _split_ip_adapter(unet: UNet2DConditionModel) -> tuple[UNet2DConditionModel, dict[str, torch.Tensor]]:
     """A plain UNet (as SDXL ships it) and the IP-Adapter tensors under IP-Adapter's own key names."""
     config = dict(unet.config) | {"encoder_hid_dim_type": None}
-    with _initialised_from(0):
+    with _initialized_from(0):
         plain = type(unet).from_config(config)
     state = unet.state_dict()
     kept = set(plain.state_dict())

@@ -23,7 +23,7 @@ from PIL import Image
 
 from stdcli.console import Progress
 from stdcli.data.split import is_held_out
-from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.colors import match_colors
 from stdcli.errors import MediaError
 from stdcli.media.image import read_image
 
@@ -77,9 +77,9 @@ def load_paintings(folder: Path, *, held_out: bool, progress: Progress | None = 
         style = styles[names.index(row["style"])][None].float() / 255
         photo = pictures.crop(row)[None].float() / 255
         painting = pictures.square(row["file"])[None].float() / 255
-        recoloured = match_colours(photo, style)
-        photos.append(to_bytes(recoloured))
-        targets.append(to_bytes(with_layout(match_colours(painting, style), recoloured)))
+        recolored = match_colors(photo, style)
+        photos.append(to_bytes(recolored))
+        targets.append(to_bytes(with_layout(match_colors(painting, style), recolored)))
         if progress is not None:
             progress.advance()
     style_of = torch.tensor([names.index(row["style"]) for row in rows])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.colors import match_colors
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level, LevelError, SamplingPath, make_sampling_path
 from stdcli.diffusion.noise import make_noise
@@ -89,7 +89,7 @@ class SampleSheet:
     def _stylize(self, networks: StylizerNetworks, photo: Tensor, styles: Tensor, vectors: Tensor) -> Tensor:
         photos = photo.expand(len(styles), -1, -1, -1)
         if self.recipe.start.transform == "colours":
-            photos = match_colours(photos.cpu() / 2 + 0.5, self.styles / 2 + 0.5).to(photo) * 2 - 1
+            photos = match_colors(photos.cpu() / 2 + 0.5, self.styles / 2 + 0.5).to(photo) * 2 - 1
         latents = self.codec.encode(photos).latents
         if self.recipe.start.transform == "adain":
             latents = match_statistics(latents, self.codec.encode(styles).latents)

@@ -13,7 +13,7 @@ from stdcli.training.ema import Ema
 
 
 def state_of(
-    live: Mapping[str, Tensor], ema: Ema, optimiser: torch.optim.Optimizer, *, step: int
+    live: Mapping[str, Tensor], ema: Ema, optimizer: torch.optim.Optimizer, *, step: int
 ) -> dict[str, Tensor]:
     """Everything that resuming needs, as named tensors.
 
@@ -25,13 +25,13 @@ def state_of(
     """
     state = {f"live.{k}": v for k, v in live.items()}
     state |= {f"ema.{k}": v for k, v in ema.average.items()}
-    state |= adam_tensors(optimiser)
+    state |= adam_tensors(optimizer)
     return state | {"counters": torch.tensor([step, ema.updates])}
 
 
 @torch.no_grad()
 def restore_state(
-    state: Mapping[str, Tensor], live: Mapping[str, Tensor], ema: Ema, optimiser: torch.optim.Optimizer
+    state: Mapping[str, Tensor], live: Mapping[str, Tensor], ema: Ema, optimizer: torch.optim.Optimizer
 ) -> int:
     """Put what `state_of` gave back in its place.
 
@@ -46,7 +46,7 @@ def restore_state(
             tensor.copy_(state[f"live.{name}"])
         for name, tensor in ema.average.items():
             tensor.copy_(state[f"ema.{name}"])
-        restore_adam(optimiser, dict(state))
+        restore_adam(optimizer, dict(state))
         step, ema.updates = state["counters"].tolist()
     except (KeyError, ValueError, RuntimeError) as error:
         hint = "--overwrite begins anew"

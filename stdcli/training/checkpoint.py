@@ -96,22 +96,22 @@ def _damaged(path: Path, got: object) -> DamagedError:
     return DamagedError("damaged checkpoint", where=str(path), got=str(got), hint=hint)
 
 
-def adam_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def adam_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Adam's state as named tensors: `adam.{parameter index}.{exp_avg | exp_avg_sq | step}`."""
-    state = optimiser.state_dict()["state"]
+    state = optimizer.state_dict()["state"]
     return {f"adam.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
 
 
-def restore_adam(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+def restore_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
     """Put tensors from `adam_tensors` back into an optimiser over the same parameters in the same order.
 
     Moments take the memory layout of their parameter, as Adam makes them.
     """
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):
             _, index, key = name.split(".")
             moment = value if key == "step" else torch.empty_like(parameters[int(index)]).copy_(value)
             state.setdefault(int(index), {})[key] = moment
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

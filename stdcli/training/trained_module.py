@@ -54,7 +54,7 @@ class TrainedModule:
     name: str
     module: nn.Module
     parameters: Mapping[str, nn.Parameter]
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     lr_schedule: LrSchedule
     max_grad_norm: float
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
@@ -66,24 +66,24 @@ class TrainedModule:
 
     def clip(self) -> float:
         """Scale gradients down to `max_grad_norm`; the norm they had."""
-        self.scaler.unscale_(self.optimiser)
+        self.scaler.unscale_(self.optimizer)
         return float(nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm))
 
     def update(self, step: int) -> float:
         """Take the step, forget the gradients; the learning rate that was used."""
         lr = self.lr_schedule(step)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return lr
 
     def state(self) -> dict[str, Tensor]:
         """Everything that resuming needs, as named tensors."""
         state: dict[str, Tensor] = {f"weights.{k}": v for k, v in self.parameters.items()}
         state |= {f"buffers.{k}": v for k, v in self.buffers.items()}
-        state |= adam_tensors(self.optimiser)
+        state |= adam_tensors(self.optimizer)
         if self.scaler.is_enabled():
             kept = self.scaler.state_dict()
             state["scaler"] = torch.tensor([kept["scale"], kept["_growth_tracker"]], dtype=torch.float64)
@@ -96,7 +96,7 @@ class TrainedModule:
         for kind, tensors in (("weights", self.parameters), ("buffers", self.buffers)):
             for name, tensor in tensors.items():
                 tensor.copy_(own[f"{kind}.{name}"])
-        restore_adam(self.optimiser, own)
+        restore_adam(self.optimizer, own)
         if self.scaler.is_enabled():
             scale, growth = own["scaler"].tolist()
             self.scaler.load_state_dict(

@@ -34,7 +34,7 @@ from PIL import Image
 
 from stdcli.config.load import resolve
 from stdcli.console import Console
-from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.colors import match_colors
 from stdcli.inference.configured_model import load_configured
 from stdcli.inference.session import StyleSession
 from stdcli.inference.settings import resolve_sampling
@@ -49,7 +49,7 @@ from tests.tiny_subjects import NoBackbones
 PAIRS, SIDE_PX, SIZE_IDX = 48, 256, 1
 SHEET = (6, 8)
 PERIOD_PX = 8
-FLAT_COLOURS = ((118, 124, 140), (200, 190, 170), (60, 70, 62))
+FLAT_COLORS = ((118, 124, 140), (200, 190, 170), (60, 70, 62))
 
 Painter = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Photo and style, uint8 [H, W, 3] each, to the result, uint8 [H, W, 3]."""
@@ -87,9 +87,9 @@ def to_tensor(rgb: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].float() / 255
 
 
-def recolour(photo: np.ndarray, style: np.ndarray) -> np.ndarray:
+def recolor(photo: np.ndarray, style: np.ndarray) -> np.ndarray:
     """The photo in the style's colours."""
-    return to_uint8(match_colours(to_tensor(photo), to_tensor(style))[0])
+    return to_uint8(match_colors(to_tensor(photo), to_tensor(style))[0])
 
 
 def paint_as(model: str, sets: Sequence[str] = ()) -> Painter:
@@ -109,7 +109,7 @@ class Pixels:
         self.network = network
 
     def __call__(self, photo: np.ndarray, style: np.ndarray) -> np.ndarray:
-        start, aim = to_tensor(recolour(photo, style)), to_tensor(style)
+        start, aim = to_tensor(recolor(photo, style)), to_tensor(style)
         x = start
         for side_px, steps in self.ROUNDS:
             small, ours = (
@@ -131,14 +131,14 @@ class Pixels:
         with torch.no_grad():
             (content,) = self.network(start, ("relu4_1",))
         x = x.detach().clone().requires_grad_(True)
-        optimiser = torch.optim.Adam([x], lr=self.RATE)
+        optimizer = torch.optim.Adam([x], lr=self.RATE)
         for _ in range(steps):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = style_distance(style_statistics(self.network, x), wanted).sum()
             (features,) = self.network(x, ("relu4_1",))
             loss = loss + (features - content).square().mean() / content.square().mean()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             with torch.no_grad():
                 x.clamp_(0, 1)
         return x.detach()
@@ -157,8 +157,8 @@ def weave(results: Sequence[np.ndarray]) -> float:
     window = np.outer(np.hanning(height), np.hanning(width))
     power = np.zeros((height, width))
     for rgb in results:
-        grey = rgb.astype(np.float64) @ (0.299, 0.587, 0.114)
-        power += np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2
+        gray = rgb.astype(np.float64) @ (0.299, 0.587, 0.114)
+        power += np.abs(np.fft.fft2((gray - gray.mean()) * window)) ** 2
     rows, columns = np.meshgrid(np.arange(PERIOD_PX), np.arange(PERIOD_PX), indexing="ij")
     ratios = []
     for row, column in zip(rows.flat, columns.flat, strict=True):
@@ -177,7 +177,7 @@ def flat_photos() -> list[np.ndarray]:
     at = np.linspace(-1, 1, SIDE_PX)
     slope = 12 * np.add.outer(at, at / 2)[..., None]
     grain = random.normal(0, 1.5, (SIDE_PX, SIDE_PX, 1))
-    return [np.clip(np.array(c) + slope + grain, 0, 255).astype(np.uint8) for c in FLAT_COLOURS]
+    return [np.clip(np.array(c) + slope + grain, 0, 255).astype(np.uint8) for c in FLAT_COLORS]
 
 
 class Judge:
@@ -188,7 +188,7 @@ class Judge:
         self.pairs = choose_pairs(list(self.photos), list(self.styles), pairs)
         self.network = load_vgg(last=STYLE_LAYERS[-1])
         self._wanted: dict[str, object] = {}
-        self._base = [self._style(recolour(self.photos[p], self.styles[s]), s) for p, s in self.pairs]
+        self._base = [self._style(recolor(self.photos[p], self.styles[s]), s) for p, s in self.pairs]
 
     @torch.no_grad()
     def _style(self, result: np.ndarray, style: str) -> float:
@@ -251,7 +251,7 @@ def make_painter(name: str, network: VggFeatures, sets: Sequence[str]) -> Painte
     if name == "photo":
         return lambda photo, style: photo
     if name == "colours":
-        return recolour
+        return recolor
     return Pixels(network) if name == "pixels" else paint_as(name, sets)
 
 

@@ -102,11 +102,11 @@ def test_building_costs_little_beside_the_forwards(work, teacher, bundle):
     assert share >= 0.95
 
 
-def student_step(bundle, optimiser) -> Callable[[torch.Tensor, object, Condition, torch.Tensor], None]:
+def student_step(bundle, optimizer) -> Callable[[torch.Tensor, object, Condition, torch.Tensor], None]:
     def step(x: torch.Tensor, t: object, cond: Condition, target: torch.Tensor) -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (bundle.denoiser(x, t, cond) - target).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
 
     return step
 
@@ -137,8 +137,8 @@ def test_reading_is_far_faster_than_training(tmp_path, photos, student):
             bank.states(pairs.paths, pairs.level_ids - 1)
             bank.conditions(pairs.paths)
 
-    bundle, optimiser = student
-    train = student_step(bundle, optimiser)
+    bundle, optimizer = student
+    train = student_step(bundle, optimizer)
     x = bank.states(range(BATCH), [bank.level_ids[0]] * BATCH).float()
     rows = bank.conditions(range(BATCH))
     named = {name.removeprefix("cond."): rows[name].float() for name in rows if name.startswith("cond.")}
@@ -165,8 +165,8 @@ def subprocess_build(command: list[str], *more: str) -> str:
 def test_the_online_bank_costs_no_more_than_consistency_distillation(work, teacher, student):
     """Per training step: ordinary (noised data, one teacher step), with the bank, and without any."""
     files, pictures, make = work
-    trained, optimiser = student
-    train = student_step(trained, optimiser)
+    trained, optimizer = student
+    train = student_step(trained, optimizer)
     bank = make_online_bank(
         teacher,
         pictures,

@@ -34,13 +34,13 @@ pytestmark = pytest.mark.skipif(not (MASKS and STYLES), reason="STDCLI_BENCH_MAS
 PAIRS, RING_PX, SHEET_PX = 4, 8, 256
 
 
-def grey(rgb: np.ndarray) -> np.ndarray:
+def gray(rgb: np.ndarray) -> np.ndarray:
     return rgb.astype(np.float64) @ (0.299, 0.587, 0.114)
 
 
 def across(rgb: np.ndarray, mask: np.ndarray) -> float:
     """Mean step of brightness between neighbours of which one is masked."""
-    values, steps = grey(rgb), []
+    values, steps = gray(rgb), []
     for axis in (0, 1):
         border = np.diff(mask.astype(int), axis=axis) != 0
         steps.append(np.abs(np.diff(values, axis=axis))[border])
@@ -50,7 +50,7 @@ def across(rgb: np.ndarray, mask: np.ndarray) -> float:
 def ring_change(rgb: np.ndarray, source: np.ndarray, mask: np.ndarray) -> float:
     weight = fade_in(mask[None], RING_PX)[0]
     ring = mask & (weight < 1)
-    gradients = [np.hypot(*np.gradient(grey(picture)))[ring].mean() for picture in (rgb, source)]
+    gradients = [np.hypot(*np.gradient(gray(picture)))[ring].mean() for picture in (rgb, source)]
     return float(gradients[0] - gradients[1])
 
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from stdcli.config.schema import StylizeConfig
-from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
+from stdcli.diffusion.colors import color_statistics, match_colors, pool_colors
 from stdcli.errors import MediaError
 from stdcli.inference.settings import resolve_sampling
 from stdcli.inference.stylizer import Stylizer
@@ -57,8 +57,8 @@ def read_clip(path: Path) -> list[np.ndarray]:
 
 
 def detail(frames: np.ndarray) -> float:
-    grey = frames[-8:].astype(float).mean(3)
-    return np.hypot(np.diff(grey, axis=1)[:, :, :-1], np.diff(grey, axis=2)[:, :-1]).mean()
+    gray = frames[-8:].astype(float).mean(3)
+    return np.hypot(np.diff(gray, axis=1)[:, :, :-1], np.diff(gray, axis=2)[:, :-1]).mean()
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,9 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
     style = read_image(Path(STYLE)).rgb
     scale = (source[0][..., 0].size / style[..., 0].size) ** 0.5
     small = resize(style, *(round(side * scale) for side in style.shape[:2]))
-    wanted = colour_statistics(to_tensor(small) / 2 + 0.5)
+    wanted = color_statistics(to_tensor(small) / 2 + 0.5)
     pixels = torch.cat([to_tensor(frame) for frame in source])
-    content = pool_colours([colour_statistics(pixels / 2 + 0.5)])
+    content = pool_colors([color_statistics(pixels / 2 + 0.5)])
     size, images = source[0].shape[:2], [Image.fromarray(style)]
     condition, _ = bundle.condition(styles=images, size_px=size, guidance=1.0)
 
@@ -84,7 +84,7 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
 
     results = {
         "source": np.stack(source),
-        "colours": to_uint8(match_colours(pixels / 2 + 0.5, wanted, content=content) * 2 - 1),
+        "colours": to_uint8(match_colors(pixels / 2 + 0.5, wanted, content=content) * 2 - 1),
         "fresh": to_uint8(torch.cat([run(index, 1, 1000 + index) for index in range(len(source))])),
     }
     seconds = {}

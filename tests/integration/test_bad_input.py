@@ -96,7 +96,7 @@ def damaged_picture(name: str) -> None:
         packed = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
         Path(name).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
     elif name == "anim.gif":
-        frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "blue")]
+        frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
         frames[0].save(name, save_all=True, append_images=frames[1:])
     elif name == "folder.png":
         Path(name).mkdir()

@@ -431,7 +431,7 @@ def test_a_run_beside_a_running_one_is_refused(tmp_path, clip, model, style, cap
     assert not out.exists()
 
 
-def test_one_colour_map_for_the_whole_clip(tmp_path, style, model, monkeypatch):
+def test_one_color_map_for_the_whole_clip(tmp_path, style, model, monkeypatch):
     """What comes into view does not recolour what was there: the same pixels start from the same latents."""
     own = save_tiny_embedded(tmp_path / "model")
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}

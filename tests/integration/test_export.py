@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
-from stdcli.diffusion.colours import colour_statistics, match_colours
+from stdcli.diffusion.colors import color_statistics, match_colors
 from stdcli.diffusion.noise import noise_seed
 from stdcli.inference.settings import resolve_sampling
 from stdcli.inference.stylizer import Stylizer
@@ -215,7 +215,7 @@ def test_the_embedded_student_in_plain_diffusers(embedded, tmp_path, format) -> 
     tokens = torch.zeros(1, 1, pipe.unet.config.cross_attention_dim)
     photo = pixels_of(0) / 2 + 0.5
     assert recipe["start"]["transform"] == "colours"
-    matched = match_colours(photo, colour_statistics(style / 2 + 0.5), content=None)
+    matched = match_colors(photo, color_statistics(style / 2 + 0.5), content=None)
     with torch.no_grad():
         made = pipe(
             image=matched,

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from stdcli.cli.main import main
-from stdcli.diffusion.colours import colour_statistics, match_colours, mix_colours
+from stdcli.diffusion.colors import color_statistics, match_colors, mix_colors
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.schedule import NoiseSchedule
@@ -106,7 +106,7 @@ def test_start_state_has_the_styles_statistics(tmp_path, model, calls):
 
 
 @pytest.fixture
-def matched_colours(tmp_path, model, calls):
+def matched_colors(tmp_path, model, calls):
     """(wanted pixels, arguments) -> how far the first z is from the latent of the wanted pixels."""
     own = shutil.copytree(model, tmp_path / "model")
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
@@ -129,25 +129,25 @@ def unit(rgb: np.ndarray) -> torch.Tensor:
     return to_tensor(rgb) / 2 + 0.5
 
 
-def test_start_state_has_the_styles_colours_where_the_recipe_says_so(tmp_path, matched_colours):
+def test_start_state_has_the_styles_colors_where_the_recipe_says_so(tmp_path, matched_colors):
     """The z of the first call decodes, linearly, to the colours of the style: mean and covariance of RGB."""
     photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
     style = picture(tmp_path / "style.png", width=64, height=96, seed=2)
     rgb, theirs = unit(read_image(photo).rgb), unit(read_image(style).rgb)
-    assert matched_colours(match_colours(rgb, theirs), photo, "--style", style) < 1e-3
-    assert matched_colours(rgb, photo, "--style", style) > 0.1
+    assert matched_colors(match_colors(rgb, theirs), photo, "--style", style) < 1e-3
+    assert matched_colors(rgb, photo, "--style", style) > 0.1
 
 
-def test_colours_of_two_styles_are_weighted(tmp_path, matched_colours):
+def test_colors_of_two_styles_are_weighted(tmp_path, matched_colors):
     photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
     styles = [picture(tmp_path / f"{seed}.png", width=64, height=96, seed=seed) for seed in (2, 8)]
-    rgb, theirs = unit(read_image(photo).rgb), [colour_statistics(unit(read_image(s).rgb)) for s in styles]
+    rgb, theirs = unit(read_image(photo).rgb), [color_statistics(unit(read_image(s).rgb)) for s in styles]
     options = [photo, "--style", styles[0], "--style", styles[1], "--style-weights", "3,1"]
-    assert matched_colours(match_colours(rgb, mix_colours(theirs, (3.0, 1.0))), *options) < 1e-3
-    assert matched_colours(match_colours(rgb, mix_colours(theirs, (1.0, 1.0))), *options) > 0.01
+    assert matched_colors(match_colors(rgb, mix_colors(theirs, (3.0, 1.0))), *options) < 1e-3
+    assert matched_colors(match_colors(rgb, mix_colors(theirs, (1.0, 1.0))), *options) > 0.01
 
 
-def test_colours_of_a_style_are_taken_at_the_area_of_the_picture(tmp_path, matched_colours):
+def test_colors_of_a_style_are_taken_at_the_area_of_the_picture(tmp_path, matched_colors):
     """Grain finer than a pixel of the result is no colour of the style."""
     photo = picture(tmp_path / "photo.png", width=96, height=64, seed=1)
     coarse = np.asarray(Image.open(picture(tmp_path / "s.png", width=256, height=384, seed=2)))
@@ -156,8 +156,8 @@ def test_colours_of_a_style_are_taken_at_the_area_of_the_picture(tmp_path, match
     Image.fromarray(grainy).save(tmp_path / "style.png")
     rgb = unit(read_image(photo).rgb)
     options = [photo, "--style", tmp_path / "style.png"]
-    assert matched_colours(match_colours(rgb, unit(resize(grainy, 96, 64))), *options) < 1e-3
-    assert matched_colours(match_colours(rgb, unit(grainy)), *options) > 0.1
+    assert matched_colors(match_colors(rgb, unit(resize(grainy, 96, 64))), *options) < 1e-3
+    assert matched_colors(match_colors(rgb, unit(grainy)), *options) > 0.1
 
 
 def test_size_alpha_and_orientation_are_kept(tmp_path, files, model):

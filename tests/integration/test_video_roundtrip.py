@@ -84,13 +84,13 @@ def test_odd_sizes_are_kept(tmp_path, size, suffix):
     assert bool(writer.notes) == bool(odd and suffix == ".mp4")
 
 
-def test_colours_survive_and_are_tagged(tmp_path):
-    colours = [(200, 30, 20), (20, 180, 60), (30, 40, 220), (255, 255, 255), (0, 0, 0), (250, 220, 10)]
+def test_colors_survive_and_are_tagged(tmp_path):
+    colors = [(200, 30, 20), (20, 180, 60), (30, 40, 220), (255, 255, 255), (0, 0, 0), (250, 220, 10)]
     with VideoWriter(tmp_path / "out.mp4", INFO, crf=4) as writer:
-        for colour in colours:
-            writer.write(np.full((48, 64, 3), colour, np.uint8))
-    for colour, frame in zip(colours, iter_frames(writer.path), strict=True):
-        assert np.abs(frame.astype(int) - colour).max() <= 3
+        for color in colors:
+            writer.write(np.full((48, 64, 3), color, np.uint8))
+    for color, frame in zip(colors, iter_frames(writer.path), strict=True):
+        assert np.abs(frame.astype(int) - color).max() <= 3
     assert "yuv420p(tv, bt709, progressive)" in run_ffmpeg("-i", str(writer.path)).log
 
 

@@ -31,8 +31,8 @@ def teacher(kind=PredictionType.EPSILON, std=STD):
     """A network of any kind that knows the data's distribution."""
 
     def denoise(x, level):
-        centred = (x - level.alpha * MEAN) / spread(level, std) ** 2
-        x0, eps = MEAN + level.alpha * std**2 * centred, level.sigma * centred
+        centered = (x - level.alpha * MEAN) / spread(level, std) ** 2
+        x0, eps = MEAN + level.alpha * std**2 * centered, level.sigma * centered
         outputs = {
             PredictionType.EPSILON: eps,
             PredictionType.V: level.alpha * eps - level.sigma * x0,

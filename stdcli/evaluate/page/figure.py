@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from stdcli.evaluate.page.markup import Markup
-from stdcli.evaluate.page.numbers import COLOURS
+from stdcli.evaluate.page.numbers import COLORS
 from stdcli.metrics.extra import load_extra
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, LINE = "#0e0f01", "#0e0f02", "#0e0f03"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"} | {
-    f"#0e0fa{number}": f"var(--c{number})" for number in range(COLOURS)
+    f"#0e0fa{number}": f"var(--c{number})" for number in range(COLORS)
 }
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the page's type
@@ -52,7 +52,7 @@ STYLE = {
 }
 
 
-def family_colour(number: int) -> str:
+def family_color(number: int) -> str:
     """The colour to draw a family in, see `Numbers.families`."""
     return f"#0e0fa{number}"
 
@@ -112,8 +112,8 @@ def color_error_map(error: np.ndarray, *, top: float) -> np.ndarray:
     Returns:
         uint8 [H, W, 3].
     """
-    colours = _matplotlib().colormaps["inferno"](np.clip(error / top, 0, 1), bytes=True)[..., :3]
-    return np.where(np.isfinite(error)[..., None], colours, np.uint8(128))
+    colors = _matplotlib().colormaps["inferno"](np.clip(error / top, 0, 1), bytes=True)[..., :3]
+    return np.where(np.isfinite(error)[..., None], colors, np.uint8(128))
 
 
 def _matplotlib() -> ModuleType:

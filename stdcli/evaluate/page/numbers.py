@@ -11,7 +11,7 @@ ARROWS = {"lower": "\u2193", "higher": "\u2191"}
 GROUPS = {"style": "Style", "content": "Content", "looks": "Looks", "video": "Video", "speed": "Speed"}
 DIGITS = 3  # of the largest number of a metric
 MAX_PLACES = 6
-COLOURS = 8  # of families, before they repeat; `page.css` has as many
+COLORS = 8  # of families, before they repeat; `page.css` has as many
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Numbers:
             report["metrics"], key=lambda metric: order.index(metric["group"])
         )
         names = dict.fromkeys(method["family"] for method in self.methods)
-        self.families = {name: number % COLOURS for number, name in enumerate(names)}
+        self.families = {name: number % COLORS for number, name in enumerate(names)}
         self._cells = {
             (row["method"], row["metric"]): Cell(_finite(row["mean"]), _finite(row["sd"]), row["count"])
             for row in report["table"]
@@ -87,7 +87,7 @@ class Numbers:
         same = titles.count(metric["title"]) > 1
         return f"{metric['title']} ({metric['id']})" if same else metric["title"]
 
-    def colour(self, method: Mapping[str, Any]) -> int:
+    def color(self, method: Mapping[str, Any]) -> int:
         """Number of the colour of a method's family."""
         return self.families[method["family"]]
 

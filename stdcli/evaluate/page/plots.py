@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from stdcli.evaluate.page.figure import INK, MUTED, Frame, draw_svg, family_colour
+from stdcli.evaluate.page.figure import INK, MUTED, Frame, draw_svg, family_color
 from stdcli.evaluate.page.labels import LETTER_PT, place_labels
 from stdcli.evaluate.page.markup import Markup, join, tag
 from stdcli.evaluate.page.numbers import ARROWS, Numbers
@@ -30,7 +30,7 @@ SINGLE, PAIR = Frame(330, 225), Frame(520, 350)
 
 def plots(numbers: Numbers, report: Entry) -> Markup:
     """Every plot that the report has numbers for; families share their colour everywhere."""
-    legend = (tag("span", dot(colour), name) for name, colour in numbers.families.items())
+    legend = (tag("span", dot(color), name) for name, color in numbers.families.items())
     blocks = [
         _block(
             "Each metric",
@@ -93,7 +93,7 @@ def _draw_bars(
     for row, method in enumerate(methods):
         cell = numbers.cell(method, metric)
         mean, sd = cell.mean or 0.0, (cell.sd or 0.0) if cell.count > 1 else 0.0
-        axes.barh(row, mean, height=0.62, color=family_colour(numbers.colour(method)), linewidth=0)
+        axes.barh(row, mean, height=0.62, color=family_color(numbers.color(method)), linewidth=0)
         if sd:
             axes.plot([mean - sd, mean + sd], [row, row], color=INK, linewidth=1, alpha=0.55)
         weight = "bold" if method["id"] in best else "normal"
@@ -134,7 +134,7 @@ def _draw_scatter(axes: Axes, *, numbers: Numbers, report: Entry, pair: tuple[En
     shown = spots if len(spots) <= MAX_SPOTS else []
     points = []
     for method in numbers.methods:
-        draw = partial(axes.plot, color=family_colour(numbers.colour(method)), markeredgewidth=0)
+        draw = partial(axes.plot, color=family_color(numbers.color(method)), markeredgewidth=0)
         own = [spot for spot in shown if spot[0] == method["id"]]
         draw([x for _, x, _ in own], [y for *_, y in own], "o", markersize=3.4, alpha=0.5)
         x, y = (numbers.cell(method, metric).mean for metric in pair)
@@ -163,7 +163,7 @@ def _draw_lines(axes: Axes, *, numbers: Numbers, lines: Sequence[Line], pair: tu
             for value, method in zip(line.values, line.methods, strict=True)
         ]
         points = [point for point in points if None not in point]
-        _draw_line(axes, points, line.colour)
+        _draw_line(axes, points, line.color)
         if points and line.tail:
             points[-1] = (*points[-1][:2], f"{points[-1][2]} \u00b7 {line.tail}")
         labels += points
@@ -190,7 +190,7 @@ def _draw_steps(
     for line in lines:
         means = (numbers.cell(method, metric).mean for method in line.methods)
         points = [(x, y, line.tail) for x, y in zip(line.values, means, strict=True) if y is not None]
-        _draw_line(axes, points, line.colour)
+        _draw_line(axes, points, line.color)
         labels += points[-1:] if line.tail else []
     axes.set_xscale("log")
     axes.set_xticks(values, [f"{value:g}" for value in values])
@@ -204,9 +204,9 @@ def _draw_steps(
     _label(axes, labels)
 
 
-def _draw_line(axes: Axes, points: Sequence[Point], colour: int) -> None:
+def _draw_line(axes: Axes, points: Sequence[Point], color: int) -> None:
     across, up = ([point[side] for point in points] for side in (0, 1))
-    axes.plot(across, up, "o-", color=family_colour(colour), markeredgewidth=0)
+    axes.plot(across, up, "o-", color=family_color(color), markeredgewidth=0)
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Line:
 
     values: tuple[float, ...]
     methods: tuple[Entry, ...]
-    colour: int
+    color: int
     tail: str
 
 

@@ -140,7 +140,7 @@ class Grid:
         return f"--aspect: {width} / {height}"
 
     def _head(self, method: Mapping[str, Any], *, scope: str = "col") -> Markup:
-        return tag("th", dot(self._numbers.colour(method)), method["title"], scope=scope)
+        return tag("th", dot(self._numbers.color(method)), method["title"], scope=scope)
 
 
 def _scroll(table: Markup) -> Markup:

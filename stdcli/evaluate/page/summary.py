@@ -110,7 +110,7 @@ def _value(value: float | None) -> Markup:
 def settings(report: Entry, numbers: Numbers) -> Markup:
     """Settings of every method beside each other, and all hashes and versions."""
     names = dict.fromkeys(name for method in numbers.methods for name in method["settings"])
-    heads = (tag("th", dot(numbers.colour(m)), m["title"], scope="col") for m in numbers.methods)
+    heads = (tag("th", dot(numbers.color(m)), m["title"], scope="col") for m in numbers.methods)
     rows = [_setting(name, [method["settings"].get(name) for method in numbers.methods]) for name in names]
     table = tag("table", tag("thead", tag("tr", tag("td"), *heads)), tag("tbody", *rows), class_="plain")
     versions = ((name, version) for name, version in report["versions"].items())

@@ -61,7 +61,7 @@ def _methods_down(numbers: Numbers) -> Markup:
 
 
 def _method_head(numbers: Numbers, method: Mapping[str, Any], *, scope: str) -> Markup:
-    return tag("th", dot(numbers.colour(method)), method["title"], scope=scope, class_="method")
+    return tag("th", dot(numbers.color(method)), method["title"], scope=scope, class_="method")
 
 
 def _metric_head(numbers: Numbers, metric: Mapping[str, Any], *, scope: str) -> Markup:
@@ -83,9 +83,9 @@ def _cell(numbers: Numbers, method: Mapping[str, Any], metric: Mapping[str, Any]
     return tag("td", mean, tag("small", f"{sd}n {cell.count}"))
 
 
-def dot(colour: int) -> Markup:
+def dot(color: int) -> Markup:
     """A spot in the colour of a family."""
-    return tag("i", class_=f"dot c{colour}")
+    return tag("i", class_=f"dot c{color}")
 
 
 def number_of(numbers: Numbers, metric: Mapping[str, Any]) -> int:

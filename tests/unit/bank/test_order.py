@@ -92,8 +92,8 @@ def test_draws_are_uniform_and_belong_to_their_position() -> None:
     cells = (draws * 10).long()
     counts = torch.bincount(cells[:, 0] * 10 + cells[:, 1], minlength=100).double()
     assert ((counts - 40) ** 2 / 40).sum() < 148.3, "chi squared, 99 degrees, p = 0.001"
-    neighbours = torch.corrcoef(torch.stack([draws[:-1, 0], draws[1:, 0], draws[:-1, 1]]))
-    assert neighbours.fill_diagonal_(0).abs().max() < 4 / count**0.5
+    neighbors = torch.corrcoef(torch.stack([draws[:-1, 0], draws[1:, 0], draws[:-1, 1]]))
+    assert neighbors.fill_diagonal_(0).abs().max() < 4 / count**0.5
 
 
 def test_every_order_of_a_small_bank_comes_up() -> None:

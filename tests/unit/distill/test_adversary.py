@@ -329,15 +329,15 @@ def test_all_states_are_shown_at_the_level_of_the_fake_ones() -> None:
 
 def test_the_discriminator_learns_to_tell_noisy_from_clean() -> None:
     adversary = real_adversary()
-    optimiser = torch.optim.Adam(adversary.discriminator.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(adversary.discriminator.parameters(), lr=3e-3)
     losses = []
     for step in range(30):
         clean = normal(8, 2, 1, 1, seed=2 * step).expand(-1, -1, 5, 5)
         pair = pair_with(clean + 0.5 * normal(8, 2, 5, 5, seed=2 * step + 1), clean)
         loss = adversary.discriminator_loss(pair, CONDITION, generator=rng(step))["total"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         adversary.discriminator.update_spectral_norm()
         losses.append(loss.item())
     assert losses[0] > 1.8 and losses[-1] < 1.0

@@ -21,8 +21,8 @@ def kept(pictures: torch.Tensor, channel: int = 0) -> torch.Tensor:
     return pictures[:, channel].flatten(1).mode(1).values
 
 
-def flat(*colour: float, batch: int = 400) -> torch.Tensor:
-    return torch.tensor(colour).view(1, 3, 1, 1).expand(batch, 3, 16, 16)
+def flat(*color: float, batch: int = 400) -> torch.Tensor:
+    return torch.tensor(color).view(1, 3, 1, 1).expand(batch, 3, 16, 16)
 
 
 def spread(values: torch.Tensor, low: float, high: float) -> bool:
@@ -45,7 +45,7 @@ def test_the_generator_decides_and_each_picture_has_draws_of_its_own() -> None:
     assert len({tuple(picture.flatten()[:50].tolist()) for picture in first}) == 4
 
 
-def test_brightness_moves_grey() -> None:
+def test_brightness_moves_gray() -> None:
     """Grey has no chroma and no contrast."""
     assert spread(kept(augment(flat(0.2, 0.2, 0.2), generator=rng())) - 0.2, -0.5, 0.5)
     assert spread(kept(augment(flat(0.2, 0.2, 0.2), generator=rng(), strength=0.1)) - 0.2, -0.05, 0.05)
@@ -59,8 +59,8 @@ def test_contrast_and_saturation() -> None:
     steps = (striped[:, 0, :, 1:] - striped[:, 0, :, :-1]).abs().flatten(1).mode(1).values
     contrast = steps / 2
     assert spread(contrast, 0.5, 1.5)
-    coloured = augment(flat(0.4, -0.4, 0.0), generator=rng())
-    saturation = (kept(coloured) - kept(coloured, 1)) / 0.8 / contrast
+    colored = augment(flat(0.4, -0.4, 0.0), generator=rng())
+    saturation = (kept(colored) - kept(colored, 1)) / 0.8 / contrast
     assert spread(saturation, 0.0, 2.0)
 
 

@@ -152,7 +152,7 @@ def test_one_point_has_its_label_to_the_right_and_at_the_edge_to_the_left() -> N
     assert boxes([(95, 50)], ["abc"], (0, 0, 100, 100))[0, 2] < 95
 
 
-def test_a_drawing_has_the_pages_colours_and_no_dates() -> None:
+def test_a_drawing_has_the_pages_colors_and_no_dates() -> None:
     made = draw_svg(lambda axes: axes.set_title("cost in $ < 3$ \u6f22"), name="one", frame=Frame(200, 100))
     assert made.startswith("<svg") and made.endswith("</svg>")
     assert "cost in $ &lt; 3$ \u6f22" in made  # neither mathematics nor a warning
@@ -160,12 +160,12 @@ def test_a_drawing_has_the_pages_colours_and_no_dates() -> None:
     assert not re.search(r"http|<style|metadata|20\d\d-", made)
 
 
-def test_heat_goes_from_black_to_yellow_and_is_grey_where_unknown() -> None:
-    colours = color_error_map(np.array([[0.0, 0.1, 0.2, 9.0, np.nan]], np.float32), top=0.2)
-    assert colours.dtype == np.uint8 and colours.shape == (1, 5, 3)
-    assert colours[0, 0].max() < 10 and colours[0, 2].min() > 150
-    assert (colours[0, 2] == colours[0, 3]).all() and (colours[0, 4] == 128).all()
-    light = colours[0, :3].astype(int).sum(axis=1)
+def test_heat_goes_from_black_to_yellow_and_is_gray_where_unknown() -> None:
+    colors = color_error_map(np.array([[0.0, 0.1, 0.2, 9.0, np.nan]], np.float32), top=0.2)
+    assert colors.dtype == np.uint8 and colors.shape == (1, 5, 3)
+    assert colors[0, 0].max() < 10 and colors[0, 2].min() > 150
+    assert (colors[0, 2] == colors[0, 3]).all() and (colors[0, 4] == 128).all()
+    light = colors[0, :3].astype(int).sum(axis=1)
     assert light[0] < light[1] < light[2]
 
 

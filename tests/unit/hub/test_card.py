@@ -74,7 +74,7 @@ def test_full_weights(tmp_path: Path) -> None:
     assert "lora" not in about["tags"] and "load_lora_weights" not in make_card(data)
 
 
-def test_a_licence_nobody_named(tmp_path: Path) -> None:
+def test_a_license_nobody_named(tmp_path: Path) -> None:
     card = make_card(student_data(tmp_path, base="o/base"))
     assert "license" not in metadata(card) and "Not stated." in card
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from stdcli.config.schema import StylizeConfig
-from stdcli.diffusion.colours import colour_statistics, match_colours, pool_colours
+from stdcli.diffusion.colors import color_statistics, match_colors, pool_colors
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.statistics import channel_statistics, match_statistics, pool_statistics
 from stdcli.inference.session import StyleSession
@@ -66,14 +66,14 @@ def latents(bundle, pixels: torch.Tensor) -> torch.Tensor:
     return bundle.codec.encode(pixels)
 
 
-def test_colours_of_a_clip_are_moved_by_one_map(bundle, start):
-    style, content = colour_statistics(STYLE), pool_colours([colour_statistics(unit(PIXELS))])
-    wanted = match_colours(unit(PIXELS), style, content=content) * 2 - 1
+def test_colors_of_a_clip_are_moved_by_one_map(bundle, start):
+    style, content = color_statistics(STYLE), pool_colors([color_statistics(unit(PIXELS))])
+    wanted = match_colors(unit(PIXELS), style, content=content) * 2 - 1
     torch.testing.assert_close(start(style, content), latents(bundle, wanted), rtol=0, atol=1e-4)
     torch.testing.assert_close(
         start(style, content, pixels=PIXELS[1:]), latents(bundle, wanted)[1:], rtol=0, atol=1e-4
     )
-    other = pool_colours([colour_statistics(unit(PIXELS) / 3)])
+    other = pool_colors([color_statistics(unit(PIXELS) / 3)])
     assert (start(style, other) - latents(bundle, wanted)).abs().max() > 0.1
 
 
@@ -85,14 +85,14 @@ def test_statistics_of_a_clip_are_moved_by_one_map(bundle, start):
     assert (start(style) - wanted).abs().max() > 0.1
 
 
-def test_what_is_known_is_the_picture_itself_and_not_its_recoloured_self(bundle, start):
-    style, cells = colour_statistics(STYLE), torch.zeros(1, 1, 4, 6)
+def test_what_is_known_is_the_picture_itself_and_not_its_recolored_self(bundle, start):
+    style, cells = color_statistics(STYLE), torch.zeros(1, 1, 4, 6)
     cells[..., 2:] = 1
     mask = cells.repeat_interleave(8, -1).repeat_interleave(8, -2).expand(2, 1, 32, 48)
-    recoloured = latents(bundle, match_colours(unit(PIXELS), style) * 2 - 1)
-    wanted = torch.where(cells > 0, recoloured, latents(bundle, PIXELS))
+    recolored = latents(bundle, match_colors(unit(PIXELS), style) * 2 - 1)
+    wanted = torch.where(cells > 0, recolored, latents(bundle, PIXELS))
     torch.testing.assert_close(start(style, mask=mask), wanted, rtol=0, atol=1e-4)
-    assert (wanted - recoloured).abs().max() > 0.1
+    assert (wanted - recolored).abs().max() > 0.1
 
 
 def test_every_step_is_told_before_it_is_taken(bundle):

@@ -14,8 +14,8 @@ BLACK = np.zeros_like(WHITE)
 
 def scene(seed: int, height: int = 80, width: int = 110) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    grey = rng.integers(60, 180, (height // 5, width // 5, 1))
-    coarse = (grey + rng.integers(0, 20, (1, 1, 3))).astype(np.uint8)
+    gray = rng.integers(60, 180, (height // 5, width // 5, 1))
+    coarse = (gray + rng.integers(0, 20, (1, 1, 3))).astype(np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 

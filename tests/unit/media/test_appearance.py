@@ -66,7 +66,7 @@ def test_other_primaries_are_brought_to_bt709(folder, primaries):
     assert np.abs(255 * rgb - expected).max() > 1.5, "the mapping must be seen"
 
 
-def test_colours_of_bt709_are_left_alone(folder):
+def test_colors_of_bt709_are_left_alone(folder):
     assert probe(flat(folder / "bt709.mkv", 500, "bt709", "bt709", "bt709")).mapping == ()
 
 
@@ -90,8 +90,8 @@ def test_hdr_is_mapped_and_told(folder, transfer, name, luma):
 
 def combed(frame):
     """Share of pixels that both neighbours above and below differ from, to the same side."""
-    grey = frame.astype(int).mean(2)
-    up, down = grey[1:-1] - grey[:-2], grey[1:-1] - grey[2:]
+    gray = frame.astype(int).mean(2)
+    up, down = gray[1:-1] - gray[:-2], gray[1:-1] - gray[2:]
     return ((np.minimum(abs(up), abs(down)) > 25) & (up * down > 0)).mean()
 
 

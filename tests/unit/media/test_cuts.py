@@ -23,7 +23,7 @@ def hsv(*rgb: int) -> np.ndarray:
     ("before", "after"),
     [((10, 10, 10), (250, 250, 250)), ((200, 40, 30), (30, 90, 160)), ((120, 130, 20), (100, 140, 40))],
 )
-def test_change_between_flat_frames_is_that_of_their_colours(before, after):
+def test_change_between_flat_frames_is_that_of_their_colors(before, after):
     difference = np.abs(hsv(*before) - hsv(*after))
     difference[0] = min(difference[0], 180 - difference[0])
     assert content_change(flat(*before), flat(*after)) == pytest.approx(difference.mean(), abs=1)

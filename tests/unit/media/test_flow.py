@@ -77,8 +77,8 @@ def test_both_ways_agree_and_agree_with_opencv():
     turn = cv2.getRotationMatrix2D((75, 60), 3.0, 1.02)
     other = cv2.warpAffine(picture, turn, (150, 120), borderMode=cv2.BORDER_REFLECT)
     there, back = dense_flows(to_tensor(picture), to_tensor(other))
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (picture, other)]
-    wanted = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (picture, other)]
+    wanted = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*gray, None)
     y, x = np.mgrid[:120, :150]
     exact = np.stack([x, y, np.ones_like(x)], 2) @ turn.T - np.stack([x, y], 2)
     assert inner(there - to_tensor(exact), 15).abs().mean() < 0.25

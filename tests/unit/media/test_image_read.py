@@ -63,7 +63,7 @@ def test_any_size_is_read_exactly(tmp_path, size, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path, suffix):
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     picture = read_image(save(tmp_path / f"a.{suffix}", Image.fromarray(values)))
     exact = np.rint(values / 257).astype(np.uint8)
@@ -72,20 +72,20 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     assert picture.info["notes"] == []
 
 
-def test_16_bit_grey_with_a_transparent_value(tmp_path):
+def test_16_bit_gray_with_a_transparent_value(tmp_path):
     values = np.array([[1000, 65535], [0, 1000]], np.uint16)
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(values), transparency=1000))
     assert picture.alpha.tolist() == [[0, 255], [255, 0]]
     assert picture.rgb[..., 0].tolist() == [[128, 255], [0, 128]]
 
 
-def test_16_bit_grey_that_holds_8_bits_is_reported(tmp_path):
+def test_16_bit_gray_that_holds_8_bits_is_reported(tmp_path):
     picture = read_image(save(tmp_path / "a.tif", Image.fromarray(np.array([[0, 255]], np.uint16))))
     assert picture.rgb[..., 1].tolist() == [[0, 1]]
     assert "dark" in picture.info["notes"][0]
 
 
-def test_grey_beyond_16_bits_and_float_are_refused(tmp_path):
+def test_gray_beyond_16_bits_and_float_are_refused(tmp_path):
     path = save(tmp_path / "a.tif", Image.fromarray(np.array([[0, 70000]], np.int32)))
     with pytest.raises(MediaError, match="beyond 16 bits"):
         read_image(path)
@@ -94,23 +94,23 @@ def test_grey_beyond_16_bits_and_float_are_refused(tmp_path):
         read_image(path)
 
 
-def test_grey_and_bilevel(tmp_path):
-    grey = np.array([[0, 100, 255]], np.uint8)
-    assert read_image(save(tmp_path / "a.png", Image.fromarray(grey))).rgb.tolist() == [
+def test_gray_and_bilevel(tmp_path):
+    gray = np.array([[0, 100, 255]], np.uint8)
+    assert read_image(save(tmp_path / "a.png", Image.fromarray(gray))).rgb.tolist() == [
         [[0] * 3, [100] * 3, [255] * 3]
     ]
-    bilevel = Image.fromarray(grey).point(lambda v: 255 * (v > 50)).convert("1")
+    bilevel = Image.fromarray(gray).point(lambda v: 255 * (v > 50)).convert("1")
     assert read_image(save(tmp_path / "b.png", bilevel)).rgb[..., 0].tolist() == [[0, 255, 255]]
 
 
-def test_grey_with_alpha(tmp_path):
+def test_gray_with_alpha(tmp_path):
     pair = np.array([[[10, 0], [200, 128]]], np.uint8)
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(pair, "LA")))
     assert picture.rgb.tolist() == [[[200] * 3, [200] * 3]]
     assert picture.alpha.tolist() == [[0, 128]]
 
 
-def test_hidden_colours_give_way_to_the_mean_of_what_is_visible(tmp_path):
+def test_hidden_colors_give_way_to_the_mean_of_what_is_visible(tmp_path):
     rgba = np.random.default_rng(2).integers(0, 256, (5, 6, 4), dtype=np.uint8)
     rgba[..., 3] |= 1
     rgba[0, :, 3] = 0
@@ -149,7 +149,7 @@ def test_palette_with_transparency(tmp_path, transparency):
     assert picture.alpha.tolist() == ([[255, 0, 255]] if transparency == 1 else [[255, 0, 99]])
 
 
-def test_rgb_with_a_transparent_colour(tmp_path):
+def test_rgb_with_a_transparent_color(tmp_path):
     image = Image.fromarray(np.array([[RED, BLUE]], np.uint8))
     assert read_image(save(tmp_path / "a.png", image, transparency=BLUE)).alpha.tolist() == [[255, 0]]
 
@@ -169,7 +169,7 @@ def png(header, *chunks):
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_16_bit_colours_are_scaled_not_clipped(tmp_path, channels):
+def test_16_bit_colors_are_scaled_not_clipped(tmp_path, channels):
     """Pillow keeps the high byte, floor(v / 256), which differs from v / 257 by less than one level."""
     values = np.random.default_rng(4).integers(0, 65536, (12, 10, channels)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in values)  # filter 0: as it is
@@ -243,7 +243,7 @@ def srgb_encode(linear):
     )
 
 
-def test_a_colour_profile_is_converted_to_srgb(tmp_path):
+def test_a_color_profile_is_converted_to_srgb(tmp_path):
     """Primaries in another order and gamma 1.8: every step can be computed by hand."""
     profile = matrix_profile(SRGB_TO_XYZ_D50[:, [1, 2, 0]], 1.8)
     rgb = smooth()
@@ -254,7 +254,7 @@ def test_a_colour_profile_is_converted_to_srgb(tmp_path):
     assert picture.info["notes"] == []
 
 
-def test_a_colour_profile_leaves_alpha_alone(tmp_path):
+def test_a_color_profile_leaves_alpha_alone(tmp_path):
     profile = matrix_profile(SRGB_TO_XYZ_D50, 1.8)
     rgba = np.dstack([smooth(), smooth()[..., :1] // 2])
     picture = read_image(save(tmp_path / "a.png", Image.fromarray(rgba), icc_profile=profile))

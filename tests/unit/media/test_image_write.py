@@ -35,7 +35,7 @@ def test_the_pixels_come_back(tmp_path, suffix):
     assert error.max() <= largest
 
 
-def test_jpeg_keeps_full_colour_resolution(tmp_path):
+def test_jpeg_keeps_full_color_resolution(tmp_path):
     stripes = np.zeros((16, 16, 3), np.uint8)
     stripes[:, ::2], stripes[:, 1::2] = (255, 0, 0), (0, 0, 255)
     write_image(tmp_path / "a.jpg", Picture(stripes))

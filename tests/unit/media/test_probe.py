@@ -128,7 +128,7 @@ def test_pixel_aspect_is_told(folder):
         ("64x48", "smpte170m", "bt601"),
     ],
 )
-def test_colours_come_back_whatever_the_matrix(folder, size, tagged, matrix):
+def test_colors_come_back_whatever_the_matrix(folder, size, tagged, matrix):
     """A clip without a matrix is read as players do: BT.709 from HD on."""
     path = folder / f"colour{size}{tagged}.mp4"
     filters = f"scale=out_color_matrix={matrix}:out_range=tv,format=yuv444p"
@@ -251,7 +251,7 @@ def test_odd_names_are_names(tmp_path, plain):
         assert probe(path).frames == 15
 
 
-def test_colours_hidden_in_a_clip_are_not_read(folder):
+def test_colors_hidden_in_a_clip_are_not_read(folder):
     """Green or magenta where alpha is 0, in a lossless clip: the same frames, the visible half as written."""
     y, x = np.mgrid[:16, :32]
     seen = np.stack([x * 7, y * 15, x + y, np.full_like(x, 255)], axis=2).astype(np.uint8)

@@ -28,8 +28,8 @@ def gradient(rgb: np.ndarray) -> np.ndarray:
 
 
 def test_luma_of_the_primaries():
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], np.uint8)
-    np.testing.assert_allclose(luma(colours), [76.245, 149.685, 29.07, 255], rtol=1e-12)
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]], np.uint8)
+    np.testing.assert_allclose(luma(colors), [76.245, 149.685, 29.07, 255], rtol=1e-12)
 
 
 @pytest.mark.parametrize("metric", [edges, ssim], ids=["edges", "ssim"])
@@ -45,9 +45,9 @@ def test_ssim_of_flat_pictures_is_that_of_their_means():
 
 def test_ssim_is_that_of_scikit_image():
     one, other = smooth(0), np.clip(smooth(0) * 0.7 + noise(1) * 0.3, 0, 255).astype(np.uint8)
-    grey = [rgb @ np.array([0.299, 0.587, 0.114]) for rgb in (one, other)]
+    gray = [rgb @ np.array([0.299, 0.587, 0.114]) for rgb in (one, other)]
     expected = metrics.structural_similarity(
-        *grey, win_size=11, sigma=1.5, gaussian_weights=True, use_sample_covariance=False, data_range=255
+        *gray, win_size=11, sigma=1.5, gaussian_weights=True, use_sample_covariance=False, data_range=255
     )
     assert 0.2 < expected < 0.95
     assert measured(ssim, other, one) == pytest.approx(expected, rel=1e-9)

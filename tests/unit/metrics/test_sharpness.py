@@ -29,8 +29,8 @@ def test_a_picture_is_as_sharp_as_itself_and_flat_pictures_as_each_other():
 
 def test_laplacian_of_a_board_and_of_noise():
     assert laplacian_variance(board(10)) == pytest.approx((8 * 10) ** 2, rel=1e-9)
-    grey = np.repeat(noise(0, 200, 200)[..., :1], 3, axis=2)
-    assert laplacian_variance(grey) == pytest.approx(20 * (256**2 - 1) / 12, rel=0.05)
+    gray = np.repeat(noise(0, 200, 200)[..., :1], 3, axis=2)
+    assert laplacian_variance(gray) == pytest.approx(20 * (256**2 - 1) / 12, rel=0.05)
 
 
 def test_ramps_have_only_the_variance_of_their_rounding():

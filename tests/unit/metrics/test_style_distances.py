@@ -53,7 +53,7 @@ def test_a_picture_has_its_own_style(metric):
     assert distance(metric, large, large) == 0
 
 
-def test_greys_are_apart_by_their_lightness():
+def test_grays_are_apart_by_their_lightness():
     share = np.abs(_directions(3)[:, 0]).mean()
     expected = share * (lightness(200) - lightness(119))
     assert distance(palette, flat(119), flat(200)) == pytest.approx(expected, rel=1e-3)

@@ -97,7 +97,7 @@ def test_missing_local_names_never_become_hub_ids(name: str) -> None:
     assert caught.value.exit_code == 4
 
 
-def test_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+def test_missing_file_names_its_neighbors(tmp_path: Path) -> None:
     (tmp_path / "sdxl.safetensors").touch()
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ModelError) as caught:

@@ -46,7 +46,7 @@ def test_reconstruction_is_that_of_the_singular_vectors(temper: float) -> None:
 
 
 @pytest.mark.parametrize("temper", [0.0, 0.5, 1.0])
-def test_latents_are_centred_and_scaled_by_a_power_of_the_deviation(temper: float) -> None:
+def test_latents_are_centered_and_scaled_by_a_power_of_the_deviation(temper: float) -> None:
     pictures = smooth_pictures()
     codec = build_codec(latent_channels=KEPT, hidden_channels=8)
     fit_components(codec, pictures, temper=temper)

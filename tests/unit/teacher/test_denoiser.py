@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stdcli.diffusion.colours import match_colours
+from stdcli.diffusion.colors import match_colors
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
@@ -79,8 +79,8 @@ def true_v(x: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tenso
     return (alpha * (x - alpha * clean) / sigma - sigma * clean).float()
 
 
-def recoloured_latents(trainer: DenoiserTrainer, batch: PairBatch) -> torch.Tensor:
-    return trainer.codec.encode(match_colours(batch.photos, batch.styles) * 2 - 1).latents
+def recolored_latents(trainer: DenoiserTrainer, batch: PairBatch) -> torch.Tensor:
+    return trainer.codec.encode(match_colors(batch.photos, batch.styles) * 2 - 1).latents
 
 
 def test_half_of_the_states_walk_down_their_own_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_batch_of_one_has_no_half_to_walk() -> None:
     assert math.isfinite(facts["loss/total"])
 
 
-def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
+def test_states_start_from_the_recolored_photo_and_are_judged_by_its_painting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A network that takes the paintings' latents for x0 is left with what the codec loses of them.
@@ -117,7 +117,7 @@ def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
     """
     count, trainer = 64, make_trainer(texture_weight=1e-9, batch_size=64)
     batch = trainer.pairs.batch(0, count)
-    clean = recoloured_latents(trainer, batch)
+    clean = recolored_latents(trainer, batch)
     made, starts, strengths = {}, [], []
 
     def note(pictures: torch.Tensor, styles: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -153,7 +153,7 @@ def test_states_start_from_the_recoloured_photo_and_are_judged_by_its_painting(
     aim = trainer.codec.encode(made["result"] * 2 - 1).latents
     lost = content_distance(trainer.codec.decode(aim).sample / 2 + 0.5, made["result"]).mean()
     assert perfect["content"].item() == pytest.approx(lost.item(), rel=1e-3)
-    photos = match_colours(batch.photos, batch.styles)[:16]  # one in four
+    photos = match_colors(batch.photos, batch.styles)[:16]  # one in four
     fidelity = fidelity_loss(trainer.codec(photos * 2 - 1).sample / 2 + 0.5, photos)
     assert perfect["fidelity"].item() == pytest.approx(fidelity.item(), rel=1e-5)
 

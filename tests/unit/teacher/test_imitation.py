@@ -157,9 +157,9 @@ def test_principal_statistics_are_scores_of_unit_variance() -> None:
     random = np.random.default_rng(0)
     moments = random.normal(size=(40, 5)) * [9, 4, 1, 0.1, 0.01] + 3
     found = principal_statistics(torch.from_numpy(moments), kept=2).double().numpy()
-    centred = moments - moments.mean(0)
-    _, _, axes = np.linalg.svd(centred)
-    scores = centred @ axes[:2].T
+    centered = moments - moments.mean(0)
+    _, _, axes = np.linalg.svd(centered)
+    scores = centered @ axes[:2].T
     scores /= scores.std(0)
     assert np.allclose(np.abs(found), np.abs(scores), atol=1e-5)
     assert principal_statistics(torch.from_numpy(moments[:3]), kept=9).shape == (3, 3)

@@ -44,8 +44,8 @@ def test_components_are_orthonormal_but_for_one_scale(fitted: tuple[torch.Tensor
     pictures, codec = fitted
     filters = codec.reconstruct.weight.flatten(1).double()
     gram = filters @ filters.T
-    centred = pictures - codec.mean[:, None, None]
-    scale = centred.double().square().mean() * 192 / SIGNAL
+    centered = pictures - codec.mean[:, None, None]
+    scale = centered.double().square().mean() * 192 / SIGNAL
     assert torch.allclose(gram, scale * torch.eye(KEPT, dtype=torch.float64), atol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_latents_are_uncorrelated_and_in_order(fitted: tuple[torch.Tensor, Lappe
 
 
 @torch.no_grad()
-def test_the_mean_colour_has_latents_of_zero(fitted: tuple[torch.Tensor, LappedAutoencoder]) -> None:
+def test_the_mean_color_has_latents_of_zero(fitted: tuple[torch.Tensor, LappedAutoencoder]) -> None:
     _, codec = fitted
     flat = codec.mean[None, :, None, None].expand(1, 3, 32, 32)
     assert codec.encode(flat).latents.abs().max() < 1e-4

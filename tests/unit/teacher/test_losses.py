@@ -68,10 +68,10 @@ def test_filters_look_in_all_directions_and_mostly_at_luminance() -> None:
     filters = draw_filters(2000, rng())
     energy = filters.square().sum((0, 1))
     assert torch.allclose(energy, energy.T, rtol=0.2, atol=0.2)
-    grey = filters.sum(1).square().sum((1, 2)) / 3
+    gray = filters.sum(1).square().sum((1, 2)) / 3
     draws = np.random.default_rng(0).standard_normal((3, 100_000)) ** 2
     expected = draws[0] / (draws[0] + (draws[1] + draws[2]) / 4)  # chroma has half the weight
-    assert grey.mean().item() == pytest.approx(expected.mean(), abs=0.03)
+    assert gray.mean().item() == pytest.approx(expected.mean(), abs=0.03)
 
 
 def test_a_shifted_picture_has_the_same_texture() -> None:
@@ -112,21 +112,21 @@ def test_shifted_distributions_differ_by_the_shift() -> None:
 def test_small_pictures_skip_the_scales_that_do_not_fit() -> None:
     """12 pixels hold a filter of 7 once, at the finest scale; nothing fails and colours still count."""
     flat, other = torch.full((1, 3, 12, 12), 0.2), torch.full((1, 3, 12, 12), 0.6)
-    grey_share = texture_distance(flat, other, generator=rng()).item()
-    assert 0.2 < grey_share < 0.4 * 3**0.5  # |0.4 (1, 1, 1) . u| for unit directions u near grey
+    gray_share = texture_distance(flat, other, generator=rng()).item()
+    assert 0.2 < gray_share < 0.4 * 3**0.5  # |0.4 (1, 1, 1) . u| for unit directions u near grey
 
 
 def test_gradients_reach_the_picture_and_lower_the_distance() -> None:
     styles = noise(5, blur_px=3)
     pictures = torch.full_like(styles, 0.5).add(0.05 * noise(6)).requires_grad_()
-    optimiser = torch.optim.Adam([pictures], lr=0.02)
+    optimizer = torch.optim.Adam([pictures], lr=0.02)
     first = None
     for step in range(30):
         distance = texture_distance(pictures, styles, generator=rng(step)).mean()
         first = first or distance.item()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         distance.backward()
-        optimiser.step()
+        optimizer.step()
     assert distance.item() < 0.5 * first
 
 

@@ -27,7 +27,7 @@ def smooth(seed: int = 0, *, side: int = SIDE) -> torch.Tensor:
     return 0.5 + 0.15 * F.interpolate(coarse, size=(side, side), mode="bicubic")
 
 
-def coloured(seed: int, *, slope: float, side: int = SIDE) -> torch.Tensor:
+def colored(seed: int, *, slope: float, side: int = SIDE) -> torch.Tensor:
     """Noise with the spectrum 1 / f^slope, [1, 1, side, side], standard deviation 1."""
     frequency = torch.fft.fftfreq(side)
     falling = (frequency[:, None] ** 2 + frequency**2).sqrt().clamp(min=1 / side) ** -slope
@@ -40,8 +40,8 @@ def patch_distance(one: torch.Tensor, other: torch.Tensor, px: int) -> float:
     directions = np.random.default_rng(99).standard_normal((49, 40))
     rows = []
     for picture in (one, other):
-        grey = F.avg_pool2d(picture, px)[0, 0].numpy()
-        windows = np.lib.stride_tricks.sliding_window_view(grey, (7, 7)).reshape(-1, 49)
+        gray = F.avg_pool2d(picture, px)[0, 0].numpy()
+        windows = np.lib.stride_tricks.sliding_window_view(gray, (7, 7)).reshape(-1, 49)
         seen = (windows - windows.mean(1, keepdims=True)) @ (directions / np.linalg.norm(directions, axis=0))
         rows.append(np.quantile(seen, np.linspace(0, 1, 200), axis=0))
     return float(np.abs(rows[0] - rows[1]).mean())
@@ -72,7 +72,7 @@ def test_a_constant_plus_a_picture_is_flattened_alike() -> None:
 @pytest.mark.parametrize("px", [1, 2])
 def test_patches_become_those_of_the_style(px: int) -> None:
     """Pictures of the spectra of photos, with other contrast and other detail."""
-    soft, rough = 0.5 + 0.2 * coloured(1, slope=1.6, side=128), 0.5 + 0.15 * coloured(2, slope=0.9, side=128)
+    soft, rough = 0.5 + 0.2 * colored(1, slope=1.6, side=128), 0.5 + 0.15 * colored(2, slope=0.9, side=128)
     for picture, style in ((soft, rough), (rough, soft)):
         moved = transport_patches(picture, style)
         assert patch_distance(moved, style, px) < 0.5 * patch_distance(picture, style, px)
@@ -131,15 +131,15 @@ def test_directions_are_orthonormal_and_blind_to_brightness() -> None:
 
 
 def test_strokes_grow_from_the_noise_where_nothing_else_is() -> None:
-    grey, styles = torch.full((1, 3, SIDE, SIDE), 0.5), (0.5 + 0.15 * noise(9)).expand(1, 3, -1, -1)
-    flat, one = paint(grey, styles, noise(1))
-    again, other = (paint(grey, styles, noise(seed))[1] for seed in (1, 2))
-    assert torch.allclose(flat, grey, atol=1e-5)
+    gray, styles = torch.full((1, 3, SIDE, SIDE), 0.5), (0.5 + 0.15 * noise(9)).expand(1, 3, -1, -1)
+    flat, one = paint(gray, styles, noise(1))
+    again, other = (paint(gray, styles, noise(seed))[1] for seed in (1, 2))
+    assert torch.allclose(flat, gray, atol=1e-5)
     assert torch.equal(one, again)
     assert abs(np.corrcoef(one.flatten(), other.flatten())[0, 1]) < 0.15
     assert one.std().item() == pytest.approx(0.15, rel=0.15)
-    assert torch.allclose(paint(grey, styles, 7 * noise(1))[1], one, atol=1e-5)  # whatever its scale
-    calm = paint(grey, torch.full_like(styles, 0.3), noise(1))[1]
+    assert torch.allclose(paint(gray, styles, 7 * noise(1))[1], one, atol=1e-5)  # whatever its scale
+    calm = paint(gray, torch.full_like(styles, 0.3), noise(1))[1]
     assert calm.std() < 0.3 * painting.GRAIN  # a style without texture takes it away
 
 
@@ -160,5 +160,5 @@ def test_more_noise_means_more_strokes_up_to_all_of_them() -> None:
 
 
 def test_luminance_is_that_of_rec_601() -> None:
-    colours = torch.eye(3).view(3, 3, 1, 1)
-    assert luminance(colours).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
+    colors = torch.eye(3).view(3, 3, 1, 1)
+    assert luminance(colors).flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])

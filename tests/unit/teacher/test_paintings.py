@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stdcli.diffusion.colours import colour_statistics, match_colours
+from stdcli.diffusion.colors import color_statistics, match_colors
 from stdcli.errors import MediaError
 from stdcli.teacher.paintings import blur, load_paintings, with_layout
 from tests.tiny_pictures import HELD_OUT
@@ -60,18 +60,18 @@ def test_sides_are_told_apart_by_photo_and_style(folder: Path) -> None:
     assert len(held) == 1 and held.style_names == (HELD_OUT[1],)
 
 
-def test_photos_get_the_colours_and_paintings_the_layout_too(folder: Path) -> None:
+def test_photos_get_the_colors_and_paintings_the_layout_too(folder: Path) -> None:
     train = load_paintings(folder, held_out=False)
     style = small(folder.parent / "style/p01.png", (8, 0, 56, 48))
     assert (train.styles[0].float() / 255 - style).abs().max() < 1e-6
-    photo = match_colours(small(folder.parent / "content/p00.png", (4, 2, 44, 42)), style)
+    photo = match_colors(small(folder.parent / "content/p00.png", (4, 2, 44, 42)), style)
     assert (train.photos[0].float() / 255 - photo[0].clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
-    painting = match_colours(small(folder / "a.png", (8, 0, 56, 48)), style)
+    painting = match_colors(small(folder / "a.png", (8, 0, 56, 48)), style)
     target = train.targets[0][None].float() / 255
     assert (target - with_layout(painting, photo)).abs().max() <= 0.5 / 255 + 1e-6
     layouts = [blur(picture, 8.0) for picture in (target, photo, painting)]
     assert (layouts[0] - layouts[1]).abs().mean() < 0.5 * (layouts[2] - layouts[1]).abs().mean()
-    means = [colour_statistics(picture).mean for picture in (photo, style)]
+    means = [color_statistics(picture).mean for picture in (photo, style)]
     assert torch.allclose(*means, atol=0.02)
 
 

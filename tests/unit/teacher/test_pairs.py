@@ -13,8 +13,8 @@ from stdcli.teacher.data import load_data
 from stdcli.teacher.pairs import PairSampler, prefetched
 from tests.tiny_pictures import flat_set, noise_set, write_flat
 
-PHOTO_COLOURS = torch.tensor([[i, 0, 0] for i in range(7)], dtype=torch.uint8)
-ART_COLOURS = torch.tensor([[100 + i, 0, 0] for i in range(5)], dtype=torch.uint8)
+PHOTO_COLORS = torch.tensor([[i, 0, 0] for i in range(7)], dtype=torch.uint8)
+ART_COLORS = torch.tensor([[100 + i, 0, 0] for i in range(5)], dtype=torch.uint8)
 
 
 def sampler(**changes: object) -> PairSampler:
@@ -86,7 +86,7 @@ def test_an_error_in_a_thread_reaches_the_trainer() -> None:
 
 def test_styles_are_artworks_and_photos_mostly_photos() -> None:
     count = 2000
-    flat = sampler(content=flat_set(PHOTO_COLOURS), art=flat_set(ART_COLOURS), photo_px=8, style_px=8)
+    flat = sampler(content=flat_set(PHOTO_COLORS), art=flat_set(ART_COLORS), photo_px=8, style_px=8)
     batch = replace(flat, art_share=0.2).batch(0, count)
     styles, photos = reds(batch.styles), reds(batch.photos)
     assert set(styles) == set(range(100, 105))
@@ -98,7 +98,7 @@ def test_styles_are_artworks_and_photos_mostly_photos() -> None:
 def test_photo_and_style_are_drawn_independently() -> None:
     """Each of the 35 pairs of a photo and an artwork comes up about equally often."""
     count = 3500
-    flat = sampler(content=flat_set(PHOTO_COLOURS), art=flat_set(ART_COLOURS), photo_px=8, style_px=8)
+    flat = sampler(content=flat_set(PHOTO_COLORS), art=flat_set(ART_COLORS), photo_px=8, style_px=8)
     batch = replace(flat, art_share=0.0).batch(1, count)
     index = torch.tensor(reds(batch.photos)) * 5 + torch.tensor(reds(batch.styles)) - 100
     counts = torch.bincount(index, minlength=35).double()

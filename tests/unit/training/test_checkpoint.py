@@ -119,7 +119,7 @@ def test_a_checkpoint_without_facts(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "bare.safetensors")[1] == {}
 
 
-def make_optimiser(seed: int) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
+def make_optimizer(seed: int) -> tuple[torch.optim.Optimizer, list[torch.nn.Parameter]]:
     rng = torch.Generator().manual_seed(seed)
     weights = [torch.randn(2, 3, 4, 4, generator=rng), torch.randn(5, generator=rng)]
     parameters = [torch.nn.Parameter(w.to(memory_format=_layout(w))) for w in weights]
@@ -130,18 +130,18 @@ def _layout(weight: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if weight.ndim == 4 else torch.contiguous_format
 
 
-def take_step(optimiser: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], n: int) -> None:
+def take_step(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], n: int) -> None:
     rng = torch.Generator().manual_seed(n)
     for parameter in parameters:
         parameter.grad = torch.randn(parameter.shape, generator=rng)
-    optimiser.step()
+    optimizer.step()
 
 
-def test_a_restored_optimiser_takes_the_same_steps() -> None:
-    straight, weights = make_optimiser(0)
+def test_a_restored_optimizer_takes_the_same_steps() -> None:
+    straight, weights = make_optimizer(0)
     for n in range(3):
         take_step(straight, weights, n)
-    other, others = make_optimiser(1)
+    other, others = make_optimizer(1)
     with torch.no_grad():
         for ours, theirs in zip(weights, others, strict=True):
             theirs.copy_(ours)

@@ -28,8 +28,8 @@ def trained_of(name: str, *, start: float = 1.0, most: float = 1e9, lr: float = 
     module = torch.nn.Linear(3, 1, bias=False)
     torch.nn.init.constant_(module.weight, start)
     parameters = {"weight": module.weight}
-    optimiser = torch.optim.SGD(parameters.values(), lr=99.0)
-    return TrainedModule(name, module, parameters, optimiser, lambda step: lr / (step + 1), most)
+    optimizer = torch.optim.SGD(parameters.values(), lr=99.0)
+    return TrainedModule(name, module, parameters, optimizer, lambda step: lr / (step + 1), most)
 
 
 def squares(trained: TrainedModule, number: int, *, batch: int = 2) -> torch.Tensor:

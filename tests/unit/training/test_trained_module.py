@@ -41,13 +41,13 @@ def trained_of(*, scaled: bool = False, seed: int = 0, most: float = 1.0) -> Tra
         for parameter in module.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=draw))
     parameters = dict(module.named_parameters())
-    optimiser = torch.optim.AdamW(parameters.values(), lr=1.0, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=1.0, weight_decay=0.01)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3, enabled=scaled)
     return TrainedModule(
         "net",
         module,
         parameters,
-        optimiser,
+        optimizer,
         make_lr_schedule(0.1, steps=8, warmup_steps=2, schedule="cosine"),
         most,
         buffers=dict(module.named_buffers()),
@@ -73,19 +73,19 @@ def values(trained: TrainedModule) -> list[torch.Tensor]:
 
 def test_steps_are_those_of_plain_torch() -> None:
     trained, plain = trained_of(), trained_of().module
-    optimiser = torch.optim.AdamW(plain.parameters(), lr=1.0, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1.0, weight_decay=0.01)
     norms = take(trained, range(4))
     rates = [0.05, 0.1, 0.1, 0.05 * (1 + math.cos(math.pi / 6))]
     for step, rate in enumerate(rates):
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (plain(x) - 1).square().mean().backward()
         norm = torch.cat([p.grad.flatten() for p in plain.parameters()]).norm()
         assert norms[step] == pytest.approx(float(norm))
         for p in plain.parameters():
             p.grad *= min(1.0, 1.0 / float(norm))
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.step()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
     for ours, theirs in zip(trained.parameters.values(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 

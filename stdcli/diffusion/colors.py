@@ -17,22 +17,22 @@ _SMALLEST_VARIANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class ColourStatistics:
+class ColorStatistics:
     """Mean [B, 3, 1] and population covariance [B, 3, 3] of RGB over a picture, float64."""
 
     mean: Tensor
     covariance: Tensor
 
 
-def colour_statistics(pictures: Tensor) -> ColourStatistics:
+def color_statistics(pictures: Tensor) -> ColorStatistics:
     """Mean and covariance of the colours of pictures [B, 3, H, W] in [0, 1]."""
     flat = pictures.flatten(2).double()
     mean = flat.mean(2, keepdim=True)
-    centred = flat - mean
-    return ColourStatistics(mean, centred @ centred.transpose(1, 2) / flat.shape[2])
+    centered = flat - mean
+    return ColorStatistics(mean, centered @ centered.transpose(1, 2) / flat.shape[2])
 
 
-def mix_colours(statistics: Sequence[ColourStatistics], weights: Sequence[float]) -> ColourStatistics:
+def mix_colors(statistics: Sequence[ColorStatistics], weights: Sequence[float]) -> ColorStatistics:
     """Weighted mean of several styles' colours.
 
     Args:
@@ -41,13 +41,13 @@ def mix_colours(statistics: Sequence[ColourStatistics], weights: Sequence[float]
     """
     shares = [weight / sum(weights) for weight in weights]
     both = list(zip(shares, statistics, strict=True))
-    return ColourStatistics(
+    return ColorStatistics(
         sum(share * style.mean for share, style in both),
         sum(share * style.covariance for share, style in both),
     )
 
 
-def pool_colours(statistics: Sequence[ColourStatistics]) -> ColourStatistics:
+def pool_colors(statistics: Sequence[ColorStatistics]) -> ColorStatistics:
     """Colours of several pictures of one size taken together, as if they hung side by side.
 
     Args:
@@ -66,11 +66,11 @@ def pool_colours(statistics: Sequence[ColourStatistics]) -> ColourStatistics:
     mean = means.mean(0, keepdim=True)
     between = (means - mean) @ (means - mean).transpose(1, 2)
     within = torch.cat([picture.covariance for picture in statistics])
-    return ColourStatistics(mean, (within + between).mean(0, keepdim=True))
+    return ColorStatistics(mean, (within + between).mean(0, keepdim=True))
 
 
-def match_colours(
-    pictures: Tensor, style: Tensor | ColourStatistics, *, content: ColourStatistics | None = None
+def match_colors(
+    pictures: Tensor, style: Tensor | ColorStatistics, *, content: ColorStatistics | None = None
 ) -> Tensor:
     """Pictures with the mean and covariance of a style's colours.
 
@@ -87,8 +87,8 @@ def match_colours(
 
     Source: Pitie and Kokaram 2007, "The linear Monge-Kantorovitch colour mapping", eq. 11.
     """
-    ours = colour_statistics(pictures) if content is None else content
-    theirs = style if isinstance(style, ColourStatistics) else colour_statistics(style)
+    ours = color_statistics(pictures) if content is None else content
+    theirs = style if isinstance(style, ColorStatistics) else color_statistics(style)
     root = _sqrt(_regular(ours.covariance))
     inverse = torch.linalg.inv(root)
     transport = inverse @ _sqrt(root @ _regular(theirs.covariance) @ root) @ inverse
