@@ -20,8 +20,8 @@ from stdcli.errors import ConfigError, StdcliError
 from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.student_files import UNET
 from stdcli.training import resume
-from stdcli.training.own_files import check_strays
 from stdcli.training.resume import RunKind
+from stdcli.training.run_files import check_strays
 from stdcli.training.run_folder import RunFolder
 from stdcli.training.trained_module import make_lr_schedule
 
@@ -32,8 +32,8 @@ OUTCOME = (
     rf"{STUDENT}/{UNET}/config\.json",
     rf"{STUDENT}/{UNET}/diffusion_pytorch_model\.safetensors",
 )
-OWN = (*OUTCOME, rf"{TENSORBOARD}/events\.out\.tfevents\..+")
-FREE = {
+RUN_FILES = (*OUTCOME, rf"{TENSORBOARD}/events\.out\.tfevents\..+")
+MUTABLE_SETTINGS = {
     "bank",  # what is in it is compared, wherever it is
     "model",
     "base",
@@ -183,9 +183,9 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _kind(run: RunFolder, config: DistillConfig) -> RunKind:
     settings = config.model_dump(mode="json")
 
-    def free(facts: Mapping[str, Any]) -> set[str]:
-        fixed = FREE | ({"style_data"} if config.adversary.real != "style" else set())
-        is_free = config.train.schedule == "constant" or resume.is_longer(run, facts, settings)
-        return fixed | ({"train.steps"} if is_free else set())
+    def mutable(facts: Mapping[str, Any]) -> set[str]:
+        fixed = MUTABLE_SETTINGS | ({"style_data"} if config.adversary.real != "style" else set())
+        is_mutable = config.train.schedule == "constant" or resume.is_longer(run, facts, settings)
+        return fixed | ({"train.steps"} if is_mutable else set())
 
-    return RunKind(TASK, OWN, free, type(config)().model_dump(mode="json"))
+    return RunKind(TASK, RUN_FILES, mutable, type(config)().model_dump(mode="json"))

@@ -42,7 +42,7 @@ from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
 from stdcli.runtime.peak_memory import peak_bytes
 from stdcli.training.boards import Board, NoBoard, check_board, open_board
 from stdcli.training.loop import Loop, make_accelerator
-from stdcli.training.own_files import hold_run
+from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
 

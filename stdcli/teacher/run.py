@@ -25,14 +25,14 @@ from stdcli.teacher.networks import check_start, make_scheduler
 from stdcli.teacher.paintings import read_index
 from stdcli.teacher.samples import plan_samples
 from stdcli.training import resume
-from stdcli.training.own_files import check_strays
 from stdcli.training.resume import RunKind
+from stdcli.training.run_files import check_strays
 from stdcli.training.run_folder import RunFolder
 
 TASK = "teacher"
 CODEC = "codec.safetensors"
 MODEL = "model"
-FREE = {
+MUTABLE_SETTINGS = {
     "data",  # the names of the pictures are compared, wherever they are
     "style_data",
     "paintings",  # their index is compared
@@ -52,7 +52,7 @@ OUTCOME = (
     rf"{MODEL}/scheduler/scheduler_config\.json",
     rf"{MODEL}/ip_adapter/ip_adapter\.safetensors",
 )
-OWN = (r"codec\.safetensors", *OUTCOME)
+RUN_FILES = (r"codec\.safetensors", *OUTCOME)
 
 
 def open_run(run: RunFolder, config: TeacherConfig, *, overwrite: bool) -> dict[str, Any]:
@@ -165,13 +165,13 @@ def check_pictures(facts: dict[str, Any], data: TrainingData, index_sha256: str 
 def _run_kind(run: RunFolder, config: TeacherConfig) -> RunKind:
     """What a run of these settings may have before it in its folder."""
 
-    def free(facts: Mapping[str, Any]) -> Collection[str]:
+    def mutable(facts: Mapping[str, Any]) -> Collection[str]:
         if _may_change_length(run, facts, config):
-            return FREE | LENGTH
+            return MUTABLE_SETTINGS | LENGTH
         is_longer = resume.is_longer(run, facts, config.model_dump(mode="json"))
-        return FREE | ({"train.steps"} if is_longer else set())
+        return MUTABLE_SETTINGS | ({"train.steps"} if is_longer else set())
 
-    return RunKind(TASK, OWN, free, type(config)().model_dump(mode="json"))
+    return RunKind(TASK, RUN_FILES, mutable, type(config)().model_dump(mode="json"))
 
 
 def _may_change_length(run: RunFolder, facts: Mapping[str, Any], config: TeacherConfig) -> bool:

@@ -59,7 +59,7 @@ from stdcli.teacher.run import (
 )
 from stdcli.teacher.samples import SampleSheet, plan_samples
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
-from stdcli.training.own_files import hold_run
+from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
 
 MEASURED_CROPS = 64

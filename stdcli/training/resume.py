@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stdcli.errors import ConfigError
-from stdcli.training.own_files import LEFTOVERS, LOCK, RUN, check_strays, clear
+from stdcli.training.run_files import LEFTOVERS, LOCK, RUN, check_strays, clear
 from stdcli.training.run_folder import RunFolder, changes
 
 
@@ -20,14 +20,14 @@ class RunKind:
 
     Attributes:
         task: in run.json.
-        own: patterns of names below the folder that belong to such a run beside `RUN`.
-        free: what run.json says -> dotted settings that may differ.
+        files: patterns of names below the folder that belong to such a run beside `RUN`.
+        mutable: what run.json says -> dotted settings that may differ.
         defaults: values of settings, nested as they are; what a run of before says nothing of had them.
     """
 
     task: str
-    own: tuple[str, ...]
-    free: Callable[[Mapping[str, Any]], Collection[str]]
+    files: tuple[str, ...]
+    mutable: Callable[[Mapping[str, Any]], Collection[str]]
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,7 +51,7 @@ def open_run(
         ResourceError: the disk is full or refuses.
     """
     check_run(run, kind, settings, overwrite=overwrite)
-    clear(run.root, (*RUN, *LEFTOVERS, *kind.own) if overwrite else LEFTOVERS)
+    clear(run.root, (*RUN, *LEFTOVERS, *kind.files) if overwrite else LEFTOVERS)
     facts = run.read_facts() if run.exists() else {"task": kind.task, "state": "running"}
     facts["config"] = dict(settings)
     run.write_facts(facts)
@@ -83,7 +83,7 @@ def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, ove
             expected=kind.task,
         )
     if overwrite:
-        check_strays(run.root, (*RUN, *LEFTOVERS, *kind.own))
+        check_strays(run.root, (*RUN, *LEFTOVERS, *kind.files))
     else:
         _check_settings(run, kind, facts, settings)
 
@@ -130,11 +130,11 @@ def _filled(there: Any, defaults: Mapping[str, Any]) -> Any:
 def _check_settings(
     run: RunFolder, kind: RunKind, facts: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    free = kind.free(facts)
+    mutable = kind.mutable(facts)
     problems = [
         (key, f"{old!r} in the run that is there, {new!r} now")
         for key, old, new in changes(_filled(facts.get("config", {}), kind.defaults), settings)
-        if key not in free
+        if key not in mutable
     ]
     if problems:
         hint = "--overwrite begins anew, another --out leaves that run alone"

@@ -21,7 +21,7 @@ from stdcli.distill.std import Std
 from stdcli.errors import ConfigError
 from stdcli.runtime.free_memory import Room
 from stdcli.training.loop import Loop
-from stdcli.training.own_files import hold_run
+from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_models import save_tiny_embedded
 from tests.tiny_runs import (

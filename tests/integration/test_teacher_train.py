@@ -25,7 +25,7 @@ from stdcli.teacher.networks import StylizerNetworks, build_networks, make_sched
 from stdcli.teacher.pictures import list_pictures, load_pictures
 from stdcli.teacher.samples import SampleSheet
 from stdcli.training.checkpoint import load_checkpoint
-from stdcli.training.own_files import hold_run
+from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_pictures import HELD_OUT, write_ramps
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from stdcli.errors import ConfigError, ResourceError
-from stdcli.training.own_files import hold_run
 from stdcli.training.resume import RunKind, check_run, open_run
+from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
 
-OWN = (r"student/weights", r"student/unet/config\.json", r"extra\.txt")
-KIND = RunKind("task", OWN, lambda facts: {"train.every", *facts.get("more_free", [])})
+RUN_FILES = (r"student/weights", r"student/unet/config\.json", r"extra\.txt")
+KIND = RunKind("task", RUN_FILES, lambda facts: {"train.every", *facts.get("more_free", [])})
 SETTINGS = {"train": {"steps": 5, "every": 2}, "seed": 0}
 
 
@@ -182,7 +182,7 @@ def test_settings_that_came_later_are_taken_at_their_defaults(tmp_path: Path) ->
     run = begun(tmp_path)
     kind = RunKind(
         "task",
-        OWN,
+        RUN_FILES,
         lambda facts: (),
         {"train": {"steps": 1, "widths": [4], "more": {"a": 0}}, "pooled": "zero"},
     )

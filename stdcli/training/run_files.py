@@ -57,30 +57,30 @@ def hold_run(run: RunFolder) -> Iterator[None]:
                 remove_folder(run.root)
 
 
-def strays(root: Path, own: tuple[str, ...]) -> list[str]:
+def strays(root: Path, patterns: tuple[str, ...]) -> list[str]:
     """Files in the run's own folders that no run writes, links among them; the rest is not looked at.
 
     Args:
         root: the run's folder.
-        own: patterns of names below it, with `/`; their first parts name the run's own folders.
+        patterns: patterns of names below it, with `/`; their first parts name the run's own folders.
 
     Raises:
         ConfigError: one of the folders is a link.
     """
-    folders = sorted({pattern.split("/")[0] for pattern in own if "/" in pattern})
+    folders = sorted({pattern.split("/")[0] for pattern in patterns if "/" in pattern})
     places = {folder: own_path(root, folder, ConfigError) for folder in folders}
     found = [f"{folder}/{name}" for folder, place in places.items() for name in list_files(place)]
-    foreign = [name for name in found if not is_own(name, own) or (root / name).is_symlink()]
+    foreign = [name for name in found if not is_run_file(name, patterns) or (root / name).is_symlink()]
     return [name for name in foreign if not is_litter(name.rpartition("/")[2])]
 
 
-def check_strays(root: Path, own: tuple[str, ...]) -> None:
+def check_strays(root: Path, patterns: tuple[str, ...]) -> None:
     """Refuse to replace folders that hold what no run wrote.
 
     Raises:
         ConfigError: names what it is; or as `strays`.
     """
-    if found := strays(root, own):
+    if found := strays(root, patterns):
         more = f" and {len(found) - 4} more" if len(found) > 4 else ""
         raise ConfigError(
             "the run's folders hold files that are not the run's, which are never deleted",
@@ -90,7 +90,7 @@ def check_strays(root: Path, own: tuple[str, ...]) -> None:
         )
 
 
-def clear(root: Path, own: tuple[str, ...]) -> None:
+def clear(root: Path, patterns: tuple[str, ...]) -> None:
     """Delete a run's files, run.json last, and its folders, as far as they are then empty.
 
     Raises:
@@ -98,22 +98,22 @@ def clear(root: Path, own: tuple[str, ...]) -> None:
         ResourceError: the disk refuses.
     """
     try:
-        tops = {pattern.split("/")[0].replace("\\", "") for pattern in own}
+        tops = {pattern.split("/")[0].replace("\\", "") for pattern in patterns}
         for top in sorted(tops, key=lambda top: (top == "run.json", top)):
             path = own_path(root, top, ConfigError)
             if path.is_dir():
-                remove_folder(path, is_ours=lambda name, top=top: _is_below(f"{top}/{name}", own))
+                remove_folder(path, is_ours=lambda name, top=top: _is_below(f"{top}/{name}", patterns))
             else:
                 remove_file(path)
     except OSError as error:
         raise ResourceError("a file of the run cannot be deleted", where=root, got=error) from error
 
 
-def is_own(name: str, own: tuple[str, ...]) -> bool:
+def is_run_file(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a name below the run's folder is one that a run writes."""
-    return any(re.fullmatch(pattern, name) for pattern in own)
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
-def _is_below(name: str, own: tuple[str, ...]) -> bool:
+def _is_below(name: str, patterns: tuple[str, ...]) -> bool:
     """The same, or that of a folder on the way to such a file."""
-    return is_own(name, own) or any(pattern.startswith(f"{name}/") for pattern in own)
+    return is_run_file(name, patterns) or any(pattern.startswith(f"{name}/") for pattern in patterns)
