@@ -111,8 +111,8 @@ def _load(pick: Pick, loaded: dict[tuple[BankFiles, int], Paths]) -> Paths:
 def _check_hashes(pick: Pick) -> None:
     sidecar = pick.files.read_json(sidecar_name(pick.shard))
     parts = ((shard_name(pick.shard), sidecar), (conditions_name(pick.shard), sidecar["conditions"]))
-    for name, facts in parts:
-        if pick.files.sha256(name) != facts["sha256"]:
+    for name, metadata in parts:
+        if pick.files.sha256(name) != metadata["sha256"]:
             hint = f"stdcli bank verify {pasted(pick.files.root)}"
             raise BankCorruptError(
                 "has changed since it was written", where=pick.files.root / name, hint=hint

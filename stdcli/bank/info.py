@@ -8,7 +8,7 @@ from stdcli.bank.files import BankFiles
 from stdcli.bank.format import Manifest, conditions_name, shard_name, shard_of, sidecar_name
 
 
-def facts(files: BankFiles, manifest: Manifest) -> dict[str, Any]:
+def bank_metadata(files: BankFiles, manifest: Manifest) -> dict[str, Any]:
     """Name -> value, for people and for JSON; whether files are whole is `verify`'s business."""
     found = (shard_of(name) for name in files.names("shards") if name.endswith(".json"))
     there = [k for k in found if k is not None and k < manifest.num_shards]

@@ -80,9 +80,9 @@ def write_shard(files: BankFiles, manifest: Manifest, index: int, paths: Paths) 
     rows, indices = pack_conditions(paths.conditions, paths.states.dtype)
     conditions = files.write_tensors(conditions_name(index), rows)
     columns = {name: getattr(paths, name) for name in COLUMNS} | indices
-    facts = files.write_tensors(shard_name(index), columns)
+    metadata = files.write_tensors(shard_name(index), columns)
     sidecar = {
-        **facts,
+        **metadata,
         "first": expected.start,
         "count": len(expected),
         "bank": manifest.fingerprint(),
@@ -148,13 +148,13 @@ def _fault(
         return f"{sidecar_name(index)} lists other paths than it holds"
     if not all(isinstance(row, dict) and isinstance(row["sample_id"], int) for row in sources):
         return f"{sidecar_name(index)} lists what are no paths"
-    for name, facts in ((shard_name(index), sidecar), (conditions_name(index), sidecar["conditions"])):
+    for name, metadata in ((shard_name(index), sidecar), (conditions_name(index), sidecar["conditions"])):
         size = files.size(name)
         if size is None:
             return f"{name} is missing"
-        if size != facts["bytes"]:
-            return f"{name} has {size} bytes, not {facts['bytes']}"
-        if deep and files.sha256(name) != facts["sha256"]:
+        if size != metadata["bytes"]:
+            return f"{name} has {size} bytes, not {metadata['bytes']}"
+        if deep and files.sha256(name) != metadata["sha256"]:
             return f"{name} has changed: its SHA-256 is another"
     return _content_fault(files, manifest, index, sidecar["sources"]) if deep else None
 

@@ -101,10 +101,10 @@ def info(call: Call, *, root: Path, grid: Path | None, paths: int) -> None:
     """
     from stdcli.bank.files import BankFiles
     from stdcli.bank.format import read_manifest
-    from stdcli.bank.info import facts
+    from stdcli.bank.info import bank_metadata
 
     files = BankFiles(root)
-    rows = facts(files, read_manifest(files))
+    rows = bank_metadata(files, read_manifest(files))
     if grid is not None:
         from stdcli.rollout.grid import write_grid
 

@@ -77,7 +77,7 @@ def distill(call: Call, *, out: Path, overwrite: bool, dry_run: bool) -> None:
 def _tell(done: Distilled, resolved: Resolved, console: Console, *, out: Path) -> None:
     if done.estimate is None:
         message = f"finished already: {done.student}" if done.was_finished else f"wrote {done.student}"
-        console.result(message, path=done.student, was_finished=done.was_finished, run=done.facts)
+        console.result(message, path=done.student, was_finished=done.was_finished, run=done.metadata)
         return
     plain = resolved.config.model_dump(mode="json")
     estimate = done.estimate

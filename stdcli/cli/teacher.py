@@ -56,7 +56,7 @@ def train(call: Call, *, out: Path, overwrite: bool, dry_run: bool) -> None:
     message = f"wrote {trained.model}"
     if trained.was_finished:
         message = f"finished already: {trained.model}"
-    console.result(message, path=trained.model, was_finished=trained.was_finished, run=trained.facts)
+    console.result(message, path=trained.model, was_finished=trained.was_finished, run=trained.metadata)
 
 
 def _show_plan(resolved: Resolved, *, out: Path, overwrite: bool, console: Console) -> None:

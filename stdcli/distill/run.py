@@ -66,15 +66,15 @@ def is_finished(run: RunFolder, config: DistillConfig) -> bool:
     """Whether nothing is left to do."""
     if not run.exists() or not (run.root / STUDENT).is_dir():
         return False
-    facts = run.read_facts()
-    return facts.get("state") == "complete" and facts.get("steps", 0) >= config.train.steps
+    metadata = run.read_metadata()
+    return metadata.get("state") == "complete" and metadata.get("steps", 0) >= config.train.steps
 
 
 def note_of_length(run: RunFolder, config: DistillConfig) -> str | None:
     """What to tell if a run goes on to another number of steps than its learning rates were planned for."""
     if not run.exists():
         return None
-    before = run.read_facts()["config"]["train"]
+    before = run.read_metadata()["config"]["train"]
     count = resume.taken(run)
     if before["steps"] == config.train.steps:
         return None
@@ -109,7 +109,7 @@ def open_run(
         ResourceError: the disk is full or refuses.
     """
     check_run(run, config, overwrite=overwrite)
-    there = run.read_facts().get("learned") if run.exists() and not overwrite else None
+    there = run.read_metadata().get("learned") if run.exists() and not overwrite else None
     if there is not None:
         problems = [
             (name, f"{there.get(name)} in the run that is there, {value} now")
@@ -119,8 +119,8 @@ def open_run(
         if problems:
             hint = "--overwrite begins anew, another --out leaves that run alone"
             raise ConfigError("this run began otherwise", problems, where=run.root, hint=hint)
-    facts = resume.open_run(run, _kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
-    return facts | {"learned": dict(learned)}
+    metadata = resume.open_run(run, _kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
+    return metadata | {"learned": dict(learned)}
 
 
 def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -139,14 +139,14 @@ def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def restore(
-    training: Training, state: Mapping[str, Tensor], facts: Mapping[str, str], *, path: Path, rank: int
+    training: Training, state: Mapping[str, Tensor], metadata: Mapping[str, str], *, path: Path, rank: int
 ) -> int:
     """Go on where a checkpoint was taken.
 
     Args:
         training: built as the run was.
         state: of `state_of`.
-        facts: of `facts_of`, and the step.
+        metadata: of `metadata_of`, and the step.
         path: where they are from, for messages.
         rank: of this process.
 
@@ -162,16 +162,16 @@ def restore(
         for kind, ema in training.ema.items():
             for name, value in _below(state, f"average.{kind}.").items():
                 ema.average[name].copy_(value)
-            ema.updates = int(facts[f"average.{kind}.updates"])
+            ema.updates = int(metadata[f"average.{kind}.updates"])
         training.task.source.restore(_below(state, f"source.{rank}."))
-        return int(facts["step"])
+        return int(metadata["step"])
     except (KeyError, ValueError, RuntimeError) as error:
         raise StdcliError(
             "this checkpoint is not of such a run", where=path, got=error, hint="--overwrite begins anew"
         ) from error
 
 
-def facts_of(training: Training) -> dict[str, str]:
+def metadata_of(training: Training) -> dict[str, str]:
     """The numbers that go with `state_of`."""
     return {f"average.{kind}.updates": str(ema.updates) for kind, ema in training.ema.items()}
 
@@ -183,9 +183,9 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _kind(run: RunFolder, config: DistillConfig) -> RunKind:
     settings = config.model_dump(mode="json")
 
-    def mutable(facts: Mapping[str, Any]) -> set[str]:
+    def mutable(metadata: Mapping[str, Any]) -> set[str]:
         fixed = MUTABLE_SETTINGS | ({"style_data"} if config.adversary.real != "style" else set())
-        is_mutable = config.train.schedule == "constant" or resume.is_longer(run, facts, settings)
+        is_mutable = config.train.schedule == "constant" or resume.is_longer(run, metadata, settings)
         return fixed | ({"train.steps"} if is_mutable else set())
 
     return RunKind(TASK, RUN_FILES, mutable, type(config)().model_dump(mode="json"))

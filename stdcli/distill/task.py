@@ -80,17 +80,17 @@ class DistillTask:
         batch = self.current = self.source.batch(number)
         prediction = self.method.predict(self.roles, batch)
         errors = self._errors(prediction, batch)
-        facts = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
+        metrics = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
         if self.adversarial is None:
-            yield Loss(STUDENT, errors.mean(), facts)
+            yield Loss(STUDENT, errors.mean(), metrics)
             return
         adversarial, generator = self.adversarial, fold(self.seed, "adversary", int(batch.sample_index[0]))
         pair = self._pair(prediction, batch)
         total, is_seen = errors.mean(), number >= adversarial.start_number
         with torch.set_grad_enabled(is_seen):
             seen = adversarial.adversary.generator_loss(pair, batch.cond, generator=generator)
-        facts["loss/adversarial"] = seen.detach().reshape(1)
-        yield Loss(STUDENT, total + adversarial.weight * seen if is_seen else total, facts)
+        metrics["loss/adversarial"] = seen.detach().reshape(1)
+        yield Loss(STUDENT, total + adversarial.weight * seen if is_seen else total, metrics)
         parts = adversarial.adversary.discriminator_loss(
             pair, batch.cond, generator=generator, discriminator=adversarial.discriminator
         )

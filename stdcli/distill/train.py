@@ -53,13 +53,13 @@ class Distilled:
     Attributes:
         student: its folder.
         was_finished: whether nothing was left to do.
-        facts: what run.json says.
+        metadata: what run.json says.
         estimate: of a dry run; None otherwise.
     """
 
     student: Path
     was_finished: bool
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     estimate: Estimate | None = None
 
 
@@ -108,7 +108,7 @@ def distill(
     folder, student = RunFolder(out), out / files.STUDENT
     files.check_run(folder, config, overwrite=overwrite)
     if not overwrite and not dry_run and files.is_finished(folder, config):
-        return Distilled(student, was_finished=True, facts=folder.read_facts())
+        return Distilled(student, was_finished=True, metadata=folder.read_metadata())
     if dry_run or os.environ.get("RANK", "0") != "0":  # the first of several processes holds it for all
         return _distill(config, folder, console, overwrite=overwrite, dry_run=dry_run)
     with hold_run(folder):
@@ -134,7 +134,7 @@ def _distill(
         if dry_run:
             with console.stage("two steps to measure"):
                 estimate = measure(config, run.training, run.loop)
-            return Distilled(student, was_finished=False, facts={}, estimate=estimate)
+            return Distilled(student, was_finished=False, metadata={}, estimate=estimate)
     is_main = run.accelerator.is_main_process
     if is_main:
         check_disk(folder, run.training)
@@ -142,7 +142,7 @@ def _distill(
     note = None if overwrite else files.note_of_length(folder, config)
     if is_main and note:
         console.note(note)
-    facts = _open(run, overwrite=overwrite)
+    metadata = _open(run, overwrite=overwrite)
     try:
         run.board = open_board(folder.root / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
         _resume(run)
@@ -157,15 +157,15 @@ def _distill(
                 weights=trained.exported(),
                 check=lambda: files.check_outcome(folder),
             )
-            facts |= {"state": "complete", "steps": run.step}
-            folder.write_facts(facts)
+            metadata |= {"state": "complete", "steps": run.step}
+            folder.write_metadata(metadata)
     except KeyboardInterrupt:
         console.note(f"stopped at step {run.step}; the same command goes on with {folder.root}")
         raise
     finally:
         run.training.task.source.close()
         run.board.close()
-    return Distilled(student, was_finished=False, facts=facts)
+    return Distilled(student, was_finished=False, metadata=metadata)
 
 
 @contextmanager
@@ -239,13 +239,13 @@ def _codec_getter(config: DistillConfig, network: Network, paths: Paths) -> GetC
 
 def _open(run: _Run, *, overwrite: bool) -> dict[str, Any]:
     """run.json, written by the main process before the others go on."""
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     if run.accelerator.is_main_process:
-        facts = files.open_run(run.folder, run.config, _learned(run), overwrite=overwrite)
-        facts |= {"versions": versions(), "state": "running"}
-        run.folder.write_facts(facts)
+        metadata = files.open_run(run.folder, run.config, _learned(run), overwrite=overwrite)
+        metadata |= {"versions": versions(), "state": "running"}
+        run.folder.write_metadata(metadata)
     run.accelerator.wait_for_everyone()
-    return facts
+    return metadata
 
 
 def _learned(run: _Run) -> dict[str, Any]:
@@ -284,8 +284,8 @@ def _resume(run: _Run) -> None:
     if newest is None:
         _save(run)
         return
-    path, state, facts = newest
-    run.step = files.restore(run.training, state, facts, path=path, rank=run.accelerator.process_index)
+    path, state, metadata = newest
+    run.step = files.restore(run.training, state, metadata, path=path, rank=run.accelerator.process_index)
     if is_main:
         run.console.note(f"going on from step {run.step}")
         run.folder.forget_after(run.step)
@@ -371,7 +371,7 @@ def _save(run: _Run) -> None:
     if run.accelerator.is_main_process:
         sources = {name: value for state in every for name, value in state.items()}
         state = files.state_of(run.training, sources)
-        run.folder.save(run.step, state, facts=files.facts_of(run.training))
+        run.folder.save(run.step, state, metadata=files.metadata_of(run.training))
     run.accelerator.wait_for_everyone()
 
 

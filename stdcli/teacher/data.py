@@ -38,11 +38,11 @@ class TrainingData:
         names = "\n".join((*self.content.names, "", *self.art.names))
         return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Counts and unreadable files, for run.json."""
         return {
-            "photos": _facts(self.content, self.held_content),
-            "artworks": _facts(self.art, self.held_art),
+            "photos": _count(self.content, self.held_content),
+            "artworks": _count(self.art, self.held_art),
             "names_sha256": self.digest,
         }
 
@@ -132,7 +132,7 @@ def _check_count(folder: Path, train: int, held: int, unreadable: str = "") -> N
         )
 
 
-def _facts(train: PictureSet, held: PictureSet) -> dict[str, Any]:
+def _count(train: PictureSet, held: PictureSet) -> dict[str, Any]:
     return {
         "train": len(train),
         "held_out": len(held),

@@ -136,15 +136,15 @@ class DenoiserTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
-        facts = {f"loss/{name}": loss.item() for name, loss in losses.items()}
-        facts |= {"grad/norm": norm.item(), "lr": self.lr(), "time/data_wait_ms": data_wait_ms}
-        self._check_finite(facts)
+        metrics = {f"loss/{name}": loss.item() for name, loss in losses.items()}
+        metrics |= {"grad/norm": norm.item(), "lr": self.lr(), "time/data_wait_ms": data_wait_ms}
+        self._check_finite(metrics)
         for group in self.optimizer.param_groups:
-            group["lr"] = facts["lr"]
+            group["lr"] = metrics["lr"]
         self.optimizer.step()
         self.ema.update()
         self.step += 1
-        return facts
+        return metrics
 
     def _losses(self, batch: PairBatch) -> dict[str, torch.Tensor]:
         """The total and its parts, scalars."""
@@ -217,13 +217,13 @@ class DenoiserTrainer:
     def _level(self, t: torch.Tensor) -> Level:
         return Level(id=t, t=t, alpha=self.schedule.alphas[t], sigma=self.schedule.sigmas[t])
 
-    def _check_finite(self, facts: dict[str, float]) -> None:
+    def _check_finite(self, metrics: dict[str, float]) -> None:
         for name in ("loss/total", "grad/norm"):
-            if not math.isfinite(facts[name]):
+            if not math.isfinite(metrics[name]):
                 raise NumericsError(
                     f"{name} is not finite",
                     where=f"step {self.step}",
-                    got=facts[name],
+                    got=metrics[name],
                     hint="a lower --set train.learning_rate=..., with --overwrite to begin anew",
                 )
 

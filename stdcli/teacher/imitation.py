@@ -116,22 +116,22 @@ class ImitationTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss/total"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
-        facts = {name: loss.item() for name, loss in losses.items()}
-        facts |= {"grad/norm": norm.item(), "lr": self.lr()}
+        metrics = {name: loss.item() for name, loss in losses.items()}
+        metrics |= {"grad/norm": norm.item(), "lr": self.lr()}
         for name in ("loss/total", "grad/norm"):
-            if not math.isfinite(facts[name]):
+            if not math.isfinite(metrics[name]):
                 raise NumericsError(
                     f"{name} is not finite",
                     where=f"step {self.step}",
-                    got=facts[name],
+                    got=metrics[name],
                     hint="a lower --set train.learning_rate=..., with --overwrite to begin anew",
                 )
         for group in self.optimizer.param_groups:
-            group["lr"] = facts["lr"]
+            group["lr"] = metrics["lr"]
         self.optimizer.step()
         self.ema.update()
         self.step += 1
-        return facts
+        return metrics
 
     def _losses(self, lesson: Lesson) -> dict[str, torch.Tensor]:
         generator = fold(self.seed, "imitation", self.step)

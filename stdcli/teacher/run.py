@@ -77,7 +77,7 @@ def is_finished(run: RunFolder, config: TeacherConfig) -> bool:
     steps = config.train.steps
     if run.checkpoints():
         return resume.taken(run) >= steps
-    if run.read_facts()["config"]["train"]["steps"] < steps:
+    if run.read_metadata()["config"]["train"]["steps"] < steps:
         hint = "--overwrite begins anew, another --out leaves it alone"
         raise ConfigError("this run has no checkpoint left to go on from", where=run.root, hint=hint)
     return True
@@ -87,8 +87,10 @@ def note_of_length(run: RunFolder, config: TeacherConfig) -> str | None:
     """What to tell if a run goes on to another number of steps than its learning rates were planned for."""
     if not run.exists():
         return None
-    facts = run.read_facts()
-    if facts["config"]["train"]["steps"] == config.train.steps or _may_change_length(run, facts, config):
+    metadata = run.read_metadata()
+    if metadata["config"]["train"]["steps"] == config.train.steps or _may_change_length(
+        run, metadata, config
+    ):
         return None
     return resume.other_rates(resume.taken(run), config.train.steps)
 
@@ -136,13 +138,13 @@ def scheduler_for(config: TeacherConfig) -> DDIMScheduler:
     return make_scheduler() if config.paintings is None else make_wide_scheduler()
 
 
-def check_pictures(facts: dict[str, Any], data: TrainingData, index_sha256: str | None = None) -> None:
+def check_pictures(metadata: dict[str, Any], data: TrainingData, index_sha256: str | None = None) -> None:
     """Whether the run began with these pictures, and this index of paintings.
 
     Raises:
         ConfigError: it did not.
     """
-    before = facts.get("pictures")
+    before = metadata.get("pictures")
     if before is None:
         return
     if before.get("paintings_sha256") != index_sha256:
@@ -154,7 +156,7 @@ def check_pictures(facts: dict[str, Any], data: TrainingData, index_sha256: str 
         )
     if before["names_sha256"] == data.digest:
         return
-    after = data.facts()
+    after = data.metadata()
     problems = [
         (key, f"the run has {before[kind]['train']} {kind} to train on, this folder {after[kind]['train']}")
         for key, kind in (("data", "photos"), ("style_data", "artworks"))
@@ -165,20 +167,20 @@ def check_pictures(facts: dict[str, Any], data: TrainingData, index_sha256: str 
 def _run_kind(run: RunFolder, config: TeacherConfig) -> RunKind:
     """What a run of these settings may have before it in its folder."""
 
-    def mutable(facts: Mapping[str, Any]) -> Collection[str]:
-        if _may_change_length(run, facts, config):
+    def mutable(metadata: Mapping[str, Any]) -> Collection[str]:
+        if _may_change_length(run, metadata, config):
             return MUTABLE_SETTINGS | LENGTH
-        is_longer = resume.is_longer(run, facts, config.model_dump(mode="json"))
+        is_longer = resume.is_longer(run, metadata, config.model_dump(mode="json"))
         return MUTABLE_SETTINGS | ({"train.steps"} if is_longer else set())
 
     return RunKind(TASK, RUN_FILES, mutable, type(config)().model_dump(mode="json"))
 
 
-def _may_change_length(run: RunFolder, facts: Mapping[str, Any], config: TeacherConfig) -> bool:
+def _may_change_length(run: RunFolder, metadata: Mapping[str, Any], config: TeacherConfig) -> bool:
     """Whether the last checkpoint lies before the learning rate falls, in the old plan and in the new one."""
     taken = resume.taken(run)
     try:
-        before = TrainSection.model_validate(facts["config"]["train"])
+        before = TrainSection.model_validate(metadata["config"]["train"])
     except (KeyError, ValidationError):  # settings of another version of this program
         return False
     return all(taken <= train.steps - train.cooldown_steps for train in (before, config.train))

@@ -75,12 +75,12 @@ class TrainedTeacher:
     Attributes:
         model: the diffusers folder.
         was_finished: True if nothing was left to do.
-        facts: what run.json says.
+        metadata: what run.json says.
     """
 
     model: Path
     was_finished: bool
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def train_teacher(
@@ -108,7 +108,7 @@ def train_teacher(
     run, model = RunFolder(out), out / MODEL
     check_run(run, config, overwrite=overwrite)
     if not overwrite and is_finished(run, config):
-        return TrainedTeacher(model, was_finished=True, facts=run.read_facts())
+        return TrainedTeacher(model, was_finished=True, metadata=run.read_metadata())
     with hold_run(run):
         return _train(config, run, console, overwrite=overwrite)
 
@@ -127,23 +127,23 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
     networks, codec = _build(config)
     data = load_data(*find_folders(config.data, config.style_data), console=console)
     if run.exists() and not overwrite:
-        check_pictures(run.read_facts(), data, index_digest(config))
+        check_pictures(run.read_metadata(), data, index_digest(config))
     paintings = find_paintings(config, console)
-    facts = open_run(run, config, overwrite=overwrite)  # from here on the folder holds this run
+    metadata = open_run(run, config, overwrite=overwrite)  # from here on the folder holds this run
     console.note(f"training on {choice.reason}")
     try:
-        facts |= {
+        metadata |= {
             "state": "running",
             "versions": versions(),
             "device": choice.reason,
-            "pictures": data.facts() | {"paintings_sha256": index_digest(config)},
+            "pictures": data.metadata() | {"paintings_sha256": index_digest(config)},
         }
-        run.write_facts(facts)
+        run.write_metadata(metadata)
         codec.to(choice.device)
         _codec_stage(config, data, codec, run=run, console=console)
-        facts["codec"] = {"psnr_db": _measure_codec(codec, data, config.seed)}
-        console.note(f"codec: {facts['codec']['psnr_db']:.1f} dB")
-        run.write_facts(facts)
+        metadata["codec"] = {"psnr_db": _measure_codec(codec, data, config.seed)}
+        console.note(f"codec: {metadata['codec']['psnr_db']:.1f} dB")
+        run.write_metadata(metadata)
         sheet = _make_sheet(data, codec, schedule, path=path, config=config, console=console)
         trainer = _denoiser_stage(
             config, data, paintings, networks, sheet=sheet, choice=choice, run=run, console=console
@@ -153,9 +153,9 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
     except KeyboardInterrupt:
         console.note(f"stopped; the same command goes on with {run.root}")
         raise
-    facts["state"] = "complete"
-    run.write_facts(facts)
-    return TrainedTeacher(model, was_finished=False, facts=facts)
+    metadata["state"] = "complete"
+    run.write_metadata(metadata)
+    return TrainedTeacher(model, was_finished=False, metadata=metadata)
 
 
 def _build(config: TeacherConfig) -> tuple[StylizerNetworks, SmallCodec]:
@@ -224,7 +224,7 @@ def _codec_stage(
                 learning_rate=section.learning_rate,
                 on_step=on_step,
             )
-    save_checkpoint(path, codec.state_dict(), facts={"steps": str(section.steps)})
+    save_checkpoint(path, codec.state_dict(), metadata={"steps": str(section.steps)})
 
 
 @torch.no_grad()

@@ -29,13 +29,13 @@ class DamagedError(StdcliError):
     """A checkpoint that is not as it was written."""
 
 
-def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, facts: dict[str, str]) -> None:
+def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, metadata: dict[str, str]) -> None:
     """Write a checkpoint atomically.
 
     Args:
         path: final file name; its folder is created.
         tensors: name -> tensor; stored on the CPU, bit for bit.
-        facts: strings kept in the file's metadata, such as the step; none is called `sha256`.
+        metadata: strings kept in the file's metadata, such as the step; none is called `sha256`.
 
     Raises:
         ResourceError: the disk is full or refuses; an earlier file of that name is as it was.
@@ -45,7 +45,7 @@ def save_checkpoint(path: Path, tensors: dict[str, torch.Tensor], *, facts: dict
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         open_new(temporary).close()
-        save_file(stored, temporary, metadata=facts | {HASH: digest_of(stored, facts)})
+        save_file(stored, temporary, metadata=metadata | {HASH: digest_of(stored, metadata)})
         replace_durably(temporary, path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
@@ -60,7 +60,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]
         path: file written by `save_checkpoint`.
 
     Returns:
-        Tensors and facts.
+        Tensors and metadata.
 
     Raises:
         DamagedError: it is not as it was written.
@@ -70,20 +70,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]
     try:
         with safe_open(path, framework="pt") as handle:
             tensors = {k: handle.get_tensor(k) for k in handle.keys()}
-            facts = dict(handle.metadata() or {})
+            metadata = dict(handle.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
-    written = facts.pop(HASH, None)
-    if written is None and not any(_DIGEST.fullmatch(value) for value in facts.values()):
-        return tensors, facts  # of a version that wrote no hash; one whose name is damaged is still a hash
-    if written != digest_of(tensors, facts):
+    written = metadata.pop(HASH, None)
+    if written is None and not any(_DIGEST.fullmatch(value) for value in metadata.values()):
+        return tensors, metadata  # of a version that wrote no hash; one whose name is damaged is still a hash
+    if written != digest_of(tensors, metadata):
         raise _damaged(path, "another SHA-256 than was written")
-    return tensors, facts
+    return tensors, metadata
 
 
-def digest_of(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, str]) -> str:
-    """SHA-256 of names, shapes, types and bytes of tensors [any shape, CPU, contiguous], and of facts."""
-    digest = hashlib.sha256(repr(sorted(facts.items())).encode())
+def digest_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """SHA-256 of names, shapes, types and bytes of tensors [any shape, CPU, contiguous], and of metadata."""
+    digest = hashlib.sha256(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())

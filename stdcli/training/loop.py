@@ -36,12 +36,12 @@ class Loss:
     Attributes:
         trained: whose gradients it makes.
         value: scalar.
-        facts: name -> values [n] to report the mean of.
+        metrics: name -> values [n] to report the mean of.
     """
 
     trained: str
     value: Tensor
-    facts: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 Losses = Callable[[int], Iterator[Loss]]
@@ -110,18 +110,18 @@ class Loop:
                         stack.enter_context(self.accelerator.no_sync(trained.module))
                 for loss in self.losses(number * self.accumulation + k):
                     named[loss.trained].backward(loss.value / self.accumulation)
-                    _add(sums, {f"loss/{loss.trained}": loss.value.detach().reshape(1), **loss.facts})
-        facts = self._means(sums)
+                    _add(sums, {f"loss/{loss.trained}": loss.value.detach().reshape(1), **loss.metrics})
+        metrics = self._means(sums)
         for trained in self.trained_modules:
-            self._check(f"loss/{trained.name}", facts[f"loss/{trained.name}"])
+            self._check(f"loss/{trained.name}", metrics[f"loss/{trained.name}"])
         for trained in self.trained_modules:
             norm = trained.clip()
             if not trained.scaler.is_enabled():  # with it, steps of infinite gradients are left out
                 self._check(f"grad/{trained.name}_norm", norm)
-            facts[f"grad/{trained.name}_norm"] = norm
+            metrics[f"grad/{trained.name}_norm"] = norm
         for trained in self.trained_modules:
-            facts[f"lr/{trained.name}"] = trained.update(number)
-        return facts
+            metrics[f"lr/{trained.name}"] = trained.update(number)
+        return metrics
 
     def _means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over processes; NaN where nothing was reported. Every process reports the same names."""
@@ -135,8 +135,8 @@ class Loop:
             raise NumericsError(f"{name} is not finite", where=self.describe(), got=value)
 
 
-def _add(sums: dict[str, Tensor], facts: Mapping[str, Tensor]) -> None:
+def _add(sums: dict[str, Tensor], metrics: Mapping[str, Tensor]) -> None:
     """Add values to (sum, count) of each name."""
-    for name, values in facts.items():
+    for name, values in metrics.items():
         new = torch.stack([values.float().sum(), values.new_tensor(values.numel(), dtype=torch.float32)])
         sums[name] = sums[name] + new if name in sums else new

@@ -52,10 +52,10 @@ def open_run(
     """
     check_run(run, kind, settings, overwrite=overwrite)
     clear(run.root, (*RUN, *LEFTOVERS, *kind.files) if overwrite else LEFTOVERS)
-    facts = run.read_facts() if run.exists() else {"task": kind.task, "state": "running"}
-    facts["config"] = dict(settings)
-    run.write_facts(facts)
-    return facts
+    metadata = run.read_metadata() if run.exists() else {"task": kind.task, "state": "running"}
+    metadata["config"] = dict(settings)
+    run.write_metadata(metadata)
+    return metadata
 
 
 def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, overwrite: bool) -> None:
@@ -72,20 +72,22 @@ def check_run(run: RunFolder, kind: RunKind, settings: Mapping[str, Any], *, ove
                 "the folder is not empty and holds no run", where=run.root, hint="another --out"
             )
         return
-    facts = run.read_facts()
-    if not isinstance(facts.get("config", {}), dict):
-        raise ConfigError("the run's settings are no JSON object", where=run.facts_path, got=facts["config"])
-    if facts.get("task") != kind.task:
+    metadata = run.read_metadata()
+    if not isinstance(metadata.get("config", {}), dict):
+        raise ConfigError(
+            "the run's settings are no JSON object", where=run.metadata_path, got=metadata["config"]
+        )
+    if metadata.get("task") != kind.task:
         raise ConfigError(
             "the folder holds a run of another task",
             where=run.root,
-            got=facts.get("task"),
+            got=metadata.get("task"),
             expected=kind.task,
         )
     if overwrite:
         check_strays(run.root, (*RUN, *LEFTOVERS, *kind.files))
     else:
-        _check_settings(run, kind, facts, settings)
+        _check_settings(run, kind, metadata, settings)
 
 
 def taken(run: RunFolder) -> int:
@@ -93,16 +95,16 @@ def taken(run: RunFolder) -> int:
     return max((step for step, _ in run.checkpoints()), default=0)
 
 
-def is_longer(run: RunFolder, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+def is_longer(run: RunFolder, metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Whether the run has taken all its steps, and these settings ask for more of them.
 
     Args:
         run: the folder.
-        facts: what run.json says.
+        metadata: what run.json says.
         settings: of this start.
     """
     try:
-        before, after = int(facts["config"]["train"]["steps"]), int(settings["train"]["steps"])
+        before, after = int(metadata["config"]["train"]["steps"]), int(settings["train"]["steps"])
     except (KeyError, TypeError, ValueError):  # settings of another version of this program
         return False
     return before <= taken(run) and before < after
@@ -128,12 +130,12 @@ def _filled(there: Any, defaults: Mapping[str, Any]) -> Any:
 
 
 def _check_settings(
-    run: RunFolder, kind: RunKind, facts: Mapping[str, Any], settings: Mapping[str, Any]
+    run: RunFolder, kind: RunKind, metadata: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    mutable = kind.mutable(facts)
+    mutable = kind.mutable(metadata)
     problems = [
         (key, f"{old!r} in the run that is there, {new!r} now")
-        for key, old, new in changes(_filled(facts.get("config", {}), kind.defaults), settings)
+        for key, old, new in changes(_filled(metadata.get("config", {}), kind.defaults), settings)
         if key not in mutable
     ]
     if problems:

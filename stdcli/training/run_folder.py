@@ -1,6 +1,6 @@
 """The folder of one training run, and how a stopped run finds its way back.
 
-    run.json                          settings, versions and facts of the run
+    run.json                          settings, versions and metadata of the run
     metrics.jsonl                     one object per report, keys with namespace and unit
     checkpoints/step-000500.safetensors
     samples/step-000500.png
@@ -46,14 +46,14 @@ class RunFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.facts_path = root / "run.json"
+        self.metadata_path = root / "run.json"
         self.metrics_path = root / "metrics.jsonl"
 
     def exists(self) -> bool:
         """Whether a run has begun here."""
-        return self.facts_path.is_file()
+        return self.metadata_path.is_file()
 
-    def read_facts(self) -> dict[str, Any]:
+    def read_metadata(self) -> dict[str, Any]:
         """What run.json says.
 
         Raises:
@@ -61,13 +61,13 @@ class RunFolder:
         """
         return read_object(self._own("run.json"), StdcliError, links=False)
 
-    def write_facts(self, facts: Mapping[str, Any]) -> None:
+    def write_metadata(self, metadata: Mapping[str, Any]) -> None:
         """Replace run.json, making the folder if there is none.
 
         Raises:
             ResourceError: the disk is full or refuses.
         """
-        _replace(self._own("run.json"), (json.dumps(to_plain(dict(facts)), indent=2) + "\n").encode())
+        _replace(self._own("run.json"), (json.dumps(to_plain(dict(metadata)), indent=2) + "\n").encode())
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Append one object to metrics.jsonl.
@@ -99,11 +99,11 @@ class RunFolder:
         return sorted((int(match[1]), path) for match, path in found if match)
 
     def save(
-        self, step: int, tensors: dict[str, torch.Tensor], *, facts: Mapping[str, str] | None = None
+        self, step: int, tensors: dict[str, torch.Tensor], *, metadata: Mapping[str, str] | None = None
     ) -> Path:
-        """Write the checkpoint of a step, with further facts, and delete all but the last two."""
+        """Write the checkpoint of a step, with further metadata, and delete all but the last two."""
         path = self._own("checkpoints") / f"{step_name(step)}.safetensors"
-        save_checkpoint(path, tensors, facts={"step": str(step), **(facts or {})})
+        save_checkpoint(path, tensors, metadata={"step": str(step), **(metadata or {})})
         for _, old in self.checkpoints()[:-KEPT_CHECKPOINTS]:
             with _writing(old):
                 remove_file(old)
@@ -112,7 +112,7 @@ class RunFolder:
     def newest(
         self, *, warn: Callable[[str], None]
     ) -> tuple[Path, dict[str, torch.Tensor], dict[str, str]] | None:
-        """File, tensors and facts of the last checkpoint that is whole; None where there never was one.
+        """File, tensors and metadata of the last checkpoint that is whole; None where there never was one.
 
         Args:
             warn: told of those that are damaged.
@@ -124,12 +124,12 @@ class RunFolder:
         damaged = None
         for _, path in reversed(self.checkpoints()):
             try:
-                tensors, facts = load_checkpoint(path)
+                tensors, metadata = load_checkpoint(path)
             except DamagedError as error:
                 damaged = damaged or error
                 warn(f"{path} is damaged ({error.got}); the one before it is taken")
                 continue
-            return path, tensors, facts
+            return path, tensors, metadata
         if damaged is not None:
             damaged.hint = "no whole checkpoint is left to go on from; --overwrite begins anew"
             raise damaged

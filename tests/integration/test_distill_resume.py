@@ -253,7 +253,7 @@ def test_another_bank_is_refused(
 
 
 def test_another_number_of_processes_is_refused(straight: Path) -> None:
-    facts = RunFolder(straight).read_facts()
+    facts = RunFolder(straight).read_metadata()
     assert facts["learned"]["processes"] == 1 and len(facts["learned"]["shards"]) == 64
     config = DistillConfig.model_validate(facts["config"])
     with pytest.raises(ConfigError) as caught:

@@ -13,7 +13,7 @@ import pytest
 
 from stdcli.bank.files import BankFiles
 from stdcli.bank.format import read_manifest, read_samples
-from stdcli.bank.info import facts
+from stdcli.bank.info import bank_metadata
 from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
 from stdcli.config.presets import read_task_file
@@ -78,7 +78,7 @@ def _put(value: Any, place: tuple[Any, ...], odd: Any, *, drop: bool = False) ->
 def use_bank(root: Path) -> None:
     files = BankFiles(root)
     manifest = read_manifest(files)
-    facts(files, manifest)
+    bank_metadata(files, manifest)
     read_samples(files)
     verify(files, manifest)
     Bank(root).source(0)

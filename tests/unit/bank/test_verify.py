@@ -12,7 +12,7 @@ import pytest
 
 from stdcli.bank.files import BankFiles
 from stdcli.bank.format import finished, read_manifest, sidecar_name, write_manifest
-from stdcli.bank.info import facts
+from stdcli.bank.info import bank_metadata
 from stdcli.bank.shard import write_shard
 from stdcli.bank.verify import Problem, unplanned, verify
 from stdcli.disk.sealing import SEAL, is_changed, sealed
@@ -158,14 +158,14 @@ def test_files_of_a_shorter_plan_are_unplanned(tmp_path: Path) -> None:
 
 def test_info_counts_what_is_there(tmp_path: Path) -> None:
     files = write_tiny_bank(tmp_path, shards=(0, 2))
-    told = facts(files, MANIFEST)
+    told = bank_metadata(files, MANIFEST)
     parts = [tmp_path / part[k] for part in (SHARDS, CONDS) for k in (0, 2)]
     parts += [tmp_path / sidecar_name(k) for k in (0, 2)]
     assert told["bytes"] == sum(path.stat().st_size for path in parts)
     assert (told["shards"], told["paths"], told["state"]) == ("2 of 3", 7, "building")
     assert told["levels"] == "4: 7 (t 140) to 0 (t 0)" and told["guidance"] == "2.0 to 4.0"
     write_manifest(files, finished(changed(guidance={"min": 3.0, "max": 3.0, "form": "imagen"})))
-    told = facts(files, read_manifest(files))
+    told = bank_metadata(files, read_manifest(files))
     assert (told["guidance"], told["state"], told["latent"]) == ("3.0", "complete", "2x3x5")
     json.dumps(told)
 

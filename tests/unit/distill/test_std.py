@@ -228,19 +228,19 @@ def test_the_loss_by_hand(weighed, loss) -> None:
         expected = [float(((e**2 + 0.03**2).sqrt() - 0.03).mean()) for e in errors]
     assert found.trained == "student"
     assert float(found.value.detach()) == pytest.approx(sum(expected) / 4, rel=1e-4)
-    assert found.facts["loss/distance"].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-7)
+    assert found.metrics["loss/distance"].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-7)
 
 
 def test_losses_are_told_by_level() -> None:
     (found,) = task_of(Std(TABLE, TARGETS), batch_of()).losses(0)
-    counts = {name: len(v) for name, v in found.facts.items() if "level_" in name}
+    counts = {name: len(v) for name, v in found.metrics.items() if "level_" in name}
     assert counts == {
         "loss/level_1_to_9": 2,
         "loss/level_10_to_18": 0,
         "loss/level_19_to_28": 1,
         "loss/level_29_to_37": 1,
     }
-    assert found.facts["loss/level_29_to_37"][0] == found.facts["loss/distance"][0]
+    assert found.metrics["loss/level_29_to_37"][0] == found.metrics["loss/distance"][0]
 
 
 def test_the_batch_at_hand_is_named() -> None:

@@ -58,7 +58,7 @@ def test_one_folder_serves_as_both_and_is_read_once(tmp_path: Path) -> None:
     folder = flat(tmp_path / "in")
     data = load_data(folder, folder, console=QUIET)
     assert data.content is data.art
-    assert data.facts()["photos"] == {"train": 18, "held_out": 2, "unreadable": []}
+    assert data.metadata()["photos"] == {"train": 18, "held_out": 2, "unreadable": []}
 
 
 def test_too_few_pictures_are_counted(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_unreadable_pictures_are_told_and_recorded(
         (folder / name).write_bytes(b"no picture")
     data = load_data(folder, folder, console=QUIET)
     assert "2 unreadable (p00.png: " in capsys.readouterr().err
-    assert [name for name, _ in data.facts()["photos"]["unreadable"]] == ["p00.png", HELD_OUT[0]]
+    assert [name for name, _ in data.metadata()["photos"]["unreadable"]] == ["p00.png", HELD_OUT[0]]
 
 
 def test_the_digest_tells_training_pictures_apart(tmp_path: Path) -> None:

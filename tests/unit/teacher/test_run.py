@@ -34,28 +34,28 @@ def begin(root: Path, *, checkpoint: int | None = None) -> RunFolder:
 
 def test_a_new_run_records_its_settings(tmp_path: Path) -> None:
     begin(tmp_path / "out")
-    facts = json.loads((tmp_path / "out/run.json").read_text())
-    assert facts["task"] == "teacher"
-    assert facts["state"] == "running"
-    assert TeacherConfig.model_validate(facts["config"]) == config()
+    metadata = json.loads((tmp_path / "out/run.json").read_text())
+    assert metadata["task"] == "teacher"
+    assert metadata["state"] == "running"
+    assert TeacherConfig.model_validate(metadata["config"]) == config()
 
 
 def test_the_same_settings_go_on(tmp_path: Path) -> None:
     run = begin(tmp_path / "out")
-    before = run.read_facts()
+    before = run.read_metadata()
     assert open_run(run, config(), overwrite=False) == before
 
 
 def test_other_settings_are_refused_with_both_values(tmp_path: Path) -> None:
     run = begin(tmp_path / "out")
-    before = run.read_facts()
+    before = run.read_metadata()
     with pytest.raises(ConfigError, match="other settings") as caught:
         open_run(run, config(learning_rate=1e-3, batch_size=3), overwrite=False)
     assert caught.value.problems == [
         ("train.batch_size", "16 in the run that is there, 3 now"),
         ("train.learning_rate", "0.0005 in the run that is there, 0.001 now"),
     ]
-    assert run.read_facts() == before
+    assert run.read_metadata() == before
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_the_length_may_change_until_the_rate_falls(
 
 def test_settings_of_another_version_are_other_settings(tmp_path: Path) -> None:
     run = begin(tmp_path / "out")
-    facts = run.read_facts()
-    del facts["config"]["train"]
-    run.write_facts(facts)
+    metadata = run.read_metadata()
+    del metadata["config"]["train"]
+    run.write_metadata(metadata)
     with pytest.raises(ConfigError, match="other settings") as caught:
         open_run(run, config(), overwrite=False)
     assert caught.value.problems[0][0] == "train.steps"
@@ -116,7 +116,7 @@ def test_settings_of_another_version_are_other_settings(tmp_path: Path) -> None:
 
 def test_a_run_of_another_task_is_refused_even_to_overwrite(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "out")
-    run.write_facts({"task": "distill"})
+    run.write_metadata({"task": "distill"})
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match="another task") as caught:
             open_run(run, config(), overwrite=overwrite)
@@ -143,19 +143,19 @@ def test_overwriting_deletes_the_run_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     open_run(run, config(batch_size=3), overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run.json", "thesis.txt"]
-    assert run.read_facts()["config"]["train"]["batch_size"] == 3
+    assert run.read_metadata()["config"]["train"]["batch_size"] == 3
 
 
 def test_other_pictures_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     write_flat(folder, train=(0, 0, 200), held_out=(200, 0, 0))
     data = load_data(folder, folder, console=Console("quiet"))
-    facts = {"pictures": data.facts()}
+    metadata = {"pictures": data.metadata()}
     check_pictures({}, data)
-    check_pictures(facts, data)
+    check_pictures(metadata, data)
     (folder / "p00.png").unlink()
     with pytest.raises(ConfigError, match="not those of this run") as caught:
-        check_pictures(facts, load_data(folder, folder, console=Console("quiet")))
+        check_pictures(metadata, load_data(folder, folder, console=Console("quiet")))
     assert caught.value.problems[0] == (
         "data",
         "the run has 18 photos to train on, this folder 17",

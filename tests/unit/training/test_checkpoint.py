@@ -36,9 +36,9 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
         "channels_last": torch.randn(2, 3, 4, 4, generator=rng).to(memory_format=torch.channels_last),
     }
     path = tmp_path / "new" / "state.safetensors"
-    save_checkpoint(path, tensors, facts={"step": "12"})
-    loaded, facts = load_checkpoint(path)
-    assert facts == {"step": "12"}
+    save_checkpoint(path, tensors, metadata={"step": "12"})
+    loaded, metadata = load_checkpoint(path)
+    assert metadata == {"step": "12"}
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype and loaded[name].shape == tensor.shape
@@ -49,7 +49,7 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_torn_file_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "state.safetensors"
-    save_checkpoint(path, {"w": torch.arange(1000.0)}, facts={})
+    save_checkpoint(path, {"w": torch.arange(1000.0)}, metadata={})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(StdcliError, match="damaged checkpoint") as caught:
@@ -61,7 +61,7 @@ def test_a_torn_file_is_refused(tmp_path: Path, share: float) -> None:
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     """In a tensor, in a name, in a number of the facts, in the hash itself and in what it is called."""
     path = tmp_path / "state.safetensors"
-    save_checkpoint(path, {"w": torch.arange(3.0), "n": torch.tensor(7)}, facts={"step": "12"})
+    save_checkpoint(path, {"w": torch.arange(3.0), "n": torch.tensor(7)}, metadata={"step": "12"})
     whole = path.read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
     padding = whole[:length].rstrip()
@@ -81,16 +81,16 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
 
 def test_the_hash_is_of_all_that_is_stored() -> None:
     """By hand, with hashlib alone."""
-    tensors, facts = {"b": torch.tensor([1.5]), "a": torch.tensor(3, dtype=torch.int16)}, {"step": "1"}
+    tensors, metadata = {"b": torch.tensor([1.5]), "a": torch.tensor(3, dtype=torch.int16)}, {"step": "1"}
     said = b"[('step', '1')]('a', 'torch.int16', ())\x03\x00('b', 'torch.float32', (1,))\x00\x00\xc0?"
-    assert digest_of(tensors, facts) == hashlib.sha256(said).hexdigest()
+    assert digest_of(tensors, metadata) == hashlib.sha256(said).hexdigest()
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
 def test_others_may_read_what_the_umask_lets_them(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        save_checkpoint(tmp_path / "a", {"w": torch.zeros(1)}, facts={})
+        save_checkpoint(tmp_path / "a", {"w": torch.zeros(1)}, metadata={})
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o666 & ~mask
@@ -100,14 +100,14 @@ def test_a_failed_write_keeps_the_file_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "state.safetensors"
-    save_checkpoint(path, {"w": torch.zeros(3)}, facts={})
+    save_checkpoint(path, {"w": torch.zeros(3)}, metadata={})
 
     def refuse(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(ResourceError, match="No space left"):
-        save_checkpoint(path, {"w": torch.ones(3)}, facts={})
+        save_checkpoint(path, {"w": torch.ones(3)}, metadata={})
     assert torch.equal(load_checkpoint(path)[0]["w"], torch.zeros(3))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 

@@ -54,14 +54,14 @@ def test_a_step_is_the_mean_of_its_micro_batches(accelerator) -> None:
         errors = squares(trained, number)
         yield Loss("one", errors.mean(), {"each": errors.detach()})
 
-    facts = loop_of(accelerator, [trained], losses, accumulation=4).step(0)
+    metrics = loop_of(accelerator, [trained], losses, accumulation=4).step(0)
     w, x = torch.ones(3), POINTS[:8]
     gradient = gradient_by_hand(w, x)
     torch.testing.assert_close(trained.module.weight[0], w - LR * gradient)
     assert asked == [0, 1, 2, 3]
-    assert facts["loss/one"] == pytest.approx(float(((x @ w) ** 2).mean()))
-    assert facts["each"] == pytest.approx(facts["loss/one"])
-    assert facts["grad/one_norm"] == pytest.approx(float(gradient.norm())) and facts["lr/one"] == LR
+    assert metrics["loss/one"] == pytest.approx(float(((x @ w) ** 2).mean()))
+    assert metrics["each"] == pytest.approx(metrics["loss/one"])
+    assert metrics["grad/one_norm"] == pytest.approx(float(gradient.norm())) and metrics["lr/one"] == LR
 
 
 def test_accumulation_is_a_larger_batch(accelerator) -> None:
@@ -97,9 +97,9 @@ def test_long_gradients_are_cut_short_once_all_are_there(accelerator) -> None:
     def losses(number):
         yield Loss("one", squares(trained, number).mean())
 
-    facts = loop_of(accelerator, [trained], losses, accumulation=2).step(0)
+    metrics = loop_of(accelerator, [trained], losses, accumulation=2).step(0)
     gradient = gradient_by_hand(torch.full((3,), 5.0), POINTS[:4])
-    assert gradient.norm() > 0.5 and facts["grad/one_norm"] == pytest.approx(float(gradient.norm()))
+    assert gradient.norm() > 0.5 and metrics["grad/one_norm"] == pytest.approx(float(gradient.norm()))
     moved = torch.full((3,), 5.0) - LR * 0.5 * gradient / gradient.norm()
     torch.testing.assert_close(trained.module.weight[0].detach(), moved, rtol=1e-5, atol=1e-6)
 
@@ -123,13 +123,13 @@ def test_each_learner_gets_its_own_gradients_of_weights_before_the_step(accelera
         seen = squares(first, number).detach()  # what the first one says now, as a discriminator sees it
         yield Loss("second", (squares(second, number) * seen).mean())
 
-    facts = loop_of(accelerator, [first, second], losses, accumulation=2).step(0)
+    metrics = loop_of(accelerator, [first, second], losses, accumulation=2).step(0)
     x = POINTS[:4]
     torch.testing.assert_close(first.module.weight[0], 1 - LR * gradient_by_hand(torch.ones(3), x))
     seen = (x.sum(1) ** 2)[:, None]
     gradient = (2 * (x.sum(1) * 2)[:, None] * x * seen).mean(0)
     torch.testing.assert_close(second.module.weight[0], 2 - 0.5 * gradient, rtol=1e-5, atol=1e-5)
-    assert facts["lr/second"] == 0.5
+    assert metrics["lr/second"] == 0.5
     assert first.module.weight.grad is None and second.module.weight.grad is None
 
 
@@ -166,12 +166,16 @@ def test_means_are_of_items_and_nan_without_any(accelerator) -> None:
 
     def losses(number):
         values = torch.arange(number, dtype=torch.float64)  # none, then one
-        facts = {"some": values + 3, "none": values[:0], "half": torch.tensor([number], dtype=torch.bfloat16)}
-        yield Loss("one", squares(trained, number).mean(), facts)
+        metrics = {
+            "some": values + 3,
+            "none": values[:0],
+            "half": torch.tensor([number], dtype=torch.bfloat16),
+        }
+        yield Loss("one", squares(trained, number).mean(), metrics)
 
-    facts = loop_of(accelerator, [trained], losses, accumulation=3).step(0)
-    assert facts["some"] == pytest.approx((3 + 3 + 4) / 3) and math.isnan(facts["none"])
-    assert facts["half"] == 1
+    metrics = loop_of(accelerator, [trained], losses, accumulation=3).step(0)
+    assert metrics["some"] == pytest.approx((3 + 3 + 4) / 3) and math.isnan(metrics["none"])
+    assert metrics["half"] == 1
 
 
 def test_fsdp_is_refused(monkeypatch) -> None:

@@ -13,13 +13,13 @@ from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
 
 RUN_FILES = (r"student/weights", r"student/unet/config\.json", r"extra\.txt")
-KIND = RunKind("task", RUN_FILES, lambda facts: {"train.every", *facts.get("more_free", [])})
+KIND = RunKind("task", RUN_FILES, lambda metadata: {"train.every", *metadata.get("more_free", [])})
 SETTINGS = {"train": {"steps": 5, "every": 2}, "seed": 0}
 
 
-def begun(root: Path, **facts: object) -> RunFolder:
+def begun(root: Path, **metadata: object) -> RunFolder:
     run = RunFolder(root)
-    run.write_facts(open_run(run, KIND, SETTINGS, overwrite=False) | facts)
+    run.write_metadata(open_run(run, KIND, SETTINGS, overwrite=False) | metadata)
     return run
 
 
@@ -28,9 +28,9 @@ def changed(**train: object) -> dict:
 
 
 def test_a_new_run_begins(tmp_path: Path) -> None:
-    facts = open_run(RunFolder(tmp_path / "a" / "b"), KIND, SETTINGS, overwrite=False)
-    assert facts == {"task": "task", "state": "running", "config": SETTINGS}
-    assert json.loads((tmp_path / "a" / "b" / "run.json").read_text()) == facts
+    metadata = open_run(RunFolder(tmp_path / "a" / "b"), KIND, SETTINGS, overwrite=False)
+    assert metadata == {"task": "task", "state": "running", "config": SETTINGS}
+    assert json.loads((tmp_path / "a" / "b" / "run.json").read_text()) == metadata
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_same_run_goes_on_with_what_was_known(tmp_path: Path) -> None:
 def test_what_decides_nothing_may_change_and_is_noted(tmp_path: Path) -> None:
     run = begun(tmp_path)
     assert open_run(run, KIND, changed(every=9), overwrite=False)["config"]["train"]["every"] == 9
-    assert run.read_facts()["config"] == changed(every=9)
+    assert run.read_metadata()["config"] == changed(every=9)
 
 
 def test_what_is_free_may_depend_on_the_run(tmp_path: Path) -> None:
@@ -55,14 +55,14 @@ def test_what_is_free_may_depend_on_the_run(tmp_path: Path) -> None:
 
 def test_every_other_setting_is_named_with_both_values(tmp_path: Path) -> None:
     run = begun(tmp_path)
-    before = run.facts_path.read_bytes()
+    before = run.metadata_path.read_bytes()
     with pytest.raises(ConfigError) as told:
         open_run(run, KIND, changed(steps=6) | {"seed": 1, "new": None}, overwrite=False)
     assert told.value.problems == [
         ("train.steps", "5 in the run that is there, 6 now"),
         ("seed", "0 in the run that is there, 1 now"),
     ]
-    assert "--overwrite" in told.value.hint and run.facts_path.read_bytes() == before
+    assert "--overwrite" in told.value.hint and run.metadata_path.read_bytes() == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -118,8 +118,8 @@ OURS = [
 def test_beginning_anew_deletes_what_the_run_left_and_nothing_else(tmp_path: Path) -> None:
     run = begun(tmp_path, learned=7)
     write(tmp_path, *OURS, "notes/mine.txt", "novel.txt")
-    facts = open_run(run, KIND, changed(steps=6), overwrite=True)
-    assert facts == {"task": "task", "state": "running", "config": changed(steps=6)}
+    metadata = open_run(run, KIND, changed(steps=6), overwrite=True)
+    assert metadata == {"task": "task", "state": "running", "config": changed(steps=6)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "novel.txt", "run.json"]
     assert (tmp_path / "notes" / "mine.txt").exists()
 
@@ -183,7 +183,7 @@ def test_settings_that_came_later_are_taken_at_their_defaults(tmp_path: Path) ->
     kind = RunKind(
         "task",
         RUN_FILES,
-        lambda facts: (),
+        lambda metadata: (),
         {"train": {"steps": 1, "widths": [4], "more": {"a": 0}}, "pooled": "zero"},
     )
     check_run(run, kind, changed(widths=[4], more={"a": 0}) | {"pooled": "zero"}, overwrite=False)

@@ -22,9 +22,9 @@ def lines(run: RunFolder) -> list[dict]:
 def test_facts_come_back(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "new")
     assert not run.exists()
-    run.write_facts({"task": "x", "path": Path("a/b"), "loss": math.nan})
+    run.write_metadata({"task": "x", "path": Path("a/b"), "loss": math.nan})
     assert run.exists()
-    assert run.read_facts() == {"task": "x", "path": "a/b", "loss": None}
+    assert run.read_metadata() == {"task": "x", "path": "a/b", "loss": None}
     assert [p.name for p in run.root.iterdir()] == ["run.json"]
 
 
@@ -32,7 +32,7 @@ def test_facts_come_back(tmp_path: Path) -> None:
 def test_damaged_facts_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(StdcliError, match=r"not (a )?JSON"):
-        RunFolder(tmp_path).read_facts()
+        RunFolder(tmp_path).read_metadata()
 
 
 def test_reports_are_lines_of_json(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_told(tmp_path
     first, second = (run.save(step, {"w": torch.tensor([step])}) for step in (1, 2))
     assert run.newest(warn=told.append)[0] == second and not told
     flip(second)
-    path, tensors, facts = run.newest(warn=told.append)
-    assert (path, tensors["w"].tolist(), facts) == (first, [1], {"step": "1"})
+    path, tensors, metadata = run.newest(warn=told.append)
+    assert (path, tensors["w"].tolist(), metadata) == (first, [1], {"step": "1"})
     assert len(told) == 1 and f"{second} is damaged" in told[0]
     assert run.last_good() == first
     run.forget_after(1)
@@ -120,7 +120,7 @@ def test_a_run_without_checkpoints(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError) as caught:
-        RunFolder(tmp_path / "file").write_facts({})
+        RunFolder(tmp_path / "file").write_metadata({})
     assert caught.value.where == str(tmp_path / "file" / "run.json")
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(ResourceError, match=r"metrics\.jsonl"):
@@ -156,13 +156,13 @@ def test_links_in_a_run_are_refused_and_what_they_lead_to_stays(tmp_path: Path) 
     for name in ("a", "step-000001.safetensors"):
         (mine / name).write_text("{}")
     for name, use in (
-        ("run.json", run.read_facts),
-        ("run.json", lambda: run.write_facts({})),
+        ("run.json", run.read_metadata),
+        ("run.json", lambda: run.write_metadata({})),
         ("metrics.jsonl", lambda: run.rewind_reports(0)),
         ("metrics.jsonl", lambda: run.report({})),
         ("checkpoints", run.checkpoints),
         ("checkpoints", lambda: run.save(2, {"a": torch.zeros(1)})),
-        (".run.json.part", lambda: run.write_facts({})),
+        (".run.json.part", lambda: run.write_metadata({})),
     ):
         (run.root / name).symlink_to(mine if name == "checkpoints" else mine / "a")
         with pytest.raises(StdcliError):
