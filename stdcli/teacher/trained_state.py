@@ -20,7 +20,7 @@ def state_of(
     Args:
         live: the weights under training, by name.
         ema: their average.
-        optimiser: Adam's.
+        optimizer: Adam's.
         step: steps that are taken.
     """
     state = {f"live.{k}": v for k, v in live.items()}

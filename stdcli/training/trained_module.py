@@ -44,7 +44,7 @@ class TrainedModule:
         name: in metrics and checkpoints.
         module: as gradients pass it, possibly wrapped for several processes.
         parameters: name -> what is trained.
-        optimiser: Adam over `parameters`, in their order.
+        optimizer: Adam over `parameters`, in their order.
         lr_schedule: of each step.
         max_grad_norm: gradients are scaled down to it.
         buffers: name -> further tensors that are part of the state.
