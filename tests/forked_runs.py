@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from stdcli.cli.main import main
 from stdcli.distill import train
-from stdcli.distill.run import state_of
+from stdcli.distill.distill_run import state_of
 from stdcli.errors import INTERRUPTED_EXIT_CODE
 from stdcli.training.checkpoint import load_checkpoint
 

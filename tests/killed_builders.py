@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_plan, hold_slot
 from stdcli.bank.format import (
     MANIFEST,
     SAMPLES,
@@ -27,7 +28,6 @@ from stdcli.bank.format import (
     sidecar_name,
     write_manifest,
 )
-from stdcli.bank.locks import hold_plan, hold_slot
 from stdcli.bank.shard import shard_problem, write_shard
 from stdcli.bank.verify import verify
 from stdcli.cli.main import main

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import SAMPLES, Manifest, finished, write_manifest
-from stdcli.bank.shard import Paths, write_shard
+from stdcli.bank.shard import StoredPaths, write_shard
 
 MANIFEST = Manifest(
     model={"family": "tiny", "name": "models/tiny", "revision": None, "unet_sha256": "ab" * 32, "loras": []},
@@ -35,7 +35,9 @@ MANIFEST = Manifest(
 )
 
 
-def make_paths(manifest: Manifest, numbers: Sequence[int], *, dtype: torch.dtype = torch.float16) -> Paths:
+def make_paths(
+    manifest: Manifest, numbers: Sequence[int], *, dtype: torch.dtype = torch.float16
+) -> StoredPaths:
     """Paths whose every value follows from their number; neighbours share a style, all the unconditional."""
 
     def draw(name: str, number: int, *shape: int) -> torch.Tensor:
@@ -43,7 +45,7 @@ def make_paths(manifest: Manifest, numbers: Sequence[int], *, dtype: torch.dtype
         return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
     levels = len(manifest.levels)
-    return Paths(
+    return StoredPaths(
         states=torch.stack([draw("states", k, levels, *manifest.latent_shape) for k in numbers]).to(dtype),
         x0=torch.stack([draw("x0", k, *manifest.latent_shape) for k in numbers]).to(dtype),
         guidance=torch.tensor([2 + k / 4 for k in numbers], dtype=torch.float32),

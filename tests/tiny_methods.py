@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import finished, write_manifest
 from stdcli.bank.reader import Bank
-from stdcli.bank.shard import Paths, write_shard
+from stdcli.bank.shard import StoredPaths, write_shard
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.roles import Roles
@@ -181,9 +181,9 @@ def write_known_bank(
     return Bank(root)
 
 
-def _stored(numbers: Sequence[int], kept: Sequence[int]) -> Paths:
+def _stored(numbers: Sequence[int], kept: Sequence[int]) -> StoredPaths:
     walks = [path_of(k) for k in numbers]
-    return Paths(
+    return StoredPaths(
         states=torch.stack([torch.stack([walk[j] for j in kept]) for walk in walks]).float(),
         x0=torch.stack([x0_of(k) for k in numbers]),
         guidance=torch.tensor([guidance_of(k) for k in numbers], dtype=torch.float32),

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stdcli.bank.order import PairBatch, PairOrder
+from stdcli.bank.order import PairOrder, PathLevelBatch
 from stdcli.bank.reader import Bank
 from stdcli.runtime.pipeline import read_ahead
 
-Choose = Callable[[PairBatch], Mapping[str, Tensor]]
+Choose = Callable[[PathLevelBatch], Mapping[str, Tensor]]
 """Pairs -> what to read of their paths: name -> int64 [B], stored levels."""
 
 
@@ -35,7 +35,7 @@ class BankBatch:
         conditions: name -> [B, ...].
     """
 
-    pairs: PairBatch
+    pairs: PathLevelBatch
     level_ids: Mapping[str, Tensor]
     states: Mapping[str, Tensor]
     x0: Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import (
     MANIFEST,
     SAMPLES,
@@ -19,7 +19,7 @@ from stdcli.bank.format import (
     sidecar_name,
     write_manifest,
 )
-from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
+from stdcli.bank.shard import StoredPaths, join_paths, read_shard, shard_problem, write_shard
 from stdcli.config.pasting import pasted
 from stdcli.errors import BankCorruptError, BankError
 
@@ -82,7 +82,7 @@ def write_bank(
         raise BankError("no finished path to copy", where=out.root)
     manifest = replace(manifest, num_paths=len(picks), state="building")
     check_kind(out, manifest)
-    loaded: dict[tuple[BankFiles, int], Paths] = {}
+    loaded: dict[tuple[BankFiles, int], StoredPaths] = {}
     samples = []
     for index in range(manifest.num_shards):
         rows = [_load(picks[path], loaded) for path in manifest.paths_of(index)]
@@ -98,7 +98,7 @@ def write_bank(
     return manifest
 
 
-def _load(pick: Pick, loaded: dict[tuple[BankFiles, int], Paths]) -> Paths:
+def _load(pick: Pick, loaded: dict[tuple[BankFiles, int], StoredPaths]) -> StoredPaths:
     key = pick.files, pick.shard
     if key not in loaded:
         while len(loaded) > 1:  # picks mostly run through one shard after another

@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.config.pasting import pasted
 from stdcli.diffusion.levels import Level
 from stdcli.disk.sealing import SEAL, is_changed, sealed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import Manifest, conditions_name, shard_name, shard_of, sidecar_name
 
 

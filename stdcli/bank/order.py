@@ -18,7 +18,7 @@ NUM_DRAWS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class PairBatch:
+class PathLevelBatch:
     """Pairs to train on.
 
     Attributes:
@@ -73,7 +73,7 @@ class PairOrder:
         """How many pairs there are."""
         return self.num_paths * len(self.level_ids)
 
-    def batch(self, step: int, *, batch_size: int, rank: int = 0, num_ranks: int = 1) -> PairBatch:
+    def batch(self, step: int, *, batch_size: int, rank: int = 0, num_ranks: int = 1) -> PathLevelBatch:
         """The pairs of one rank at one step.
 
         Item i lies at position step x num_ranks x batch_size + rank x batch_size + i of the order. At the end
@@ -98,7 +98,7 @@ class PairOrder:
         pairs = torch.cat(list(self._pairs(first, first + batch_size))).to(torch.int64)
         num_levels = len(self.level_ids)
         draws = [draws_at(self.seed, position) for position in range(first, first + batch_size)]
-        return PairBatch(
+        return PathLevelBatch(
             paths=pairs // num_levels,
             level_ids=torch.tensor(self.level_ids, dtype=torch.int64)[pairs % num_levels],
             draws=torch.stack(draws),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_all
 from stdcli.bank.copy import list_picks, write_bank
-from stdcli.bank.files import BankFiles
 from stdcli.bank.format import MANIFEST, RUN, SAMPLES, Manifest, is_shard_file, read_manifest, read_samples
-from stdcli.bank.locks import hold_all
 from stdcli.bank.verify import unplanned
 from stdcli.disk.writing import SUFFIX
 from stdcli.errors import BankError

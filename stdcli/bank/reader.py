@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import Manifest, conditions_name, read_manifest, shard_name, sidecar_name
 from stdcli.bank.shard import read_conditions, shard_problem
 from stdcli.config.pasting import pasted

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stdcli.bank.bank_files import BankFiles, Tensors
 from stdcli.bank.conditions import pack_conditions
-from stdcli.bank.files import BankFiles, Tensors
 from stdcli.bank.format import Manifest, conditions_name, shard_name, sidecar_name
 from stdcli.errors import BankCorruptError
 
@@ -22,7 +22,7 @@ CONDITIONS = ("cond.", "uncond.")
 
 
 @dataclass(frozen=True)
-class Paths:
+class StoredPaths:
     """Paths as they are built, read, copied and merged.
 
     Attributes:
@@ -46,24 +46,26 @@ class Paths:
     def __len__(self) -> int:
         return len(self.sample_id)
 
-    def select(self, indices: Sequence[int]) -> Paths:
+    def select(self, indices: Sequence[int]) -> StoredPaths:
         """Some of them, in the order given."""
         which = torch.tensor(list(indices), dtype=torch.int64)
         tensors = (getattr(self, name)[which] for name in COLUMNS)
-        return Paths(*tensors, [self.conditions[k] for k in indices], [self.sources[k] for k in indices])
+        return StoredPaths(
+            *tensors, [self.conditions[k] for k in indices], [self.sources[k] for k in indices]
+        )
 
 
 COLUMNS = ("states", "x0", "guidance", "noise_seed", "sample_id")
 
 
-def join_paths(parts: Sequence[Paths]) -> Paths:
+def join_paths(parts: Sequence[StoredPaths]) -> StoredPaths:
     """Several lots of paths as one."""
     tensors = (torch.cat([getattr(part, name) for part in parts]) for name in COLUMNS)
     conditions = [row for part in parts for row in part.conditions]
-    return Paths(*tensors, conditions, [row for part in parts for row in part.sources])
+    return StoredPaths(*tensors, conditions, [row for part in parts for row in part.sources])
 
 
-def write_shard(files: BankFiles, manifest: Manifest, index: int, paths: Paths) -> None:
+def write_shard(files: BankFiles, manifest: Manifest, index: int, paths: StoredPaths) -> None:
     """Write a shard; it counts from the moment its sidecar, the last of its three files, is in place.
 
     Raises:
@@ -92,7 +94,7 @@ def write_shard(files: BankFiles, manifest: Manifest, index: int, paths: Paths) 
     files.write_json(sidecar_name(index), sidecar)
 
 
-def read_shard(files: BankFiles, index: int) -> Paths:
+def read_shard(files: BankFiles, index: int) -> StoredPaths:
     """All of a shard.
 
     Raises:
@@ -102,7 +104,7 @@ def read_shard(files: BankFiles, index: int) -> Paths:
     with files.open_tensors(shard_name(index)) as shard, files.open_tensors(conditions_name(index)) as rows:
         columns = [shard.get_tensor(name) for name in COLUMNS]
         conditions = [read_conditions(shard, rows, place) for place in range(len(columns[-1]))]
-    return Paths(*columns, conditions, sources)
+    return StoredPaths(*columns, conditions, sources)
 
 
 def read_conditions(shard: Tensors, rows: Tensors, place: int) -> dict[str, Tensor]:

@@ -99,14 +99,14 @@ def info(call: Call, *, root: Path, grid: Path | None, paths: int) -> None:
       stdcli bank info banks/art
       stdcli bank info banks/art --grid paths.png
     """
-    from stdcli.bank.files import BankFiles
+    from stdcli.bank.bank_files import BankFiles
     from stdcli.bank.format import read_manifest
     from stdcli.bank.info import bank_metadata
 
     files = BankFiles(root)
     rows = bank_metadata(files, read_manifest(files))
     if grid is not None:
-        from stdcli.rollout.grid import write_grid
+        from stdcli.rollout.path_grid import write_grid
 
         write_grid(root, grid, num_paths=paths, device=call.flags["device"] or "auto")
         rows["grid"] = str(grid)
@@ -123,7 +123,7 @@ def verify(call: Call, *, root: Path) -> None:
       stdcli bank verify banks/art --json
     """
     console = call.console
-    from stdcli.bank.files import BankFiles
+    from stdcli.bank.bank_files import BankFiles
     from stdcli.bank.format import read_manifest, repair
     from stdcli.bank.verify import unplanned
     from stdcli.bank.verify import verify as find_problems
@@ -160,8 +160,8 @@ def merge(call: Call, *, sources: list[Path], out: Path) -> None:
       stdcli bank merge banks/photos banks/more -o banks/all
     """
     console = call.console
-    from stdcli.bank.files import BankFiles
-    from stdcli.bank.merge import merge as merge_banks
+    from stdcli.bank.bank_files import BankFiles
+    from stdcli.bank.merge_banks import merge as merge_banks
 
     with console.progress("shards") as progress:
         manifest = merge_banks(
@@ -189,7 +189,7 @@ def prune(call: Call, *, root: Path, out: Path | None) -> None:
     if out is None and (num_paths is not None or keep_levels is not None):
         raise ConfigError("a smaller bank needs a place", [("--out", "is missing")])
     levels = _levels(keep_levels)
-    from stdcli.bank.files import BankFiles
+    from stdcli.bank.bank_files import BankFiles
     from stdcli.bank.prune import prune as write_smaller
     from stdcli.bank.prune import sweep
 

@@ -60,7 +60,7 @@ def train(call: Call, *, out: Path, overwrite: bool, dry_run: bool) -> None:
 
 
 def _show_plan(resolved: Resolved, *, out: Path, overwrite: bool, console: Console) -> None:
-    from stdcli.teacher.run import plan_stages
+    from stdcli.teacher.teacher_run import plan_stages
 
     stages = plan_stages(resolved.config, out=out, overwrite=overwrite)
     plain = resolved.config.model_dump(mode="json")

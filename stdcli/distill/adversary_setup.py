@@ -10,11 +10,11 @@ import torch
 from stdcli.bank.reader import Bank
 from stdcli.config.distill import AdversarySection
 from stdcli.distill.adversary import Adversary
+from stdcli.distill.batch_sources import RealLatents
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
-from stdcli.distill.paths import Paths
 from stdcli.distill.real_latents import PathEnds, make_online_styles, make_styles, samples
-from stdcli.distill.sources import RealLatents
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
 from stdcli.models.denoiser import split_conditions
@@ -27,7 +27,7 @@ GetCodec = Callable[[], Codec]
 def make_adversary(
     section: AdversarySection,
     *,
-    paths: Paths,
+    paths: TeacherPaths,
     student: Student,
     get_codec: GetCodec,
     device: torch.device,
@@ -70,7 +70,7 @@ def make_adversary(
 def make_real_latents(
     section: AdversarySection,
     *,
-    paths: Paths,
+    paths: TeacherPaths,
     style_data: str | None,
     get_codec: GetCodec,
     device: torch.device,
@@ -99,7 +99,7 @@ def make_real_latents(
     return samples, kind
 
 
-def _usual_real(paths: Paths) -> str:
+def _usual_real(paths: TeacherPaths) -> str:
     """What "auto" takes: something in the style wherever there is one."""
     if paths.bank is None:
         return "style" if paths.rollout.styles else "x0"

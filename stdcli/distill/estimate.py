@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stdcli.config.distill import DistillConfig
 from stdcli.distill.kept import count_kept
+from stdcli.distill.requirements import checkpoint_bytes, run_bytes
 from stdcli.distill.setup import Training
-from stdcli.distill.space import checkpoint_bytes, run_bytes
 from stdcli.runtime.peak_memory import peak_bytes
 from stdcli.training.loop import Loop
 

@@ -48,7 +48,7 @@ class Features(Protocol):
         """
 
 
-class Network(Protocol):
+class FeatureNetwork(Protocol):
     """A `Denoiser`; or a `Student`, inside whose `as_teacher()` its `teacher` runs, or the UNet itself."""
 
     unet: nn.Module
@@ -73,7 +73,7 @@ class TeacherFeatures:
     Source: Wang 2024 (PCM), adversarial loss on the features of the teacher's encoder.
     """
 
-    def __init__(self, network: Network, unconditional: Condition) -> None:
+    def __init__(self, network: FeatureNetwork, unconditional: Condition) -> None:
         self._network = network
         self._unconditional = unconditional
         widths = network.unet.config.block_out_channels

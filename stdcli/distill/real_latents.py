@@ -24,7 +24,7 @@ from stdcli.media.tensors import to_tensor
 from stdcli.models.codec import Codec
 
 if TYPE_CHECKING:
-    from stdcli.rollout.online import TeacherRollout
+    from stdcli.rollout.teacher_rollout import TeacherRollout
 
 
 def samples(paths: Tensor, x0: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ from stdcli.diffusion.levels import Level, LevelError
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
+from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, Ranks, TeacherStep
 from stdcli.distill.lcm import Lcm
 from stdcli.distill.method import Method
-from stdcli.distill.paths import Paths
 from stdcli.distill.roles import Roles
-from stdcli.distill.sources import BankSource, OnlineSource, Ranks, Source, TeacherStep
 from stdcli.distill.std import Std, make_target_sampler
 from stdcli.distill.task import DISCRIMINATOR, STUDENT, AdversarialTerm, DistillTask
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
 from stdcli.models.denoiser import Condition, Denoiser
@@ -49,7 +49,7 @@ class Training:
         notes: what the user should know.
     """
 
-    paths: Paths
+    paths: TeacherPaths
     network: Network
     roles: Roles
     task: DistillTask
@@ -74,7 +74,7 @@ class Training:
 def build(
     config: DistillConfig,
     *,
-    paths: Paths,
+    paths: TeacherPaths,
     network: Network,
     accelerator: Accelerator,
     get_codec: GetCodec,
@@ -152,7 +152,7 @@ def _student(
     return student
 
 
-def make_method(config: DistillConfig, paths: Paths, table: tuple[Level, ...]) -> Method:
+def make_method(config: DistillConfig, paths: TeacherPaths, table: tuple[Level, ...]) -> Method:
     """The method that the settings name.
 
     Raises:
@@ -207,15 +207,15 @@ def _make_ema(config: DistillConfig, student: Student, method: Method) -> dict[s
 
 def _source(
     config: DistillConfig,
-    paths: Paths,
+    paths: TeacherPaths,
     *,
     method: Method,
     table: tuple[Level, ...],
     roles: Roles,
     ranks: Ranks,
-) -> Source:
+) -> BatchSource:
     if paths.bank is None:
-        from stdcli.rollout.online import make_online_bank  # a stored bank needs none of it
+        from stdcli.rollout.teacher_rollout import make_online_bank  # a stored bank needs none of it
 
         rollout = paths.rollout
         bundle = replace(rollout.bundle, denoiser=TeacherDenoiser(roles))

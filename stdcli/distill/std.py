@@ -25,7 +25,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
-from stdcli.distill.losses import jump_gain
+from stdcli.distill.distances import jump_gain
 from stdcli.distill.method import Prediction
 from stdcli.distill.roles import Roles
 from stdcli.distill.target_sampler import (

@@ -14,10 +14,10 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.adversary import Adversary, RealFakeBatch, Variant, make_real_fake_batch
 from stdcli.distill.batch import Batch
-from stdcli.distill.losses import distance
+from stdcli.distill.batch_sources import BatchSource
+from stdcli.distill.distances import distance
 from stdcli.distill.method import Method, Prediction
 from stdcli.distill.roles import Roles
-from stdcli.distill.sources import Source
 from stdcli.runtime.seeding import fold
 from stdcli.training.loop import Loss
 
@@ -65,7 +65,7 @@ class DistillTask:
     """
 
     method: Method
-    source: Source
+    source: BatchSource
     roles: Roles
     table: Sequence[Level]
     start_id: int

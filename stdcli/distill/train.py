@@ -21,15 +21,15 @@ from accelerate.utils import gather_object
 from stdcli.config.distill import DistillConfig
 from stdcli.config.recipe import Recipe
 from stdcli.console import Console
-from stdcli.distill import run as files
+from stdcli.distill import distill_run as files
 from stdcli.distill.adversary_setup import GetCodec
 from stdcli.distill.estimate import Estimate, measure
-from stdcli.distill.paths import Paths
 from stdcli.distill.real_latents import find_styles
-from stdcli.distill.recipe import make_recipe
-from stdcli.distill.samples import SampleSheet, make_sheet
+from stdcli.distill.requirements import check_disk, check_full
 from stdcli.distill.setup import Training, build
-from stdcli.distill.space import check_disk, check_full
+from stdcli.distill.student_recipe import make_recipe
+from stdcli.distill.student_sheet import StudentSheet, make_sheet
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import NumericsError, ResourceError
 from stdcli.media.image import Picture, write_image
 from stdcli.models.bundle import Network
@@ -76,7 +76,7 @@ class _Run:
     get_codec: GetCodec
     console: Console
     board: Board = field(default_factory=NoBoard)
-    sheet: SampleSheet | None = None
+    sheet: StudentSheet | None = None
     step: int = 0
 
 
@@ -126,9 +126,9 @@ def _distill(
     is_new = overwrite or not folder.checkpoints()
     start = find_student(config.init, offline=config.offline) if config.init and is_new else None
     if config.bank:
-        paths = Paths.stored(Path(config.bank))
+        paths = TeacherPaths.stored(Path(config.bank))
     else:
-        paths = Paths.online(config.rollout_config(), console)
+        paths = TeacherPaths.online(config.rollout_config(), console)
     with _memory_told(config.device):
         run = _prepare(config, paths, folder, start, console=console, dry_run=dry_run)
         if dry_run:
@@ -179,7 +179,7 @@ def _memory_told(device: str) -> Iterator[None]:
 
 def _prepare(
     config: DistillConfig,
-    paths: Paths,
+    paths: TeacherPaths,
     folder: RunFolder,
     start: StudentFiles | None,
     *,
@@ -211,7 +211,7 @@ def _prepare(
     return _Run(config, training, accelerator, loop, folder, recipe, get_codec, console)
 
 
-def _load(config: DistillConfig, paths: Paths, before: Callable[[int, torch.device], None]) -> Network:
+def _load(config: DistillConfig, paths: TeacherPaths, before: Callable[[int, torch.device], None]) -> Network:
     """The base alone: no codec, no encoders."""
     return load_denoiser(
         config.model or str(paths.manifest.model["name"]),
@@ -225,7 +225,7 @@ def _load(config: DistillConfig, paths: Paths, before: Callable[[int, torch.devi
     )
 
 
-def _codec_getter(config: DistillConfig, network: Network, paths: Paths) -> GetCodec:
+def _codec_getter(config: DistillConfig, network: Network, paths: TeacherPaths) -> GetCodec:
     if paths.rollout is not None:
         return lambda: paths.rollout.bundle.codec
     return lambda: load_codec(
@@ -261,7 +261,7 @@ def _learned(run: _Run) -> dict[str, Any]:
     }
 
 
-def _make_sheet(run: _Run) -> SampleSheet | None:
+def _make_sheet(run: _Run) -> StudentSheet | None:
     config, paths = run.config, run.training.paths
     if paths.bank is None or not config.train.sample_every or not run.accelerator.is_main_process:
         return None

@@ -277,7 +277,7 @@ def _recipe_of(artefact: Artefact) -> Recipe | None:
 def _manifest_of(artefact: Artefact) -> Mapping[str, Any] | None:
     if artefact.kind != "bank":
         return None
-    from stdcli.bank.files import BankFiles  # brings torch, which nothing else here needs
+    from stdcli.bank.bank_files import BankFiles  # brings torch, which nothing else here needs
     from stdcli.bank.format import read_manifest
 
     bank = BankFiles(artefact.root)

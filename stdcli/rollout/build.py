@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_slot
 from stdcli.bank.format import SAMPLES, Manifest, check_kind, read_samples, samples_of_shards
-from stdcli.bank.locks import hold_slot
 from stdcli.config.bank import SELF, BankConfig
 from stdcli.config.pasting import pasted
 from stdcli.config.quantities import read_bytes
@@ -27,6 +27,8 @@ from stdcli.errors import (
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.painter_unet import check_unseeing
+from stdcli.rollout.path_inputs import Pictures, Sample, draw_samples, make_sample
+from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.plan import (
     Cost,
     describe,
@@ -35,9 +37,7 @@ from stdcli.rollout.plan import (
     teacher_path,
 )
 from stdcli.rollout.prompts import Prompts, read_prompts
-from stdcli.rollout.samples import Pictures, Sample, draw_samples, make_sample
 from stdcli.rollout.shards import Work, recall_pace
-from stdcli.rollout.teacher import Teacher
 
 SHOWN = 10  # files named in a message
 

@@ -17,7 +17,7 @@ from stdcli.diffusion.predictions import check_path
 from stdcli.disk import space
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
-from stdcli.rollout.samples import Sample
+from stdcli.rollout.path_inputs import Sample
 
 SIDES_PX = {"embedded": 256, "sd15": 512, "sdxl": 1024}
 """Sides of pictures that the families were made for."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_plan
 from stdcli.bank.format import (
     RUN,
     SAMPLES,
@@ -24,16 +25,15 @@ from stdcli.bank.format import (
     sidecar_name,
     write_manifest,
 )
-from stdcli.bank.locks import hold_plan
-from stdcli.bank.shard import Paths, join_paths, read_shard, shard_problem, write_shard
+from stdcli.bank.shard import StoredPaths, join_paths, read_shard, shard_problem, write_shard
 from stdcli.config.bank import BankConfig
 from stdcli.console import Console
 from stdcli.disk.sealing import sealed
 from stdcli.errors import BankCorruptError, BankError, ConfigError, Interrupted
 from stdcli.rollout.pace import Pace, length
+from stdcli.rollout.path_inputs import Pictures, Sample
+from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.plan import Cost, check_space
-from stdcli.rollout.samples import Pictures, Sample
-from stdcli.rollout.teacher import Teacher
 from stdcli.runtime.devices import machine_of
 
 TOLD_AGAIN = 0.15  # a share by which a time must turn out otherwise to be told anew
@@ -204,7 +204,7 @@ class Work:
     def _ids_there(self, index: int) -> list[int]:
         return [source["sample_id"] for source in self.files.read_json(sidecar_name(index))["sources"]]
 
-    def _build(self, index: int, kept: Paths | None, advance: Callable[[int], object]) -> int:
+    def _build(self, index: int, kept: StoredPaths | None, advance: Callable[[int], object]) -> int:
         """Write one shard; what an earlier, shorter plan left of it is kept. Returns the paths walked."""
         wanted = [self.samples[path] for path in self.manifest.paths_of(index)]
         rest = wanted[len(kept) if kept else 0 :]
@@ -216,7 +216,7 @@ class Work:
         self.pace.wrote(time.perf_counter() - began_s, len(paths))
         return len(sampled)
 
-    def _shorter(self, index: int) -> Paths | None:
+    def _shorter(self, index: int) -> StoredPaths | None:
         """The paths of a whole shard that holds the first of the samples wanted, if there is one."""
         if not self.files.exists(sidecar_name(index)):
             return None

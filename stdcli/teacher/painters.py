@@ -20,7 +20,7 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import MissingWeights
 from stdcli.runtime.devices import DeviceChoice
 from stdcli.teacher.data import TrainingData
-from stdcli.teacher.denoiser import DenoiserTrainer
+from stdcli.teacher.denoiser_trainer import DenoiserTrainer
 from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
 from stdcli.teacher.lessons import Lessons
 from stdcli.teacher.networks import SmallCodec, StylizerNetworks

@@ -17,7 +17,7 @@ from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class StylePairBatch:
     """Pictures to restyle and the styles to do it in.
 
     Attributes:
@@ -57,7 +57,7 @@ class PairSampler:
     def repeats(self) -> bool:
         return self.repeat_after > 0
 
-    def batch(self, step: int, batch_size: int) -> PairBatch:
+    def batch(self, step: int, batch_size: int) -> StylePairBatch:
         """The batch of a step, of `batch_size` pairs."""
         number = step % self.repeat_after if self.repeats else step
         generator = fold(self.seed, "pairs", number)
@@ -66,7 +66,7 @@ class PairSampler:
             is_art = torch.rand(1, generator=generator).item() < self.art_share
             photos.append(_crop(self.art if is_art else self.content, self.photo_px, generator))
             styles.append(_crop(self.art, self.style_px, generator))
-        return PairBatch(torch.stack(photos), torch.stack(styles), number)
+        return StylePairBatch(torch.stack(photos), torch.stack(styles), number)
 
 
 def _crop(pictures: PictureSet, crop_px: int, generator: torch.Generator) -> torch.Tensor:
@@ -89,9 +89,9 @@ class PrefetchedPairs:
         self._sampler = sampler
         self._pool = pool
         self._ahead = ahead
-        self._drawn: dict[int, Future[PairBatch]] = {}
+        self._drawn: dict[int, Future[StylePairBatch]] = {}
 
-    def batch(self, step: int, batch_size: int) -> PairBatch:
+    def batch(self, step: int, batch_size: int) -> StylePairBatch:
         """The batch of a step, of `batch_size` pairs; the next ones are drawn meanwhile."""
         for n in range(step, step + self._ahead + 1):
             if n not in self._drawn:

@@ -31,7 +31,7 @@ from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.durable import new_folder
 from stdcli.runtime.interrupt import deferred_interrupt
 from stdcli.runtime.seeding import fold
-from stdcli.teacher.codec import SIGNAL, crops, fit_components, psnr_db, refine_decoder
+from stdcli.teacher.codec_fitting import SIGNAL, crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.data import TrainingData, find_folders, load_data
 from stdcli.teacher.lapped import fit_lapped
 from stdcli.teacher.networks import (
@@ -46,7 +46,7 @@ from stdcli.teacher.networks import (
 from stdcli.teacher.painters import Trainer, find_paintings, index_digest, open_trainer
 from stdcli.teacher.paintings import Paintings
 from stdcli.teacher.pictures import PictureSet
-from stdcli.teacher.run import (
+from stdcli.teacher.teacher_run import (
     CODEC,
     MODEL,
     check_outcome,
@@ -57,7 +57,7 @@ from stdcli.teacher.run import (
     open_run,
     scheduler_for,
 )
-from stdcli.teacher.samples import SampleSheet, plan_samples
+from stdcli.teacher.teacher_sheet import TeacherSheet, plan_samples
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
@@ -244,7 +244,7 @@ def _denoiser_stage(
     paintings: Paintings | None,
     networks: StylizerNetworks,
     *,
-    sheet: SampleSheet,
+    sheet: TeacherSheet,
     choice: DeviceChoice,
     run: RunFolder,
     console: Console,
@@ -265,7 +265,7 @@ def _denoiser_stage(
 
 
 def _run_steps(
-    trainer: Trainer, config: TeacherConfig, *, sheet: SampleSheet, run: RunFolder, console: Console
+    trainer: Trainer, config: TeacherConfig, *, sheet: TeacherSheet, run: RunFolder, console: Console
 ) -> None:
     """Take the remaining steps, with reports, sample sheets and checkpoints on the way."""
     every, total = config.train, trainer.total_steps
@@ -309,13 +309,13 @@ def _make_sheet(
     path: SamplingPath,
     config: TeacherConfig,
     console: Console,
-) -> SampleSheet:
+) -> TeacherSheet:
     """Choose the photos and styles of the sample sheets, held-out ones if there are any."""
     photos, styles = data.held_content, data.held_art
     if not (len(photos) and len(styles)):
         console.warning("too few pictures to hold some back: the samples show pictures that are trained on")
         photos, styles = data.content, data.art
-    return SampleSheet(
+    return TeacherSheet(
         photos=_squares(photos, SHEET_PHOTOS),
         styles=_squares(styles, SHEET_STYLES),
         codec=codec,
@@ -331,7 +331,7 @@ def _squares(pictures: PictureSet, count: int) -> torch.Tensor:
     return torch.stack([pictures.square(i, size_idx=SHEET_SIZE_IDX) for i in chosen]) * 2 - 1
 
 
-def _write_sheet(path: Path, sheet: SampleSheet, trainer: Trainer) -> None:
+def _write_sheet(path: Path, sheet: TeacherSheet, trainer: Trainer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, Picture(sheet.render(trainer.networks)), overwrite=True)
 

@@ -21,7 +21,11 @@ def planted(lines: str) -> str:
         ("stdcli.diffusion.levels", "from stdcli import models", "layer 2 may not import layer 3"),
         ("stdcli.diffusion.levels", "def f():\n    import stdcli.cli.main", "layer 2 may not import layer 5"),
         ("stdcli.errors", "import stdcli.console", "layer 0 may not import layer 1"),
-        ("stdcli.inference.video", "from stdcli.teacher.codec import x", "siblings in layer 4 share nothing"),
+        (
+            "stdcli.inference.video",
+            "from stdcli.teacher.codec_fitting import x",
+            "siblings in layer 4 share nothing",
+        ),
         (
             "stdcli.inference.video",
             "from stdcli.evaluate.suite import x",

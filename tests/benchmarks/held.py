@@ -22,9 +22,9 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import make_sampling_path, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.sample import sample
-from stdcli.distill.paths import Paths
 from stdcli.distill.real_latents import find_styles
 from stdcli.distill.setup import build as build_training
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
 from stdcli.metrics import palette, texture
@@ -185,7 +185,11 @@ def make_loop(preset: str, sets: list[str]) -> Loop:
     network = load_denoiser("embedded", dtype="float32")
     accelerator = make_accelerator(choose("auto", "float32"))
     training = build_training(
-        config, paths=Paths.stored(BANK), network=network, accelerator=accelerator, get_codec=lambda: None
+        config,
+        paths=TeacherPaths.stored(BANK),
+        network=network,
+        accelerator=accelerator,
+        get_codec=lambda: None,
     )
     loop = Loop(accelerator, training.trained_modules, training.task.losses, 1, training.task.describe)
     loop.training = training

@@ -29,10 +29,10 @@ from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import jump, start_state
 from stdcli.models.bundle import Condition
 from stdcli.models.load import load_model
-from stdcli.rollout.online import make_online_bank
+from stdcli.rollout.path_inputs import Pictures, make_sample
+from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.prompts import Prompts
-from stdcli.rollout.samples import Pictures, make_sample
-from stdcli.rollout.teacher import Teacher
+from stdcli.rollout.teacher_rollout import make_online_bank
 from stdcli.runtime.seeding import fold
 
 SIDE_PX, BATCH, STRENGTH = 128, 8, 0.4
@@ -221,7 +221,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import torch
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import Manifest, write_manifest, finished
 from stdcli.bank.order import PairOrder
 from stdcli.bank.reader import Bank

@@ -23,9 +23,9 @@ from stdcli.diffusion.levels import level_table, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import start_state
 from stdcli.models.load import load_model
+from stdcli.rollout.path_inputs import Pictures, make_sample
+from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.prompts import Prompts
-from stdcli.rollout.samples import Pictures, make_sample
-from stdcli.rollout.teacher import Teacher
 
 STRENGTHS, LEVEL_IDS, SIDE_PX = (0.3, 0.4, 0.5, 0.6), (5, 10, 15), 256
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import read_manifest
 from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
@@ -489,7 +489,7 @@ def test_frames_of_a_clip(world: SimpleNamespace, tmp_path: Path) -> None:
     from stdcli.media.tensors import to_tensor
     from stdcli.media.video import iter_frames
     from stdcli.models.load import load_model
-    from stdcli.rollout.samples import square
+    from stdcli.rollout.path_inputs import square
 
     codec, pictures = (
         load_model(str(world.model), dtype="float32", device="cpu").codec,

@@ -15,8 +15,8 @@ import torch
 
 from stdcli.bank.reader import Bank
 from stdcli.config.distill import DistillConfig
-from stdcli.distill import space
-from stdcli.distill.run import open_run
+from stdcli.distill import requirements
+from stdcli.distill.distill_run import open_run
 from stdcli.distill.std import Std
 from stdcli.errors import ConfigError
 from stdcli.runtime.free_memory import Room
@@ -202,7 +202,7 @@ def test_what_does_not_fit_is_told_before_it_is_loaded_or_written(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(space, "measure_room", lambda: Room(1000, 1000, 0, limited=False))
+        patched.setattr(requirements, "measure_room", lambda: Room(1000, 1000, 0, limited=False))
         assert distill(tmp_path / "run", "--bank", bench.bank(), "--student", "full") == 7
     err = capsys.readouterr().err
     assert "not enough memory to train full weights" in err and "loading" not in err

@@ -14,10 +14,10 @@ from stdcli.cli.main import main
 from stdcli.data.files import find_files
 from stdcli.diffusion.levels import make_teacher_path
 from stdcli.models.load import load_model
-from stdcli.rollout.online import make_online_bank
+from stdcli.rollout.path_inputs import Pictures, make_sample
+from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.prompts import Prompts
-from stdcli.rollout.samples import Pictures, make_sample
-from stdcli.rollout.teacher import Teacher
+from stdcli.rollout.teacher_rollout import make_online_bank
 from tests.tiny_models import save_tiny_sdxl
 
 SIDE_PX, STRENGTH, PROMPTS = 64, 0.2, ("an oil painting", "a pencil drawing", "glass")

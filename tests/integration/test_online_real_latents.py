@@ -16,13 +16,13 @@ from stdcli.console import Console
 from stdcli.diffusion.levels import level_table
 from stdcli.distill.adversary_setup import make_real_latents
 from stdcli.distill.batch import Batch
-from stdcli.distill.paths import Paths
-from stdcli.distill.sources import OnlineSource, Ranks
+from stdcli.distill.batch_sources import OnlineSource, Ranks
 from stdcli.distill.std import Std, make_target_sampler
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_tensor
-from stdcli.rollout.online import TeacherRollout, make_online_bank, open_rollout
+from stdcli.rollout.teacher_rollout import TeacherRollout, make_online_bank, open_rollout
 from tests.tiny_banks import write_pictures
 from tests.tiny_runs import SIDE_PX, Bench
 
@@ -59,7 +59,10 @@ def rollout_of(bench: Bench, art: Path) -> Callable[[str | None], TeacherRollout
 def source_of(
     rollout: TeacherRollout, real: str = "auto", *, rank: int = 0, num_ranks: int = 1
 ) -> OnlineSource:
-    paths, schedule = Paths(rollout.manifest, rollout.conditions, rollout=rollout), rollout.bundle.schedule
+    paths, schedule = (
+        TeacherPaths(rollout.manifest, rollout.conditions, rollout=rollout),
+        rollout.bundle.schedule,
+    )
     real_latents, _ = make_real_latents(
         AdversarySection(real=real),
         paths=paths,

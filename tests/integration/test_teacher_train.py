@@ -20,10 +20,10 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.teacher.denoiser import DenoiserTrainer
+from stdcli.teacher.denoiser_trainer import DenoiserTrainer
 from stdcli.teacher.networks import StylizerNetworks, build_networks, make_scheduler, predict
 from stdcli.teacher.pictures import list_pictures, load_pictures
-from stdcli.teacher.samples import SampleSheet
+from stdcli.teacher.teacher_sheet import TeacherSheet
 from stdcli.training.checkpoint import load_checkpoint
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
@@ -372,7 +372,7 @@ def test_samples_follow_the_recipe(run: Run, recipe: Recipe) -> None:
     schedule = NoiseSchedule.from_config(make_scheduler().config)
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     plan = make_sampling_path(schedule, steps=recipe.steps, strength=recipe.strength, final=recipe.final)
-    sheet = SampleSheet(pictures, pictures, codec.float(), schedule, recipe, plan, seed=0)
+    sheet = TeacherSheet(pictures, pictures, codec.float(), schedule, recipe, plan, seed=0)
     networks = averaged_networks(run)
     first, again = sheet.render(networks), sheet.render(networks)
     assert first.shape == (96, 96, 3) and first.dtype == np.uint8

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import SAMPLES, finished, read_manifest, write_manifest
 from stdcli.bank.reader import Bank
-from stdcli.bank.shard import COLUMNS, Paths, read_shard, shard_problem, write_shard
+from stdcli.bank.shard import COLUMNS, StoredPaths, read_shard, shard_problem, write_shard
 from stdcli.bank.verify import verify
 from stdcli.errors import BankError
 from tests.tiny_banks import MANIFEST, write_tiny_bank
@@ -56,7 +56,7 @@ def test_what_is_written_is_read_bit_for_bit(dtype, latent, levels, count, shard
     ids = torch.randint(0, 2**62, (count,), generator=generator) * 2 + torch.arange(count) % 2
     pool = [{name: draw(*shape) for name, shape in kinds.items()} for _ in range(2)]
     choice = torch.randint(0, 2, (count,), generator=generator).tolist()
-    paths = Paths(
+    paths = StoredPaths(
         states=draw(count, levels, *latent),
         x0=draw(count, *latent),
         guidance=torch.rand(count, generator=generator) * 9,

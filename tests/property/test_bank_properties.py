@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdcli.bank.online import OnlineBank, PathStart
+from stdcli.bank.online_bank import OnlineBank, PathStart
 from stdcli.bank.order import PairOrder
 from stdcli.diffusion.levels import make_teacher_path
 from stdcli.diffusion.schedule import NoiseSchedule

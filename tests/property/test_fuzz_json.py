@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import read_manifest, read_samples
 from stdcli.bank.info import bank_metadata
 from stdcli.bank.reader import Bank

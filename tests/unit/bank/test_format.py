@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import (
     Manifest,
     check_kind,

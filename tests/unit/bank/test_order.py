@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stdcli.bank.order import PairBatch, PairOrder
+from stdcli.bank.order import PairOrder, PathLevelBatch
 
 LEVELS = (37, 1, 12, 5)
 
@@ -14,22 +14,24 @@ def order(*, num_paths: int = 7, level_ids: tuple[int, ...] = LEVELS, seed: int 
     return PairOrder(num_paths=num_paths, level_ids=level_ids, seed=seed)
 
 
-def joined(batches: list[PairBatch]) -> PairBatch:
+def joined(batches: list[PathLevelBatch]) -> PathLevelBatch:
     fields = ("paths", "level_ids", "draws", "sample_index")
-    return PairBatch(**{field: torch.cat([getattr(batch, field) for batch in batches]) for field in fields})
+    return PathLevelBatch(
+        **{field: torch.cat([getattr(batch, field) for batch in batches]) for field in fields}
+    )
 
 
-def head(count: int, **changes: object) -> PairBatch:
+def head(count: int, **changes: object) -> PathLevelBatch:
     """The first `count` positions, each asked for alone."""
     made = order(**changes)
     return joined([made.batch(position, batch_size=1) for position in range(count)])
 
 
-def pairs(batch: PairBatch) -> list[tuple[int, int]]:
+def pairs(batch: PathLevelBatch) -> list[tuple[int, int]]:
     return list(zip(batch.paths.tolist(), batch.level_ids.tolist(), strict=True))
 
 
-def assert_same(first: PairBatch, second: PairBatch) -> None:
+def assert_same(first: PathLevelBatch, second: PathLevelBatch) -> None:
     assert torch.equal(first.paths, second.paths)
     assert torch.equal(first.level_ids, second.level_ids)
     assert torch.equal(first.draws, second.draws)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_slot
 from stdcli.bank.format import read_manifest
-from stdcli.bank.locks import hold_slot
 from stdcli.bank.prune import prune, rows_of, sweep
 from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stdcli.bank import reader
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import finished, shard_name, write_manifest
 from stdcli.bank.reader import Bank
 from stdcli.errors import BankCorruptError, BankError, BankMismatchError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import finished, read_manifest, sidecar_name, write_manifest
 from stdcli.bank.info import bank_metadata
 from stdcli.bank.shard import write_shard

@@ -12,7 +12,7 @@ from stdcli.diffusion.levels import Level, level_table, pick_levels
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
-from stdcli.distill.losses import distance, jump_gain
+from stdcli.distill.distances import distance, jump_gain
 from stdcli.distill.std import Std
 from stdcli.distill.target_sampler import TargetSampler
 from stdcli.distill.task import DistillTask

@@ -11,7 +11,7 @@ import torch
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError, StdcliError
 from stdcli.models.painter_unet import make_wide_scheduler
-from stdcli.teacher.codec import SIGNAL
+from stdcli.teacher.codec_fitting import SIGNAL
 from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
 from stdcli.teacher.lapped import fit_lapped
 from stdcli.teacher.lessons import Lesson

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.teacher.codec import SIGNAL, fit_components
+from stdcli.teacher.codec_fitting import SIGNAL, fit_components
 from stdcli.teacher.lapped import fit_lapped
 from stdcli.teacher.networks import build_codec, build_lapped_codec
 

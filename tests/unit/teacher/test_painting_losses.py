@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stdcli.teacher import losses
-from stdcli.teacher.losses import content_distance, draw_filters, fidelity_loss, texture_distance
+from stdcli.teacher import painting_losses
+from stdcli.teacher.painting_losses import content_distance, draw_filters, fidelity_loss, texture_distance
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -96,7 +96,7 @@ def test_the_texture_distance_sees_what_a_histogram_does_not() -> None:
 def test_the_wasserstein_distance_is_that_of_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every place drawn: the mean difference of sorted values, here by numpy."""
     ours, theirs = (torch.randn(2, 3, 5, 6, generator=rng(seed)) * (seed + 1) for seed in (0, 1))
-    distance = losses._wasserstein(ours, theirs, generator=rng())
+    distance = painting_losses._wasserstein(ours, theirs, generator=rng())
     for i in range(2):
         columns = [np.sort(x[i].numpy().reshape(3, -1), axis=1) for x in (ours, theirs)]
         assert distance[i].item() == pytest.approx(np.abs(columns[0] - columns[1]).mean(), rel=1e-5)
@@ -105,7 +105,7 @@ def test_the_wasserstein_distance_is_that_of_numpy(monkeypatch: pytest.MonkeyPat
 def test_shifted_distributions_differ_by_the_shift() -> None:
     """Wasserstein-1 of x and x + c is |c|, at whatever places each is drawn, but for sampling."""
     ours = torch.rand(1, 2, 100, 100, generator=rng())
-    distance = losses._wasserstein(ours, ours + 3, generator=rng(1))
+    distance = painting_losses._wasserstein(ours, ours + 3, generator=rng(1))
     assert distance.item() == pytest.approx(3, abs=0.05)
 
 

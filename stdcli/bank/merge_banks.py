@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.copy import list_picks, write_bank
-from stdcli.bank.files import BankFiles
 from stdcli.bank.format import Manifest, check_same, read_manifest, read_samples
 
 

@@ -23,7 +23,7 @@ from stdcli.runtime.devices import choose
 from stdcli.teacher.data import TrainingData, count_pictures, find_folders
 from stdcli.teacher.networks import check_start, make_scheduler
 from stdcli.teacher.paintings import read_index
-from stdcli.teacher.samples import plan_samples
+from stdcli.teacher.teacher_sheet import plan_samples
 from stdcli.training import resume
 from stdcli.training.resume import RunKind
 from stdcli.training.run_files import check_strays

@@ -12,7 +12,7 @@ from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
 from stdcli.errors import ConfigError, MediaError
 from stdcli.teacher.data import load_data
-from stdcli.teacher.run import check_pictures, open_run, plan_stages
+from stdcli.teacher.teacher_run import check_pictures, open_run, plan_stages
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_pictures import write_flat
 

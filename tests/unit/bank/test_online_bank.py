@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdcli.bank.online import OnlineBank, PathStart, TrajectoryBatch
+from stdcli.bank.online_bank import OnlineBank, PathStart, TrajectoryBatch
 from stdcli.diffusion.levels import CLEAN, Level, SamplingPath, make_sampling_path, make_teacher_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError

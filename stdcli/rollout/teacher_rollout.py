@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stdcli.bank.format import Manifest
-from stdcli.bank.online import OnlineBank, PathStart
+from stdcli.bank.online_bank import OnlineBank, PathStart
 from stdcli.config.bank import BankConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import Level
@@ -19,10 +19,10 @@ from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
 from stdcli.models.denoiser import split_conditions
 from stdcli.rollout.build import find_data, load_teacher, make_teacher, probe_conditions, sample_maker
+from stdcli.rollout.path_inputs import Pictures, Sample
+from stdcli.rollout.path_teacher import Teacher, rows_of
 from stdcli.rollout.plan import describe
 from stdcli.rollout.prompts import read_prompts
-from stdcli.rollout.samples import Pictures, Sample
-from stdcli.rollout.teacher import Teacher, rows_of
 
 
 @dataclass

@@ -19,11 +19,11 @@ from stdcli.errors import BankMismatchError
 from stdcli.models.bundle import Network
 
 if TYPE_CHECKING:
-    from stdcli.rollout.online import TeacherRollout
+    from stdcli.rollout.teacher_rollout import TeacherRollout
 
 
 @dataclass(frozen=True)
-class Paths:
+class TeacherPaths:
     """Paths of one teacher: stored, or walked on the way.
 
     Attributes:
@@ -39,7 +39,7 @@ class Paths:
     rollout: TeacherRollout | None = None
 
     @classmethod
-    def stored(cls, root: Path) -> Paths:
+    def stored(cls, root: Path) -> TeacherPaths:
         """Those of a bank.
 
         Raises:
@@ -50,7 +50,7 @@ class Paths:
         return cls(bank.manifest, first, bank=bank)
 
     @classmethod
-    def online(cls, config: BankConfig, console: Console) -> Paths:
+    def online(cls, config: BankConfig, console: Console) -> TeacherPaths:
         """Those of a teacher that samples them on the way; it is loaded.
 
         Args:
@@ -60,7 +60,7 @@ class Paths:
         Raises:
             ConfigError, MediaError, ModelError, HubError, ResourceError: as `rollout.online.open_rollout`.
         """
-        from stdcli.rollout.online import open_rollout  # a bank needs none of it
+        from stdcli.rollout.teacher_rollout import open_rollout  # a bank needs none of it
 
         rollout = open_rollout(config, console=console)
         return cls(rollout.manifest, rollout.conditions, rollout=rollout)

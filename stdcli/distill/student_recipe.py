@@ -6,13 +6,13 @@ from stdcli.config.distill import DistillConfig
 from stdcli.config.recipe import Recipe, Start, Trained
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.distill.method import Method
-from stdcli.distill.paths import Paths
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.models.bundle import Network
 
 HASH = "_sha256"
 
 
-def make_recipe(config: DistillConfig, *, paths: Paths, network: Network, method: Method) -> Recipe:
+def make_recipe(config: DistillConfig, *, paths: TeacherPaths, network: Network, method: Method) -> Recipe:
     """The recipe of a run's student.
 
     Raises:

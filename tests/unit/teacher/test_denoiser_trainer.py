@@ -14,13 +14,13 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import NumericsError
 from stdcli.runtime.seeding import fold
-from stdcli.teacher import denoiser
-from stdcli.teacher.codec import fit_components
-from stdcli.teacher.denoiser import P_DROP_STYLE, DenoiserTrainer
-from stdcli.teacher.losses import content_distance, fidelity_loss
+from stdcli.teacher import denoiser_trainer
+from stdcli.teacher.codec_fitting import fit_components
+from stdcli.teacher.denoiser_trainer import P_DROP_STYLE, DenoiserTrainer
 from stdcli.teacher.networks import build_codec, build_networks, make_scheduler
 from stdcli.teacher.painting import luminance, paint, stroke_strength
-from stdcli.teacher.pairs import PairBatch
+from stdcli.teacher.painting_losses import content_distance, fidelity_loss
+from stdcli.teacher.pairs import StylePairBatch
 
 CHANNELS = 6
 
@@ -30,12 +30,12 @@ class RandomPairs:
 
     repeats = False
 
-    def batch(self, step: int, batch_size: int) -> PairBatch:
+    def batch(self, step: int, batch_size: int) -> StylePairBatch:
         generator = fold(5, "test", step)
         coarse = torch.rand(2 * batch_size, 3, 4, 4, generator=generator)
         both = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
         photos, styles = both.chunk(2)
-        return PairBatch(photos, styles, step)
+        return StylePairBatch(photos, styles, step)
 
 
 def make_trainer(**changes: Any) -> DenoiserTrainer:
@@ -79,7 +79,7 @@ def true_v(x: torch.Tensor, t: torch.Tensor, clean: torch.Tensor) -> torch.Tenso
     return (alpha * (x - alpha * clean) / sigma - sigma * clean).float()
 
 
-def recolored_latents(trainer: DenoiserTrainer, batch: PairBatch) -> torch.Tensor:
+def recolored_latents(trainer: DenoiserTrainer, batch: StylePairBatch) -> torch.Tensor:
     return trainer.codec.encode(match_colors(batch.photos, batch.styles) * 2 - 1).latents
 
 
@@ -92,8 +92,8 @@ def test_half_of_the_states_walk_down_their_own_path(monkeypatch: pytest.MonkeyP
     alpha = torch.tensor(all_alphas())[t].view(-1, 1, 1, 1)
     x = (alpha * clean + (1 - alpha**2).sqrt() * noise).float()
     start = Level(id=t, t=t, alpha=alpha.flatten(), sigma=(1 - alpha**2).sqrt().flatten())
-    monkeypatch.setattr(denoiser, "predict", lambda unet, x, t, style: true_v(x, t, clean[: len(x)]))
-    states, level = trainer._walk(x, start, torch.zeros(count, 8), generator)
+    monkeypatch.setattr(denoiser_trainer, "predict", lambda unet, x, t, style: true_v(x, t, clean[: len(x)]))
+    states, level = trainer._rollout(x, start, torch.zeros(count, 8), generator)
     half = count // 2
     assert torch.equal(states[half:], x[half:]) and torch.equal(level.t[half:], t[half:])
     shares = (level.t[:half] / t[:half]).double()
@@ -145,9 +145,9 @@ def test_states_start_from_the_recolored_photo_and_are_judged_by_its_painting(
         aim = trainer.codec.encode(made["result"] * 2 - 1).latents
         return true_v(x, t, aim[: len(x)])
 
-    monkeypatch.setattr(denoiser, "paint", note)
-    monkeypatch.setattr(denoiser, "stroke_strength", measure)
-    monkeypatch.setattr(denoiser, "predict", oracle)
+    monkeypatch.setattr(denoiser_trainer, "paint", note)
+    monkeypatch.setattr(denoiser_trainer, "stroke_strength", measure)
+    monkeypatch.setattr(denoiser_trainer, "predict", oracle)
     perfect = trainer._losses(batch)
     assert starts[0].shape == (count // 2,) and starts[0].min() >= 20 and starts[0].max() > 800
     aim = trainer.codec.encode(made["result"] * 2 - 1).latents
@@ -174,7 +174,7 @@ def test_batches_that_come_again_are_painted_once(monkeypatch: pytest.MonkeyPatc
         count.append(1)
         return paint(*pictures)
 
-    monkeypatch.setattr(denoiser, "paint", note)
+    monkeypatch.setattr(denoiser_trainer, "paint", note)
     endless, repeating = make_trainer(), make_trainer()
     repeating.pairs.repeats = True
     batch = endless.pairs.batch(3, 4)
@@ -199,10 +199,12 @@ def test_the_style_is_dropped_for_a_tenth_and_then_leaves_no_strokes(monkeypatch
         bare.append(ratio == 0)
         return stroke_strength(ratio)
 
-    monkeypatch.setattr(denoiser, "predict", predict)
-    monkeypatch.setattr(denoiser, "paint", lambda pictures, styles, noise: (pictures, pictures[:, :1]))
-    monkeypatch.setattr(denoiser, "stroke_strength", note)
-    monkeypatch.setattr(denoiser, "encode_style", lambda encoder, styles: torch.ones(len(styles), 8))
+    monkeypatch.setattr(denoiser_trainer, "predict", predict)
+    monkeypatch.setattr(
+        denoiser_trainer, "paint", lambda pictures, styles, noise: (pictures, pictures[:, :1])
+    )
+    monkeypatch.setattr(denoiser_trainer, "stroke_strength", note)
+    monkeypatch.setattr(denoiser_trainer, "encode_style", lambda encoder, styles: torch.ones(len(styles), 8))
     batch = trainer.pairs.batch(0, 64)
     for trainer.step in range(20):
         trainer._losses(batch)
@@ -287,7 +289,7 @@ def test_draws_depend_on_seed_and_step() -> None:
     """On one batch, without learning: another seed or step means other noise, hence another loss."""
 
     class OneBatch(RandomPairs):
-        def batch(self, step: int, batch_size: int) -> PairBatch:
+        def batch(self, step: int, batch_size: int) -> StylePairBatch:
             return super().batch(0, batch_size)
 
     still = {"learning_rate": 0.0, "pairs": OneBatch()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from stdcli.bank.files import BankFiles, refusal
+from stdcli.bank.bank_files import BankFiles, refusal
 from stdcli.errors import BankError
 from stdcli.runtime.locks import hold_file
 

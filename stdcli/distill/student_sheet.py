@@ -22,8 +22,8 @@ from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, target_levels
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.paths import Paths
 from stdcli.distill.roles import Roles
+from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
@@ -35,7 +35,7 @@ NOISE_ID = 0
 
 
 @dataclass(frozen=True)
-class SampleSheet:
+class StudentSheet:
     """What is drawn.
 
     Attributes:
@@ -113,8 +113,13 @@ class SampleSheet:
 
 
 def make_sheet(
-    paths: Paths, recipe: Recipe, *, schedule: NoiseSchedule, styles: Mapping[str, Path], device: torch.device
-) -> SampleSheet:
+    paths: TeacherPaths,
+    recipe: Recipe,
+    *,
+    schedule: NoiseSchedule,
+    styles: Mapping[str, Path],
+    device: torch.device,
+) -> StudentSheet:
     """A sheet of some stored paths, spread over the bank.
 
     Args:
@@ -130,7 +135,7 @@ def make_sheet(
     cond, uncond = split_conditions(bank.conditions(chosen), device)
     found = [styles.get(str(bank.source(path).get("style_sha256"))) for path in chosen]
     pictures = [None if path is None else read_image(path).rgb for path in found]
-    return SampleSheet(
+    return StudentSheet(
         starts=bank.states(chosen, ids).to(device, torch.float32),
         x0=bank.x0(chosen).to(device, torch.float32),
         ends=bank.states(chosen, torch.zeros_like(ids)).to(device, torch.float32),

@@ -31,10 +31,10 @@ from stdcli.diffusion.solvers import jump, start_state
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.runtime.seeding import fold
-from stdcli.teacher.losses import content_distance, fidelity_loss, texture_distance
 from stdcli.teacher.networks import StylizerNetworks, encode_style, predict
 from stdcli.teacher.painting import luminance, paint, stroke_strength
-from stdcli.teacher.pairs import PairBatch
+from stdcli.teacher.painting_losses import content_distance, fidelity_loss, texture_distance
+from stdcli.teacher.pairs import StylePairBatch
 from stdcli.teacher.trained_state import restore_state, state_of
 from stdcli.training.ema import Ema
 
@@ -57,7 +57,7 @@ class PairSource(Protocol):
 
     repeats: bool
 
-    def batch(self, step: int, batch_size: int) -> PairBatch:
+    def batch(self, step: int, batch_size: int) -> StylePairBatch:
         """Batch number `step`, of `batch_size` pairs."""
 
 
@@ -146,7 +146,7 @@ class DenoiserTrainer:
         self.step += 1
         return metrics
 
-    def _losses(self, batch: PairBatch) -> dict[str, torch.Tensor]:
+    def _losses(self, batch: StylePairBatch) -> dict[str, torch.Tensor]:
         """The total and its parts, scalars."""
         generator = fold(self.seed, "denoiser", self.step)
         photos, styles = batch.photos.to(self.device), batch.styles.to(self.device)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stdcli.bank.online import OnlineBank, PathStart
+from stdcli.bank.online_bank import OnlineBank, PathStart
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import Level, level_table, make_teacher_path
+from stdcli.distill.batch_sources import BankSource, OnlineSource, Ranks
 from stdcli.distill.lcm import Lcm
-from stdcli.distill.sources import BankSource, OnlineSource, Ranks
 from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.runtime.seeding import fold

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stdcli.bank import files as files_module
-from stdcli.bank.files import BankFiles
+from stdcli.bank import bank_files as files_module
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import conditions_name, shard_name, sidecar_name
 from stdcli.bank.shard import shard_problem, write_shard
 from stdcli.disk import writing

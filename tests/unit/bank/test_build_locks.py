@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from stdcli.bank.files import BankFiles
-from stdcli.bank.locks import hold_all, hold_plan, hold_slot
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_all, hold_plan, hold_slot
 from stdcli.errors import BankError, ResourceError
 
 HOLD = """
 import sys
 from pathlib import Path
-from stdcli.bank.files import BankFiles
-from stdcli.bank.locks import hold_slot
+from stdcli.bank.bank_files import BankFiles
+from stdcli.bank.build_locks import hold_slot
 with hold_slot(BankFiles(Path(sys.argv[1])), 0, 2):
     print("held", flush=True)
     sys.stdin.read()

@@ -11,7 +11,7 @@ import torch
 
 from stdcli.config.distill import DistillConfig
 from stdcli.disk.space import check_space
-from stdcli.distill import space
+from stdcli.distill import requirements
 from stdcli.errors import ResourceError
 from stdcli.runtime.free_memory import Room
 from stdcli.training.run_folder import RunFolder
@@ -24,7 +24,7 @@ Usage = namedtuple("Usage", "total used free")
 
 def memory(monkeypatch: pytest.MonkeyPatch, gigabytes: float) -> None:
     room = Room(int(gigabytes * 1e9), int(1e12), 0, limited=False)
-    monkeypatch.setattr(space, "measure_room", lambda: room)
+    monkeypatch.setattr(requirements, "measure_room", lambda: room)
 
 
 def disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
@@ -35,18 +35,18 @@ def test_full_weights_of_sdxl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """Weights, gradients, two moments and an average: 5 x 4 bytes; three checkpoints without gradients."""
     memory(monkeypatch, 64)
     disk(monkeypatch, 10**13)
-    told = space.check_full(FULL, RunFolder(tmp_path), values=SDXL, device=CPU)
+    told = requirements.check_full(FULL, RunFolder(tmp_path), values=SDXL, device=CPU)
     assert told == "full weights: 51.3 GB of states in memory, 128.4 GB of disk"
     memory(monkeypatch, 51)
     with pytest.raises(ResourceError, match="not enough memory") as caught:
-        space.check_full(FULL, RunFolder(tmp_path), values=SDXL, device=CPU)
+        requirements.check_full(FULL, RunFolder(tmp_path), values=SDXL, device=CPU)
     assert (caught.value.got, caught.value.hint) == ("51.0 GB free", "--student lora")
     assert caught.value.expected.startswith("51.3 GB")
     memory(monkeypatch, 64)
     disk(monkeypatch, 128 * 10**9)
     with pytest.raises(ResourceError, match="disk is too small for the run"):
-        space.check_full(FULL, RunFolder(tmp_path), values=SDXL, device=CPU)
-    space.check_full(FULL, None, values=SDXL, device=CPU)  # a dry run writes nothing
+        requirements.check_full(FULL, RunFolder(tmp_path), values=SDXL, device=CPU)
+    requirements.check_full(FULL, None, values=SDXL, device=CPU)  # a dry run writes nothing
 
 
 def test_what_the_run_holds_already_is_not_needed_again(
@@ -58,10 +58,10 @@ def test_what_the_run_holds_already_is_not_needed_again(
     there = run.checkpoints()[0][1].stat().st_size
     needed = 3 * 4 * 1000 * 4 + 2 * 1000
     disk(monkeypatch, needed - there)
-    space.check_full(FULL, run, values=1000, device=CPU)
+    requirements.check_full(FULL, run, values=1000, device=CPU)
     disk(monkeypatch, needed - there - 1)
     with pytest.raises(ResourceError):
-        space.check_full(FULL, run, values=1000, device=CPU)
+        requirements.check_full(FULL, run, values=1000, device=CPU)
 
 
 def test_the_disk_of_a_folder_to_be(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.teacher.losses import fidelity_loss
 from stdcli.teacher.networks import SmallCodec
+from stdcli.teacher.painting_losses import fidelity_loss
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 
 SIGNAL = 32.0  # variance of a latent, summed over all components of a patch

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stdcli.bank.shard import Paths, join_paths
+from stdcli.bank.shard import StoredPaths, join_paths
 from stdcli.diffusion.levels import Level, SamplingPath
 from stdcli.diffusion.noise import make_noise, noise_seed
 from stdcli.diffusion.predictions import Denoised
@@ -28,7 +28,7 @@ from stdcli.media.tensors import to_tensor
 from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Transform, encode_towards, measure
 from stdcli.rollout.pace import ENOUGH, Pace
-from stdcli.rollout.samples import Loaded, Pictures, Sample
+from stdcli.rollout.path_inputs import Loaded, Pictures, Sample
 from stdcli.runtime.pipeline import read_ahead
 
 _KEPT_CONDITIONS = 256
@@ -95,7 +95,7 @@ class Teacher:
         batch_size: int,
         pace: Pace | None = None,
         advance: Callable[[int], object] = lambda paths: None,
-    ) -> Paths:
+    ) -> StoredPaths:
         """The paths of some samples.
 
         Args:
@@ -142,10 +142,10 @@ class Teacher:
             self.denoise(starts.state, self.path.levels[0], cond, uncond, starts.guidance).x0.cpu()
             pace.step()
 
-    def _rollout(self, samples: Sequence[Sample], loaded: Loaded, pace: Pace) -> Paths:
+    def _rollout(self, samples: Sequence[Sample], loaded: Loaded, pace: Pace) -> StoredPaths:
         starts = self.start_paths(samples, loaded)
         cond, uncond = starts.stacked()
-        return Paths(
+        return StoredPaths(
             states=self._states(starts.state, cond, uncond, starts.guidance, samples, on_step=pace.step),
             x0=starts.x0.to("cpu", self.store_dtype),
             guidance=starts.guidance.float(),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stdcli.bank.files import BankFiles
+from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import read_manifest
-from stdcli.bank.merge import merge
+from stdcli.bank.merge_banks import merge
 from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
 from stdcli.errors import BankCorruptError, BankError, BankMismatchError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stdcli.errors import NumericsError
-from stdcli.teacher.codec import crops, fit_components, psnr_db, refine_decoder
+from stdcli.teacher.codec_fitting import crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.networks import build_codec
 from tests.tiny_pictures import noise_set
 

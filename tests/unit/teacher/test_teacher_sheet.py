@@ -11,7 +11,7 @@ from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.teacher.data import TrainingData
 from stdcli.teacher.networks import build_codec, make_scheduler
-from stdcli.teacher.samples import SampleSheet
+from stdcli.teacher.teacher_sheet import TeacherSheet
 from stdcli.teacher.train import SHEET_PHOTOS, SHEET_STYLES, _make_sheet
 from tests.tiny_pictures import flat_set
 
@@ -22,7 +22,7 @@ def flat(level: int, count: int):
     return flat_set(torch.full((count, 3), level, dtype=torch.uint8))
 
 
-def make_sheet(*, held: int) -> SampleSheet:
+def make_sheet(*, held: int) -> TeacherSheet:
     data = TrainingData(flat(0, 9), flat(0, 9), flat(255, held), flat(255, held))
     codec = build_codec(latent_channels=4, hidden_channels=4)
     plan = make_sampling_path(SCHEDULE, steps=2, strength=0.6)

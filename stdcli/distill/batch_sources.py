@@ -19,8 +19,8 @@ from torch import Tensor
 
 from stdcli.bank.batches import BankBatch, iter_batches
 from stdcli.bank.format import Manifest
-from stdcli.bank.online import OnlineBank
-from stdcli.bank.order import PairBatch, PairOrder, draws_at
+from stdcli.bank.online_bank import OnlineBank
+from stdcli.bank.order import PairOrder, PathLevelBatch, draws_at
 from stdcli.bank.reader import Bank
 from stdcli.diffusion.combine import combine
 from stdcli.diffusion.levels import Level, pick_levels
@@ -42,7 +42,7 @@ RealLatents = Callable[[Tensor, Tensor], Tensor]
 """(numbers of B paths, their clean latents [B, C, h, w]) -> clean latents of real pictures."""
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Micro-batches in order."""
 
     def batch(self, number: int) -> Batch:
@@ -113,7 +113,7 @@ class BankSource:
             _check_start(self.bank.manifest, self.table)
 
     def batch(self, number: int) -> Batch:
-        """See `Source`.
+        """See `BatchSource`.
 
         Raises:
             BankCorruptError: a file has gone or changed.
@@ -169,7 +169,7 @@ class BankSource:
             self._batches.close()
             self._batches = None
 
-    def _choose(self, pairs: PairBatch) -> Mapping[str, Tensor]:
+    def _choose(self, pairs: PathLevelBatch) -> Mapping[str, Tensor]:
         if self.method.states == "data":
             start = torch.full_like(pairs.level_ids, self.bank.level_ids[0])
             return {"start": start} if self._is_styled else {}
@@ -222,7 +222,7 @@ class OnlineSource:
     real_latents: RealLatents | None = None
 
     def batch(self, number: int) -> Batch:
-        """See `Source`.
+        """See `BatchSource`.
 
         Raises:
             NumericsError: the teacher's states hold NaN or infinity.
