@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stdcli.bank.order import PairOrder, PathLevelBatch
 from stdcli.bank.reader import Bank
-from stdcli.runtime.pipeline import read_ahead
+from stdcli.runtime.read_ahead import read_ahead
 
 Choose = Callable[[PathLevelBatch], Mapping[str, Tensor]]
 """Pairs -> what to read of their paths: name -> int64 [B], stored levels."""

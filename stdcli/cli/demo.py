@@ -29,7 +29,7 @@ def demo(call: Call, *, output: Path, frames: int, overwrite: bool) -> None:
     """
     console = call.console
     config = call.resolve("stylize").config
-    from stdcli.demo.inputs import claim_folder, write_samples
+    from stdcli.demo.sample_inputs import claim_folder, write_samples
     from stdcli.runtime.devices import choose
 
     choose(config.device, config.dtype)  # before any work

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stdcli.config.evaluate import EvalConfig
 from stdcli.console import Console
-from stdcli.demo.inputs import write_photos, write_styles
+from stdcli.demo.sample_inputs import write_photos, write_styles
 from stdcli.errors import ConfigError
 from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.grid_run import Cell, GridRun, make_cells

@@ -21,7 +21,7 @@ from stdcli.media.sequence import iter_sequence
 from stdcli.media.sources import is_pattern
 from stdcli.media.video import iter_frames
 from stdcli.runtime.interrupt import deferred_interrupt
-from stdcli.runtime.pipeline import WriteBehind, read_ahead
+from stdcli.runtime.read_ahead import WriteBehind, read_ahead
 
 READ_THROUGH_PX = 50_000_000
 """A clip of fewer pixels is read through sooner than ffmpeg is started for each sample."""

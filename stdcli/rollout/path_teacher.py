@@ -29,7 +29,7 @@ from stdcli.models.bundle import Bundle, Condition
 from stdcli.models.start import Transform, encode_towards, measure
 from stdcli.rollout.pace import ENOUGH, Pace
 from stdcli.rollout.path_inputs import Loaded, Pictures, Sample
-from stdcli.runtime.pipeline import read_ahead
+from stdcli.runtime.read_ahead import read_ahead
 
 _KEPT_CONDITIONS = 256
 Row = dict[str, Tensor]

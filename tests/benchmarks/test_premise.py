@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from stdcli.data.files import find_files
-from stdcli.demo.inputs import write_samples
+from stdcli.demo.sample_inputs import write_samples
 from stdcli.diffusion.levels import level_table, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import start_state

@@ -16,7 +16,7 @@ from stdcli.errors import ConfigError, HubError, ModelError
 from stdcli.models import pipeline
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
-from stdcli.models.prompts import UNUSED_NEGATIVE
+from stdcli.models.prompt_notes import UNUSED_NEGATIVE
 from tests.tiny_models import (
     CROSS,
     POOLED,

@@ -8,7 +8,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.models.bundle import Condition
 from stdcli.models.diffusers_api import StableDiffusionImg2ImgPipeline
 from stdcli.models.families.family import Family
-from stdcli.models.prompts import prompt_notes
+from stdcli.models.prompt_notes import prompt_notes
 from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from stdcli.runtime.pipeline import WriteBehind, read_ahead
+from stdcli.runtime.read_ahead import WriteBehind, read_ahead
 
 
 def test_items_come_in_order_from_another_thread():
