@@ -63,8 +63,8 @@ class BankFiles:
         Raises:
             BankCorruptError: the folder is a link.
         """
-        place = self.path(folder)
-        found = place.glob("*") if place.is_dir() else ()
+        directory = self.path(folder)
+        found = directory.glob("*") if directory.is_dir() else ()
         return sorted(f"{folder}/{path.name}" for path in found if not path.name.startswith("."))
 
     def leftovers(self) -> list[str]:

@@ -28,8 +28,8 @@ def hold_slot(files: BankFiles, index: int, count: int) -> Iterator[None]:
     """
     with ExitStack() as slot:
         with hold_plan(files):
-            own = files.path(f"{_FOLDER}/worker-{index}-of-{count}.lock")
-            slot.enter_context(_hold(own, timeout_s=0))
+            slot_lock = files.path(f"{_FOLDER}/worker-{index}-of-{count}.lock")
+            slot.enter_context(_hold(slot_lock, timeout_s=0))
             _check_idle(path for path in _slots(files) if not path.stem.endswith(f"-of-{count}"))
         yield
 
@@ -65,9 +65,9 @@ def _hold(path: Path, *, timeout_s: float) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = hold_file(path, timeout_s=timeout_s)
     except Timeout as error:
-        told = {"where": path.parents[1], "got": path.stem.replace("-", " ")}
+        context = {"where": path.parents[1], "got": path.stem.replace("-", " ")}
         hint = "wait for it; several builders share the work as --worker 0/N, 1/N and so on"
-        raise BankError("somebody is building this bank", **told, hint=hint) from error
+        raise BankError("somebody is building this bank", **context, hint=hint) from error
     except OSError as error:
         raise refusal(error, path.parents[1]) from error
     try:

@@ -30,7 +30,7 @@ class Pick:
 
     files: BankFiles
     shard: int
-    place: int
+    row: int
 
 
 def list_picks(files: BankFiles, manifest: Manifest) -> dict[int, Pick]:
@@ -47,7 +47,7 @@ def list_picks(files: BankFiles, manifest: Manifest) -> dict[int, Pick]:
             hint = f"stdcli bank verify {pasted(files.root)}"
             raise BankCorruptError(f"shard {index}: {problem}", where=files.root, hint=hint)
         sources = files.read_json(sidecar_name(index))["sources"]
-        picks |= {source["sample_id"]: Pick(files, index, place) for place, source in enumerate(sources)}
+        picks |= {source["sample_id"]: Pick(files, index, row) for row, source in enumerate(sources)}
     return picks
 
 
@@ -105,7 +105,7 @@ def _load(pick: Pick, loaded: dict[tuple[BankFiles, int], StoredPaths]) -> Store
             del loaded[next(iter(loaded))]
         _check_hashes(pick)
         loaded[key] = read_shard(pick.files, pick.shard)
-    return loaded[key].select([pick.place])
+    return loaded[key].select([pick.row])
 
 
 def _check_hashes(pick: Pick) -> None:

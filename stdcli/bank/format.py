@@ -285,15 +285,15 @@ def write_manifest(files: BankFiles, manifest: Manifest) -> None:
     files.write_json(MANIFEST, sealed(manifest.to_json()))
 
 
-def check_same(there: Manifest, here: Manifest, *, where: object, hint: str | None = None) -> None:
+def check_same(stored: Manifest, current: Manifest, *, where: object, hint: str | None = None) -> None:
     """Refuse to mix two kinds of paths in one bank.
 
     Raises:
         BankMismatchError: the two differ; every field with both values.
     """
-    differences = list(_differences(there.identity(), here.identity()))
-    if there.shard_size != here.shard_size:
-        differences.append(("plan.shard_size", there.shard_size, here.shard_size))
+    differences = list(_differences(stored.identity(), current.identity()))
+    if stored.shard_size != current.shard_size:
+        differences.append(("plan.shard_size", stored.shard_size, current.shard_size))
     if differences:
         listed = "; ".join(f"{name}: {old} there, {new} here" for name, old, new in differences)
         raise BankMismatchError("this bank holds paths of another kind", where=where, got=listed, hint=hint)
@@ -320,12 +320,12 @@ def check_kind(files: BankFiles, manifest: Manifest) -> None:
                     )
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Any:
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        yield name, _short(there), _short(here)
+def _differences(stored: Any, current: Any, name: str = "") -> Any:
+    if isinstance(stored, dict) and isinstance(current, dict):
+        for key in sorted({*stored, *current}):
+            yield from _differences(stored.get(key), current.get(key), f"{name}.{key}" if name else key)
+    elif stored != current:
+        yield name, _short(stored), _short(current)
 
 
 def _short(value: object) -> str:

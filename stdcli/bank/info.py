@@ -11,9 +11,9 @@ from stdcli.bank.format import Manifest, conditions_name, shard_name, shard_of, 
 def bank_metadata(files: BankFiles, manifest: Manifest) -> dict[str, Any]:
     """Name -> value, for people and for JSON; whether files are whole is `verify`'s business."""
     found = (shard_of(name) for name in files.names("shards") if name.endswith(".json"))
-    there = [k for k in found if k is not None and k < manifest.num_shards]
+    written = [k for k in found if k is not None and k < manifest.num_shards]
     size = sum(
-        files.size(part(k)) or 0 for k in there for part in (shard_name, conditions_name, sidecar_name)
+        files.size(part(k)) or 0 for k in written for part in (shard_name, conditions_name, sidecar_name)
     )
     first, last = manifest.levels[0], manifest.levels[-1]
     guidance = manifest.guidance
@@ -22,7 +22,7 @@ def bank_metadata(files: BankFiles, manifest: Manifest) -> dict[str, Any]:
         "state": manifest.state,
         "teacher": f"{manifest.model['family']} {manifest.model['name']}",
         "paths": manifest.num_paths,
-        "shards": f"{len(there)} of {manifest.num_shards}",
+        "shards": f"{len(written)} of {manifest.num_shards}",
         "bytes": size,
         "levels": f"{len(manifest.levels)}: {first['id']} (t {first['t']}) to {last['id']} (t {last['t']})",
         "strength": manifest.strength,

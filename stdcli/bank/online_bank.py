@@ -227,8 +227,8 @@ class OnlineBank:
         generator = fold(self._seed, "online bank", "rate", self._rank, step_index)
         is_new = torch.rand(batch_size, generator=generator, dtype=torch.float64) >= self.rate
         slots = self._choose(int((~is_new).sum()))
-        places = torch.zeros(batch_size, dtype=torch.int64).masked_scatter(~is_new, slots)
-        rows = {name: _at(column, places) for name, column in self._columns.items()}
+        slot_index = torch.zeros(batch_size, dtype=torch.int64).masked_scatter(~is_new, slots)
+        rows = {name: _at(column, slot_index) for name, column in self._columns.items()}
         rows = self._with_starts(rows, is_new)
         moved = self._moved(rows)
         kept, spare = self._refilled(moved, is_new)

@@ -98,14 +98,14 @@ class Bank:
         """Each path's own conditions, name -> [B, ...]."""
         found = []
         for path in paths:
-            shard, place = self._place(path)
-            found.append(read_conditions(*self._files_of(shard), place))
+            shard, row = self._locate(path)
+            found.append(read_conditions(*self._files_of(shard), row))
         return {name: torch.stack([row[name] for row in found]) for name in found[0]}
 
     def source(self, path: int) -> dict[str, Any]:
         """What a path was made from."""
-        shard, place = self._place(path)
-        return self.files.read_json(sidecar_name(shard))["sources"][place]
+        shard, row = self._locate(path)
+        return self.files.read_json(sidecar_name(shard))["sources"][row]
 
     def sources(self) -> Iterator[dict[str, Any]]:
         """What every path was made from, in order."""
@@ -113,10 +113,10 @@ class Bank:
             yield from self.files.read_json(sidecar_name(shard))["sources"]
 
     def _slice(self, path: int | Tensor, name: str, *more: int) -> Tensor:
-        shard, place = self._place(path)
-        return self._files_of(shard)[0].get_slice(name)[(place, *more)]
+        shard, row = self._locate(path)
+        return self._files_of(shard)[0].get_slice(name)[(row, *more)]
 
-    def _place(self, path: int | Tensor) -> tuple[int, int]:
+    def _locate(self, path: int | Tensor) -> tuple[int, int]:
         if not 0 <= int(path) < len(self):
             raise IndexError(f"path {int(path)} is not in 0..{len(self) - 1}")
         return divmod(int(path), self.manifest.shard_size)

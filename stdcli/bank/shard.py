@@ -103,19 +103,19 @@ def read_shard(files: BankFiles, index: int) -> StoredPaths:
     sources = files.read_json(sidecar_name(index))["sources"]
     with files.open_tensors(shard_name(index)) as shard, files.open_tensors(conditions_name(index)) as rows:
         columns = [shard.get_tensor(name) for name in COLUMNS]
-        conditions = [read_conditions(shard, rows, place) for place in range(len(columns[-1]))]
+        conditions = [read_conditions(shard, rows, position) for position in range(len(columns[-1]))]
     return StoredPaths(*columns, conditions, sources)
 
 
-def read_conditions(shard: Tensors, rows: Tensors, place: int) -> dict[str, Tensor]:
+def read_conditions(shard: Tensors, rows: Tensors, position: int) -> dict[str, Tensor]:
     """The conditions of one path, by name.
 
     Args:
         shard, rows: the shard's two open files.
-        place: of the path in the shard.
+        position: of the path in the shard.
     """
     names = [name for name in shard.keys() if name.startswith(CONDITIONS)]
-    found = {name: int(shard.get_slice(name)[place]) for name in names}
+    found = {name: int(shard.get_slice(name)[position]) for name in names}
     return {name: rows.get_slice(name)[row] for name, row in found.items()}
 
 

@@ -70,13 +70,13 @@ def verify(
 
 def _last(files: BankFiles, manifest: Manifest, *, num_listed: int) -> int:
     """How many shards to look at: all planned that are listed or there; a plan of more has been told of."""
-    there = [shard_of(name) or 0 for name in files.names("shards")]
-    last = max(-(-num_listed // manifest.shard_size), *(shard + 1 for shard in there), 0)
+    written = [shard_of(name) or 0 for name in files.names("shards")]
+    last = max(-(-num_listed // manifest.shard_size), *(shard + 1 for shard in written), 0)
     return min(manifest.num_shards, last)
 
 
 def unplanned(files: BankFiles, manifest: Manifest) -> list[str]:
     """Files among the shards and conditions that no planned shard has."""
-    there = (*files.names("shards"), *files.names("conditions"))
-    shards = ((name, shard_of(name)) for name in there)
+    written = (*files.names("shards"), *files.names("conditions"))
+    shards = ((name, shard_of(name)) for name in written)
     return [name for name, shard in shards if shard is None or shard >= manifest.num_shards]

@@ -42,10 +42,10 @@ def prediction_of(config: Mapping[str, Any]) -> PredictionType:
         ValueError: a prediction type that is not known.
     """
     is_filled_in = "prediction_type" in (config.get("_use_default_values") or ())
-    said = None if is_filled_in else config.get("prediction_type")
-    if is_flow(config) and (said in (None, "flow_prediction") or not config.get("use_flow_sigmas")):
+    declared = None if is_filled_in else config.get("prediction_type")
+    if is_flow(config) and (declared in (None, "flow_prediction") or not config.get("use_flow_sigmas")):
         return PredictionType.FLOW  # the classes for flow models alone read nothing else
-    return PredictionType("epsilon" if said is None else said)
+    return PredictionType("epsilon" if declared is None else declared)
 
 
 @dataclass(frozen=True, slots=True)

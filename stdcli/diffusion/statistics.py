@@ -85,6 +85,6 @@ def match_statistics(z: Tensor, style: Tensor | Statistics, *, content: Statisti
     Source: Huang 2017 (AdaIN) eq. 8; on the start latent as in Chung 2024 (StyleID), initial latent AdaIN.
     """
     target = style if isinstance(style, Statistics) else channel_statistics(style)
-    own = channel_statistics(z) if content is None else content
-    scale = target.std / own.std.clamp_min(_SMALLEST_STD)
-    return ((z.to(own.mean.dtype) - own.mean) * scale + target.mean).to(z.dtype)
+    source = channel_statistics(z) if content is None else content
+    scale = target.std / source.std.clamp_min(_SMALLEST_STD)
+    return ((z.to(source.mean.dtype) - source.mean) * scale + target.mean).to(z.dtype)

@@ -40,24 +40,24 @@ def augment(pictures: Tensor, *, generator: torch.Generator, strength: float = 1
     return _cut(x, draws[:, 5:].tolist(), share=CUTOUT * strength)
 
 
-def _shift(pictures: Tensor, places: list[list[float]], *, reach: float) -> Tensor:
+def _shift(pictures: Tensor, draws: list[list[float]], *, reach: float) -> Tensor:
     """Move each picture by whole pixels, down and right by up to `reach` of a side or as far back."""
     height, width = pictures.shape[-2:]
     y_px, x_px = round(height * reach), round(width * reach)
     padded = F.pad(pictures, (x_px, x_px, y_px, y_px))
     shifted = []
-    for picture, (y, x) in zip(padded, places, strict=True):
+    for picture, (y, x) in zip(padded, draws, strict=True):
         top, left = int(y * (2 * y_px + 1)), int(x * (2 * x_px + 1))
         shifted.append(picture[:, top : top + height, left : left + width])
     return torch.stack(shifted)
 
 
-def _cut(pictures: Tensor, places: list[list[float]], *, share: float) -> Tensor:
+def _cut(pictures: Tensor, draws: list[list[float]], *, share: float) -> Tensor:
     """Set a rectangle of each picture to 0; its centre is anywhere, so it may reach out."""
     height, width = pictures.shape[-2:]
     y_px, x_px = round(height * share), round(width * share)
-    kept = torch.ones_like(pictures[:, :1])
-    for mask, (y, x) in zip(kept, places, strict=True):
+    visible = torch.ones_like(pictures[:, :1])
+    for mask, (y, x) in zip(visible, draws, strict=True):
         top, left = int(y * (height + 1)) - y_px // 2, int(x * (width + 1)) - x_px // 2
         mask[:, max(top, 0) : max(top + y_px, 0), max(left, 0) : max(left + x_px, 0)] = 0
-    return pictures * kept
+    return pictures * visible

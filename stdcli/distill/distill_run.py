@@ -109,12 +109,12 @@ def open_run(
         ResourceError: the disk is full or refuses.
     """
     check_run(run, config, overwrite=overwrite)
-    there = run.read_metadata().get("learned") if run.exists() and not overwrite else None
-    if there is not None:
+    stored = run.read_metadata().get("learned") if run.exists() and not overwrite else None
+    if stored is not None:
         problems = [
-            (name, f"{there.get(name)} in the run that is there, {value} now")
+            (name, f"{stored.get(name)} in the run that is there, {value} now")
             for name, value in learned.items()
-            if there.get(name) != value
+            if stored.get(name) != value
         ]
         if problems:
             hint = "--overwrite begins anew, another --out leaves that run alone"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stdcli.config.distill import DistillConfig
-from stdcli.distill.kept import count_kept
 from stdcli.distill.requirements import checkpoint_bytes, run_bytes
+from stdcli.distill.saved_activations import count_saved
 from stdcli.distill.setup import Training
 from stdcli.runtime.peak_memory import peak_bytes
 from stdcli.training.loop import Loop
@@ -58,12 +58,12 @@ class Estimate:
 
     def elsewhere(self) -> str:
         """What it takes on other hardware, for the user."""
-        weights, states, kept, total = (
+        weights, states, saved, total = (
             f"{count / 2**30:.2f}"
             for count in (self.weight_bytes, self.state_bytes, self.activation_bytes, self.gpu_bytes)
         )
         return (
-            f"on a GPU: {total} GiB (weights {weights}, states {states}, activations {kept} and a fifth, "
+            f"on a GPU: {total} GiB (weights {weights}, states {states}, activations {saved} and a fifth, "
             f"1 for its libraries): a GPU of 24 GB {'has room' if self.fits_24gb else 'is too small'}"
         )
 
@@ -85,7 +85,7 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
     weights = _weights(training)
     try:
         taken_s = []
-        with count_kept(weights) as kept:
+        with count_saved(weights) as saved:
             for step in range(STEPS):
                 began_s = time.perf_counter()
                 loop.step(step)
@@ -103,7 +103,7 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
         hours=(taken_s[0] + (config.train.steps - 1) * taken_s[-1]) / 3600,
         weight_bytes=_frozen_bytes(training, weights),
         state_bytes=checkpoint_bytes(training) + sum(value.nbytes for value in _trained(training)),
-        activation_bytes=kept.peak_bytes,
+        activation_bytes=saved.peak_bytes,
     )
 
 

@@ -83,8 +83,8 @@ class TeacherFeatures:
         """See `Features`."""
         maps: list[Tensor] = []
         t = level.t.to(latents.device)
-        apart = getattr(self._network, "teacher", None)
-        unet = self._network.unet if apart is None else apart
+        separate_teacher = getattr(self._network, "teacher", None)
+        unet = self._network.unet if separate_teacher is None else separate_teacher
         with getattr(self._network, "as_teacher", nullcontext)():
             with _encoder_only(unet, maps), suppress(_Encoded):
                 self._network(latents, t, self._unconditional)
@@ -127,8 +127,10 @@ def fit(pictures: Tensor, *, generator: torch.Generator) -> Tensor:
     """
     height, width = pictures.shape[-2:]
     fitted = []
-    for picture, (lot, y, x) in zip(pictures, torch.rand(len(pictures), 3, generator=generator), strict=True):
-        if min(height, width) > DINO_PX and lot < 0.5:
+    for picture, (draw, y, x) in zip(
+        pictures, torch.rand(len(pictures), 3, generator=generator), strict=True
+    ):
+        if min(height, width) > DINO_PX and draw < 0.5:
             top, left = (int(at * (side - DINO_PX + 1)) for at, side in ((y, height), (x, width)))
             fitted.append(picture[:, top : top + DINO_PX, left : left + DINO_PX])
         else:

@@ -84,5 +84,5 @@ def check_full(config: DistillConfig, folder: RunFolder | None, *, values: int, 
 
 
 def _check_disk(folder: RunFolder, needed: int) -> None:
-    there = sum(path.stat().st_size for _, path in folder.checkpoints() if path.is_file())
-    check_space(folder.root, needed - there, what="the disk is too small for the run", hint=HINT)
+    written = sum(path.stat().st_size for _, path in folder.checkpoints() if path.is_file())
+    check_space(folder.root, needed - written, what="the disk is too small for the run", hint=HINT)

@@ -103,8 +103,10 @@ class Std:
         """See the head of the file."""
         if self.kind == "teacher":
             return batch.targets
-        own = self._own_jump(roles, batch)
-        return own if self.kind == "consistency" else torch.lerp(batch.targets, own, self.mix)
+        student_jump = self._student_jump(roles, batch)
+        return (
+            student_jump if self.kind == "consistency" else torch.lerp(batch.targets, student_jump, self.mix)
+        )
 
     def scale(self, batch: Batch) -> Tensor | None:
         """`jump_gain`, so that jumps of all lengths count alike."""
@@ -112,7 +114,7 @@ class Std:
             return None
         return jump_gain(*batch.levels(self.table), kind=self.prediction)
 
-    def _own_jump(self, roles: Roles, batch: Batch) -> Tensor:
+    def _student_jump(self, roles: Roles, batch: Batch) -> Tensor:
         level, to_level = batch.next_levels(self.table)
         denoised = roles.ema_student(batch.next_states, level, batch.cond, to_level=to_level)
         return jump(batch.next_states, denoised, from_level=level, to_level=to_level)

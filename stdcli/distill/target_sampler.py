@@ -99,16 +99,16 @@ class TargetSampler:
             [self._pick(j, *row) for j, row in zip(level_ids.tolist(), draws.tolist(), strict=True)]
         )
 
-    def _pick(self, j: int, kind: float, place: float) -> int:
+    def _pick(self, j: int, kind: float, position: float) -> int:
         is_scheduled = kind < self.p_sched and j in self.scheduled
         choices = self.scheduled[j] if is_scheduled else self.free[j]
-        return choices[int(place * len(choices))]
+        return choices[int(position * len(choices))]
 
 
 def _choices(ids: Sequence[int], admits, *, anchor: bool) -> TargetChoices:
     found = {}
-    for place, j in enumerate(ids[:-1]):
-        below = ids[place + 1 :]
+    for position, j in enumerate(ids[:-1]):
+        below = ids[position + 1 :]
         admitted = [s for s in below if admits(j, s)]
         if not anchor:
             admitted = [s for s in admitted if s != below[0]]

@@ -92,20 +92,22 @@ class TeacherPaths:
         Raises:
             BankMismatchError: another network, style adapter, schedule or prediction; names both values.
         """
-        own, fingerprint = network.identity, network.schedule.fingerprint()
+        identity, fingerprint = network.identity, network.schedule.fingerprint()
         found = [
-            (name, there, own.get(name))
-            for name, there in self.manifest.model.items()
-            if (name.endswith("_sha256") or name == "loras") and there != own.get(name)
+            (name, stored, identity.get(name))
+            for name, stored in self.manifest.model.items()
+            if (name.endswith("_sha256") or name == "loras") and stored != identity.get(name)
         ]
-        said = ("schedule", self.manifest.schedule, fingerprint)
-        meant = ("prediction", self.manifest.prediction, str(network.prediction))
-        found += [row for row in (said, meant) if row[1] != row[2]]
+        schedule_row = ("schedule", self.manifest.schedule, fingerprint)
+        prediction_row = ("prediction", self.manifest.prediction, str(network.prediction))
+        found += [row for row in (schedule_row, prediction_row) if row[1] != row[2]]
         if found:
             raise BankMismatchError(
                 "these paths are of another teacher",
                 where=self.bank.files.root if self.bank else network.name,
-                got="; ".join(f"{name}: {there} there, {here} here" for name, there, here in found[:3]),
+                got="; ".join(
+                    f"{name}: {stored} there, {current} here" for name, stored, current in found[:3]
+                ),
                 expected=f"the model {self.manifest.model.get('name')} as it was when they were walked",
                 hint="--model NAME, where the teacher has moved",
             )

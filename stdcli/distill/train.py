@@ -363,11 +363,11 @@ def _agree(run: _Run, stop: StopRequest) -> bool:
 
 
 def _save(run: _Run) -> None:
-    own = {
+    source_state = {
         f"source.{run.accelerator.process_index}.{name}": value
         for name, value in run.training.task.source.state().items()
     }
-    every = gather_object([own])
+    every = gather_object([source_state])
     if run.accelerator.is_main_process:
         sources = {name: value for state in every for name, value in state.items()}
         state = files.state_of(run.training, sources)

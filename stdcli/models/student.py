@@ -77,7 +77,7 @@ class Student(nn.Module):
         self.kind = kind
         self.has_target_time = has_target_time
         self.teacher = teacher
-        self._live = self._current = Denoiser(unet, has_target_time=has_target_time)
+        self._student = self._current = Denoiser(unet, has_target_time=has_target_time)
         trained = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
         self._names = {name.replace(f".{ADAPTER}.", "."): name for name in trained}
         self._teaching = False
@@ -136,7 +136,7 @@ class Student(nn.Module):
                 self._current = Denoiser(self.teacher)
                 yield
                 return
-            self._current = self._live
+            self._current = self._student
             with self._without_checkpointing():
                 self.unet.disable_adapters()
                 try:

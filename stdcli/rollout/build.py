@@ -107,7 +107,7 @@ def build_bank(
         count = max(len(existing), _fitting(cost_of, len(samples), config.max_bytes, console))
         samples, manifest = samples[:count], replace(manifest, num_paths=count)
     cost = cost_of(len(samples))
-    _tell(console, manifest, cost)
+    _report_plan(console, manifest, cost)
     options = {"config": config, "worker": worker, "console": console, "pace": recall_pace(files, teacher)}
     work = Work(files, manifest, samples, teacher, pictures, **options)
     if dry_run:
@@ -173,16 +173,16 @@ def find_data(
             continue
         listed = [f"{name}: {reason}" for name, reason in result.skipped]
         more = [f"and {len(listed) - SHOWN} more"] if len(listed) > SHOWN else []
-        told = "; ".join(listed[:SHOWN] + more)
+        reasons = "; ".join(listed[:SHOWN] + more)
         if not result.files:
             where = ", ".join(config.data) if what == "data" else config.style_data
-            raise MediaError(f"nothing readable in {what}", where=where, got=told)
+            raise MediaError(f"nothing readable in {what}", where=where, got=reasons)
         if listed and config.strict:
             raise MediaError(
-                f"{len(listed)} files of {what} cannot be read", got=told, hint="leave out --strict"
+                f"{len(listed)} files of {what} cannot be read", got=reasons, hint="leave out --strict"
             )
         if listed:
-            console.warning(f"{what}: {len(listed)} unreadable and left out ({told})")
+            console.warning(f"{what}: {len(listed)} unreadable and left out ({reasons})")
     clips = [file for file in (styles.files if styles else ()) if file.kind == "video"]
     if clips:
         raise MediaError("a style is a picture, not a clip", where=clips[0].path)
@@ -222,15 +222,15 @@ def make_teacher(manifest: Manifest, config: BankConfig, bundle: Bundle) -> Teac
 
 def probe_conditions(teacher: Teacher, samples: Sequence[Sample], pictures: Pictures) -> list[dict[str, Any]]:
     """Conditions of two samples that differ in prompt and style, if there are such."""
-    there = [sample for sample in samples if not pictures.missing([sample])] or samples
-    first = there[0]
-    others = (s for s in there if s.prompt != first.prompt or s.style_sha256 != first.style_sha256)
-    other = next(others, there[-1] if first.style == SELF else None)
+    readable = [sample for sample in samples if not pictures.missing([sample])] or samples
+    first = readable[0]
+    others = (s for s in readable if s.prompt != first.prompt or s.style_sha256 != first.style_sha256)
+    other = next(others, readable[-1] if first.style == SELF else None)
     chosen = [first] if other is None or other is first else [first, other]
     return [teacher.conditions(sample, pictures) for sample in chosen]
 
 
-def _tell(console: Console, manifest: Manifest, cost: Cost) -> None:
+def _report_plan(console: Console, manifest: Manifest, cost: Cost) -> None:
     start, end = manifest.levels[0], manifest.levels[-1]
     console.note(
         f"{manifest.num_paths} paths in {manifest.num_shards} shards · {len(manifest.levels)} levels, t "

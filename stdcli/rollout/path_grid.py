@@ -33,9 +33,9 @@ def write_grid(root: Path, out: Path, *, num_paths: int, device: str = "auto") -
     """
     bank = Bank(root)
     bundle = load_model(bank.manifest.model["name"], device=device, dtype="float32")
-    there, here = bank.manifest.model.get("vae_sha256"), bundle.identity.get("vae_sha256")
-    if there != here:
-        raise ModelError("the bank was built with another codec", where=root, got=here, expected=there)
+    stored, current = bank.manifest.model.get("vae_sha256"), bundle.identity.get("vae_sha256")
+    if stored != current:
+        raise ModelError("the bank was built with another codec", where=root, got=current, expected=stored)
     rows = np.linspace(0, len(bank) - 1, min(num_paths, len(bank))).round().astype(int)
     columns = np.linspace(0, len(bank.level_ids) - 1, min(COLUMNS, len(bank.level_ids))).round().astype(int)
     lines = []

@@ -167,7 +167,7 @@ class Pictures:
         """
         if sample.sha256 not in self._files:
             raise ConfigError("a file of this bank is gone", [("data", f"{sample.source} is not there")])
-        return square(self._files[sample.sha256].read(sample.frame), self._side_px, place=sample.crop)
+        return square(self._files[sample.sha256].read(sample.frame), self._side_px, position=sample.crop)
 
     def read_style(self, sample: Sample, picture: np.ndarray) -> np.ndarray | None:
         """The style picture of a path, uint8 [H, W, 3]; None for none. Raises as `read`.
@@ -189,19 +189,19 @@ class Pictures:
         return self._styles[sample.style_sha256].read()
 
 
-def square(rgb: np.ndarray, side_px: int, *, place: tuple[float, float]) -> np.ndarray:
+def square(rgb: np.ndarray, side_px: int, *, position: tuple[float, float]) -> np.ndarray:
     """A picture shrunk or enlarged until its shorter side is `side_px`, and cropped.
 
     Args:
         rgb: uint8 [H, W, 3].
         side_px: of the result.
-        place: where the square lies, as shares of the room there is, y then x.
+        position: where the square lies, as shares of the room there is, y then x.
     """
     height, width = rgb.shape[:2]
     scale = side_px / min(height, width)
     size = max(side_px, round(width * scale)), max(side_px, round(height * scale))
     small = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
     top, left = (
-        int(share * (side - side_px + 1)) for share, side in zip(place, small.shape[:2], strict=True)
+        int(share * (side - side_px + 1)) for share, side in zip(position, small.shape[:2], strict=True)
     )
     return np.ascontiguousarray(small[top : top + side_px, left : left + side_px])

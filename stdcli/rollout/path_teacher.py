@@ -211,9 +211,9 @@ class Teacher:
                 raise
             raise self._fault(error, samples[0], str(error.where)) from error
         for state, id_ in zip(states, sorted(self.kept, reverse=True), strict=True):
-            bad = ~state.isfinite().flatten(1).all(1)
-            if bad.any():
-                raise self._fault(None, samples[int(bad.nonzero()[0])], f"level {id_}")
+            broken = ~state.isfinite().flatten(1).all(1)
+            if broken.any():
+                raise self._fault(None, samples[int(broken.nonzero()[0])], f"level {id_}")
         return torch.stack(states, 1)
 
     def _fault(self, error: NumericsError | None, sample: Sample, where: str) -> NumericsError:

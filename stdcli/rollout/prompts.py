@@ -68,9 +68,9 @@ def read_prompts(name: str) -> Prompts:
             rows = [row for _, row in iter_objects(path, ConfigError)]
             prompts = Prompts(by_name={str(row["file_name"]): str(row["text"]) for row in rows})
     except (ConfigError, KeyError) as error:
-        told = _line(error) if isinstance(error, ConfigError) else f"{path}: a line without {error}"
+        problem = _line(error) if isinstance(error, ConfigError) else f"{path}: a line without {error}"
         expected = "none, sidecar, a .txt of one prompt per line, or a .jsonl of file_name and text"
-        raise ConfigError("no prompts here", [("prompts", told)], expected=expected) from error
+        raise ConfigError("no prompts here", [("prompts", problem)], expected=expected) from error
     if not (prompts.listed or prompts.by_name):
         raise ConfigError("no prompts here", [("prompts", f"{path} is empty")])
     return prompts

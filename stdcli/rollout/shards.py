@@ -86,9 +86,9 @@ class Work:
         manifest, batch_size = self.manifest, self.config.batch_size
         shards = [len(manifest.paths_of(index)) for index in range(manifest.num_shards)]
         if not self.pace.seconds:
-            there = [sample for sample in self.samples if not self.pictures.missing([sample])]
+            readable = [sample for sample in self.samples if not self.pictures.missing([sample])]
             with self.console.stage("timing the teacher"):
-                self.teacher.try_batch(there[: min(batch_size, max(shards))], self.pictures, self.pace)
+                self.teacher.try_batch(readable[: min(batch_size, max(shards))], self.pictures, self.pace)
         total_s = self.pace.total_s(shards, batch_size=batch_size)
         self.console.note(f"about {length(total_s)} for {manifest.num_paths} paths on one such machine")
 
@@ -122,8 +122,8 @@ class Work:
                 for index in wanted:
                     built += self._build(index, kept.pop(index), progress.advance)
         except KeyboardInterrupt as error:
-            told = {"got": f"{built} paths built", "hint": "the same command goes on"}
-            raise Interrupted("interrupted", where=files.root, **told) from error
+            context = {"got": f"{built} paths built", "hint": "the same command goes on"}
+            raise Interrupted("interrupted", where=files.root, **context) from error
         seconds = time.perf_counter() - began_s
         manifest, missing = self._finish()
         return {"manifest": manifest, "built": built, "seconds": seconds, "missing": missing}
@@ -133,8 +133,8 @@ class Work:
         files, rows = self.files, [sample.to_json() for sample in self.samples]
         with hold_plan(files):
             check_kind(files, self.manifest)
-            there = read_samples(files) if files.exists(SAMPLES) else []
-            if there != rows[: len(there)]:
+            stored = read_samples(files) if files.exists(SAMPLES) else []
+            if stored != rows[: len(stored)]:
                 hint = "the same command again, with the same data for every worker"
                 raise BankError("another worker has planned other paths", where=files.root, hint=hint)
             self._write_run()
@@ -153,7 +153,7 @@ class Work:
         """Say how long shards of so many paths take, once that is known and when it turns out otherwise."""
         told_s: float | None = None
 
-        def tell() -> None:
+        def report_length() -> None:
             nonlocal told_s
             total_s = self.pace.total_s(shards, batch_size=self.config.batch_size)
             if not total_s or (told_s and abs(total_s / told_s - 1) <= TOLD_AGAIN):
@@ -163,11 +163,11 @@ class Work:
             told_s = total_s
 
         def learn() -> None:
-            tell()
+            report_length()
             with hold_plan(self.files):
                 self._write_run()
 
-        tell()
+        report_length()
         self.pace.on_news = learn
 
     def _finish(self) -> tuple[Manifest, int]:
@@ -184,10 +184,10 @@ class Work:
     def _unfinished(self) -> list[int]:
         """This worker's shards that are not there, not whole, or of other samples."""
         index, count = self.worker
-        mine = range(index, self.manifest.num_shards, count)
+        own_shards = range(index, self.manifest.num_shards, count)
         wanted = []
-        with self.console.progress("checking shards", len(mine)) as progress:
-            for k in mine:
+        with self.console.progress("checking shards", len(own_shards)) as progress:
+            for k in own_shards:
                 problem = shard_problem(self.files, self.manifest, k, deep=True)
                 if problem is None and self._ids_there(k) != self._ids(k):
                     problem = "holds other samples"

@@ -75,8 +75,8 @@ def open_rollout(config: BankConfig, *, console: Console) -> TeacherRollout:
     make = sample_maker(config, bundle, prompts=prompts, styles=styles)
 
     def sample_of(number: int) -> Sample:
-        repeat, place = divmod(number, len(found.files))
-        return make(found.files[place], repeat)
+        repeat, index = divmod(number, len(found.files))
+        return make(found.files[index], repeat)
 
     manifest = describe(config, bundle, num_paths=len(found.files))
     pictures = Pictures(found.files, styles, side_px=manifest.resolution_px)

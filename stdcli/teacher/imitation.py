@@ -178,8 +178,8 @@ class ImitationTrainer:
         known = sources >= 0
         if not known.any():
             return vectors.new_zeros(())
-        told = self.foretell(vectors[known.to(self.device)])
-        return F.mse_loss(told, self.statistics[sources[known]].to(self.device))
+        predicted = self.foretell(vectors[known.to(self.device)])
+        return F.mse_loss(predicted, self.statistics[sources[known]].to(self.device))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything that resuming needs, as named tensors."""

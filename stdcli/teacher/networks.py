@@ -341,19 +341,19 @@ def load_weights(folder: Path, *, networks: StylizerNetworks, codec: SmallCodec)
         ModelError: the folder is no such model, or its sizes differ.
     """
     check_start(folder)
-    here = {"use_safetensors": True, "local_files_only": True}  # never a pickle, never the Hub
+    local_only = {"use_safetensors": True, "local_files_only": True}  # never a pickle, never the Hub
     try:
-        unet = type(networks.unet).from_pretrained(folder / "unet", **here)
+        unet = type(networks.unet).from_pretrained(folder / "unet", **local_only)
         flat = load_file(folder / ADAPTER_FILE)
         adapter = {part: {} for part in ("image_proj", "ip_adapter")}
         for key, value in flat.items():
             part, _, name = key.partition(".")
             adapter[part][name] = value.float()
         unet._load_ip_adapter_weights([adapter], low_cpu_mem_usage=False)
-        encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **here)
+        encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **local_only)
         networks.unet.load_state_dict(unet.state_dict())
         networks.style_encoder.load_state_dict(encoder.state_dict())
-        codec.load_state_dict(type(codec).from_pretrained(folder / "vae", **here).state_dict())
+        codec.load_state_dict(type(codec).from_pretrained(folder / "vae", **local_only).state_dict())
     except (*FAULTS, SafetensorError) as error:
         raise ModelError(
             "cannot start from this model",

@@ -79,10 +79,10 @@ def transport_patches(pictures: torch.Tensor, styles: torch.Tensor) -> torch.Ten
     for turn, px in enumerate(SCALES_PX):
         directions = _directions(turn).to(pictures)
         stride = STRIDE if px == 1 else 1
-        coarse, aim = F.avg_pool2d(pictures, px), F.avg_pool2d(styles, px)
+        coarse, style = F.avg_pool2d(pictures, px), F.avg_pool2d(styles, px)
         (height, width), margin = coarse.shape[-2:], PATCH_PX - 1
         padded = F.pad(coarse, (margin, margin + 1) * 2, mode="reflect")
-        seen, wanted = (F.conv2d(x, directions, stride=stride) for x in (padded, aim))
+        seen, wanted = (F.conv2d(x, directions, stride=stride) for x in (padded, style))
         moves = _moves(seen.flatten(2).flatten(0, 1), wanted.flatten(2).flatten(0, 1)).view_as(seen)
         total = F.conv_transpose2d(moves, directions, stride=stride)
         patches = F.conv_transpose2d(
@@ -156,10 +156,10 @@ def _moves(values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     above = torch.searchsorted(source, grid).clamp(1, KNOTS - 1)
     (x0, x1), (y0, y1) = ((x.gather(1, above - 1), x.gather(1, above)) for x in (source, target))
     table = y0 + (y1 - y0) * ((grid - x0) / (x1 - x0).clamp(min=1e-9)).clamp(0, 1) - grid
-    place = (values - lowest) * ((BINS - 1) / reach)
-    bin_id = place.long().clamp(0, BINS - 2)
+    bin_position = (values - lowest) * ((BINS - 1) / reach)
+    bin_id = bin_position.long().clamp(0, BINS - 2)
     left, right = table.gather(1, bin_id), table.gather(1, bin_id + 1)
-    return left + (right - left) * (place - bin_id)
+    return left + (right - left) * (bin_position - bin_id)
 
 
 def _quantiles(values: torch.Tensor) -> torch.Tensor:

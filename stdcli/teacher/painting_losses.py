@@ -131,6 +131,6 @@ def _wasserstein(ours: torch.Tensor, theirs: torch.Tensor, *, generator: torch.G
     count = min(RESPONSES, ours[0, 0].numel(), theirs[0, 0].numel())
     drawn = []
     for responses in (ours, theirs):
-        places = torch.randperm(responses[0, 0].numel(), generator=generator)[:count].to(responses.device)
-        drawn.append(responses.flatten(2)[..., places].sort(-1).values)
+        sampled = torch.randperm(responses[0, 0].numel(), generator=generator)[:count].to(responses.device)
+        drawn.append(responses.flatten(2)[..., sampled].sort(-1).values)
     return (drawn[0] - drawn[1]).abs().mean((1, 2))

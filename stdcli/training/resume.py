@@ -118,15 +118,15 @@ def other_rates(taken: int, steps: int) -> str:
     )
 
 
-def _filled(there: Any, defaults: Mapping[str, Any]) -> Any:
+def _filled(stored: Any, defaults: Mapping[str, Any]) -> Any:
     """Settings with the defaults of those that are not among them, which came later."""
-    if not isinstance(there, Mapping):
-        return there
+    if not isinstance(stored, Mapping):
+        return stored
     known = {
         key: _filled(value, inner) if isinstance(inner := defaults.get(key), Mapping) else value
-        for key, value in there.items()
+        for key, value in stored.items()
     }
-    return {**{key: value for key, value in defaults.items() if key not in there}, **known}
+    return {**{key: value for key, value in defaults.items() if key not in stored}, **known}
 
 
 def _check_settings(

@@ -68,8 +68,8 @@ def strays(root: Path, patterns: tuple[str, ...]) -> list[str]:
         ConfigError: one of the folders is a link.
     """
     folders = sorted({pattern.split("/")[0] for pattern in patterns if "/" in pattern})
-    places = {folder: own_path(root, folder, ConfigError) for folder in folders}
-    found = [f"{folder}/{name}" for folder, place in places.items() for name in list_files(place)]
+    roots = {folder: own_path(root, folder, ConfigError) for folder in folders}
+    found = [f"{folder}/{name}" for folder, folder_path in roots.items() for name in list_files(folder_path)]
     foreign = [name for name in found if not is_run_file(name, patterns) or (root / name).is_symlink()]
     return [name for name in foreign if not is_litter(name.rpartition("/")[2])]
 

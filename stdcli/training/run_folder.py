@@ -166,8 +166,8 @@ def step_name(step: int) -> str:
 
 def versions() -> dict[str, str]:
     """What a run was made with."""
-    own = {"stdcli": stdcli.__version__, "python": platform.python_version()}
-    return own | {name: version(name) for name in PACKAGES}
+    interpreter = {"stdcli": stdcli.__version__, "python": platform.python_version()}
+    return interpreter | {name: version(name) for name in PACKAGES}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -85,20 +85,24 @@ class TrainedModule:
         state |= {f"buffers.{k}": v for k, v in self.buffers.items()}
         state |= adam_tensors(self.optimizer)
         if self.scaler.is_enabled():
-            kept = self.scaler.state_dict()
-            state["scaler"] = torch.tensor([kept["scale"], kept["_growth_tracker"]], dtype=torch.float64)
+            scaler_state = self.scaler.state_dict()
+            state["scaler"] = torch.tensor(
+                [scaler_state["scale"], scaler_state["_growth_tracker"]], dtype=torch.float64
+            )
         return {f"{self.name}.{k}": v for k, v in state.items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on from `state()` of an earlier run over the same parameters."""
-        own = {k.removeprefix(f"{self.name}."): v for k, v in state.items() if k.startswith(f"{self.name}.")}
+        module_state = {
+            k.removeprefix(f"{self.name}."): v for k, v in state.items() if k.startswith(f"{self.name}.")
+        }
         for kind, tensors in (("weights", self.parameters), ("buffers", self.buffers)):
             for name, tensor in tensors.items():
-                tensor.copy_(own[f"{kind}.{name}"])
-        restore_adam(self.optimizer, own)
+                tensor.copy_(module_state[f"{kind}.{name}"])
+        restore_adam(self.optimizer, module_state)
         if self.scaler.is_enabled():
-            scale, growth = own["scaler"].tolist()
+            scale, growth = module_state["scaler"].tolist()
             self.scaler.load_state_dict(
                 {**self.scaler.state_dict(), "scale": scale, "_growth_tracker": int(growth)}
             )

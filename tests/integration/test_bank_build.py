@@ -499,7 +499,7 @@ def test_frames_of_a_clip(world: SimpleNamespace, tmp_path: Path) -> None:
         place = tuple(bank.source(path)["crop"])
         with torch.no_grad():
             distances = [
-                (codec.encode(to_tensor(square(rgb, 32, place=place)))[0] - bank.x0([path])[0])
+                (codec.encode(to_tensor(square(rgb, 32, position=place)))[0] - bank.x0([path])[0])
                 .abs()
                 .max()
                 .item()

@@ -165,7 +165,7 @@ def test_pairs_see_the_same_target(models, tmp_path) -> None:
     x, cond, uncond = latents_for("sdxl"), condition_for("sdxl"), condition_for("sdxl", seed=9)
     targets = torch.tensor([199, 0])
     with torch.no_grad():
-        under, without = student._live.pair(x, T, cond, uncond, target_time=targets)
+        under, without = student._student.pair(x, T, cond, uncond, target_time=targets)
         assert torch.allclose(under, student(x, T, cond, target_time=targets), atol=1e-5)
         assert torch.allclose(without, student(x, T, uncond, target_time=targets), atol=1e-5)
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from stdcli.distill.estimate import Estimate
-from stdcli.distill.kept import count_kept
+from stdcli.distill.saved_activations import count_saved
 
 KIB = 1024
 
@@ -17,7 +17,7 @@ def leaf(count: int) -> torch.Tensor:
 
 def test_a_product_keeps_its_factors_and_a_sum_nothing() -> None:
     a, b = leaf(KIB), leaf(KIB)
-    with count_kept([]) as kept:
+    with count_saved([]) as kept:
         (a + b).sum()
         assert kept.peak_bytes == 0
         product = a * b
@@ -28,7 +28,7 @@ def test_a_product_keeps_its_factors_and_a_sum_nothing() -> None:
 
 def test_weights_are_there_anyway_and_views_are_kept_once() -> None:
     weight, x = leaf(KIB), torch.ones(KIB)
-    with count_kept([weight]) as kept:
+    with count_saved([weight]) as kept:
         first = weight * x
         second = weight.view(2, -1) * x.view(2, -1)
         assert kept.bytes == 4 * KIB, "x alone, once"
@@ -41,10 +41,10 @@ def test_checkpoints_keep_less() -> None:
         return x.exp().exp().exp()  # each keeps its result
 
     x = leaf(KIB)
-    with count_kept([]) as kept:
+    with count_saved([]) as kept:
         block(block(x)).sum().backward()
     assert kept.peak_bytes == 6 * 4 * KIB
-    with count_kept([]) as kept:
+    with count_saved([]) as kept:
         result = checkpoint(block, checkpoint(block, x, use_reentrant=False), use_reentrant=False)
         result.sum().backward()
     assert kept.peak_bytes < 6 * 4 * KIB

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-class Kept:
+class SavedActivations:
     """Bytes of tensors that are kept.
 
     Attributes:
@@ -28,47 +28,47 @@ class Kept:
 
     def add(self, value: Tensor) -> None:
         """Count a tensor's storage, once however many views of it are kept."""
-        place, size = _storage(value)
-        if place in self._ignored:
+        pointer, size = _storage(value)
+        if pointer in self._ignored:
             return
-        if not self._holders[place]:
+        if not self._holders[pointer]:
             self.bytes += size
             self.peak_bytes = max(self.peak_bytes, self.bytes)
-        self._holders[place] += 1
+        self._holders[pointer] += 1
 
     def drop(self, value: Tensor) -> None:
         """Count it no more."""
-        place, size = _storage(value)
-        if place in self._ignored:
+        pointer, size = _storage(value)
+        if pointer in self._ignored:
             return
-        self._holders[place] -= 1
-        if not self._holders[place]:
+        self._holders[pointer] -= 1
+        if not self._holders[pointer]:
             self.bytes -= size
 
 
 class _Holder:
     """A kept tensor; it is dropped with the graph that it belongs to."""
 
-    def __init__(self, value: Tensor, kept: Kept) -> None:
-        self.value, self._kept = value, kept
-        kept.add(value)
+    def __init__(self, value: Tensor, saved: SavedActivations) -> None:
+        self.value, self._kept = value, saved
+        saved.add(value)
 
     def __del__(self) -> None:
         self._kept.drop(self.value)
 
 
 @contextmanager
-def count_kept(ignored: Iterable[Tensor]) -> Iterator[Kept]:
+def count_saved(ignored: Iterable[Tensor]) -> Iterator[SavedActivations]:
     """Count what forward passes in the block keep for their backward passes.
 
     Args:
         ignored: weights, which are there anyway.
     """
-    kept = Kept(ignored)
+    saved = SavedActivations(ignored)
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda value: _Holder(value, kept), lambda holder: holder.value
+        lambda value: _Holder(value, saved), lambda holder: holder.value
     ):
-        yield kept
+        yield saved
 
 
 def _storage(value: Tensor) -> tuple[int, int]:
