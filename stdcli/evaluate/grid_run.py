@@ -14,7 +14,7 @@ import numpy as np
 from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
-from stdcli.evaluate.methods import Method
+from stdcli.evaluate.methods import SuiteMethod
 from stdcli.evaluate.speed import Stopwatch
 from stdcli.inference.clips import sample_indices
 from stdcli.inference.configured_model import check_training_range, load_configured
@@ -56,12 +56,12 @@ class GridRun:
         watch: times of its stages.
     """
 
-    method: Method
+    method: SuiteMethod
     bundle: Bundle
     watch: Stopwatch
 
     @classmethod
-    def load(cls, method: Method, console: Console) -> GridRun:
+    def load(cls, method: SuiteMethod, console: Console) -> GridRun:
         """Load a method's model.
 
         Raises:

@@ -21,7 +21,7 @@ from stdcli.media.arrays import fit_max_size
 from stdcli.media.image import read_image
 from stdcli.media.probe import probe
 from stdcli.media.sequence import iter_sequence, probe_sequence
-from stdcli.media.sources import Source, resolve_input
+from stdcli.media.sources import MediaSource, resolve_input
 from stdcli.media.video import iter_frames
 
 
@@ -100,11 +100,11 @@ def read_styles(names: Iterable[str | Path], *, left_out: list[Path] | None = No
     ]
 
 
-def _name(source: Source) -> str:
+def _name(source: MediaSource) -> str:
     return source.path.parent.resolve().name if source.kind == "sequence" else source.path.stem
 
 
-def _read(source: Source, size_px: int | None, frames: int) -> Content:
+def _read(source: MediaSource, size_px: int | None, frames: int) -> Content:
     if source.kind == "image":
         return Content("", _fitted([read_image(source.path).rgb], size_px), hash_file(source.path))
     if source.kind == "video":

@@ -11,7 +11,7 @@ from stdcli.evaluate.ids import make_ids
 
 
 @dataclass(frozen=True)
-class Method:
+class SuiteMethod:
     """One way of stylizing, everything settled but the style.
 
     Attributes:
@@ -27,11 +27,11 @@ class Method:
     config: StylizeConfig
 
 
-def expand_methods(config: EvalConfig) -> list[Method]:
+def expand_methods(config: EvalConfig) -> list[SuiteMethod]:
     """All methods of a suite, in its order; steps vary slowest."""
     found = [method for section in config.methods for method in _expand(section, config)]
     ids = make_ids(title for title, _, _ in found)
-    return [Method(name, *parts) for name, parts in zip(ids, found, strict=True)]
+    return [SuiteMethod(name, *parts) for name, parts in zip(ids, found, strict=True)]
 
 
 def _expand(section: MethodSection, config: EvalConfig) -> Iterator[tuple[str, str, StylizeConfig]]:

@@ -15,7 +15,7 @@ from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.grid_run import Cell, GridRun, make_cells
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
-from stdcli.evaluate.methods import Method, expand_methods
+from stdcli.evaluate.methods import SuiteMethod, expand_methods
 from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
 from stdcli.media.sources import left_out_note
 
@@ -35,7 +35,7 @@ class SuitePlan:
     cells: list[Cell]
     contents: list[Content]
     styles: list[Style]
-    methods: list[Method]
+    methods: list[SuiteMethod]
     left_out: str | None = None
 
     def line(self) -> str:

@@ -55,7 +55,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Found:
+class RepoContents:
     """What a repository holds.
 
     Attributes:
@@ -87,7 +87,7 @@ def parse_address(text: str) -> Address:
     return Address(found["repo"], found["revision"], kinds[found["type"]])
 
 
-def find(address: Address, *, offline: bool) -> Found:
+def find(address: Address, *, offline: bool) -> RepoContents:
     """Look at a repository; nothing is fetched.
 
     Args:
@@ -114,7 +114,7 @@ def find(address: Address, *, offline: bool) -> Found:
         raise Absent("no such model or dataset on the Hub", where=address, hint=hint) from error
 
 
-def pull(found: Found, out: Path, *, overwrite: bool, offline: bool) -> None:
+def pull(found: RepoContents, out: Path, *, overwrite: bool, offline: bool) -> None:
     """Fetch what a repository holds through the Hub's cache, check all of it, and put it into a folder.
 
     Args:
@@ -185,7 +185,7 @@ def _strays(artefact: Artefact) -> list[str]:
     return [name for name in names if name not in known]
 
 
-def _find(address: Address, *, offline: bool) -> Found:
+def _find(address: Address, *, offline: bool) -> RepoContents:
     repo_type: RepoType = address.repo_type or "model"
     folder, announced = snapshot.listing(address.repo, address.revision, repo_type=repo_type, offline=offline)
     if announced is None:
@@ -206,7 +206,9 @@ def _find(address: Address, *, offline: bool) -> Found:
             what = "a file of this repository is not in the local Hub cache, and offline"
             raise HubError(what, where=address, got=f"no {missing}", hint=snapshot.ONCE)
         shown = (name for name in shown if (folder / name).exists())
-    return Found(address, kind, folder.name, {name: announced[name] for name in (*names, *shown)}, pickles)
+    return RepoContents(
+        address, kind, folder.name, {name: announced[name] for name in (*names, *shown)}, pickles
+    )
 
 
 def _is_shown(name: str) -> bool:

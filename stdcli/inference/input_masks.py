@@ -19,7 +19,7 @@ from stdcli.inference.clips import iter_clip
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo
-from stdcli.media.sources import Source, resolve_input
+from stdcli.media.sources import MediaSource, resolve_input
 
 HALF = 128
 BLACK, WHITE = 8, 247
@@ -28,7 +28,7 @@ MARGIN_SHARE, MARGIN_PX = 0.25, 32
 """Context around a cropped mask: a share of the box's longer side, and so many pixels at least."""
 
 Box = tuple[slice, slice]
-Measure = Callable[[Source], VideoInfo]
+Measure = Callable[[MediaSource], VideoInfo]
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def plan_mask(config: InpaintConfig, path: Path, *, clip: VideoInfo | None, meas
     return _make(config, source.path, size, stills=iter_clip(info), clip=info)
 
 
-def _find(name: str) -> Source:
+def _find(name: str) -> MediaSource:
     sources = resolve_input(name)
     if len(sources) > 1:
         hint = "numbered pictures are named as in masks/%05d.png"

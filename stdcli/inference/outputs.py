@@ -37,7 +37,7 @@ from stdcli.media.output import (
     try_folder,
     write_errors,
 )
-from stdcli.media.sources import Source, has_number, resolve_input
+from stdcli.media.sources import MediaSource, has_number, resolve_input
 
 KEPT_SUFFIXES = {"image": set(WRITABLE), "video": set(CONTAINERS), "sequence": set(WRITABLE)}
 LOSSY_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".webp"}
@@ -47,7 +47,7 @@ _PRINTF = re.compile(r"%(0\d+)?d(?![^\W\d_])")
 """A number's place in a name, and no word as in `50%discount.jpg`."""
 
 
-def find_inputs(name: str, *, left_out: list[Path] | None = None) -> list[Source]:
+def find_inputs(name: str, *, left_out: list[Path] | None = None) -> list[MediaSource]:
     """Inputs behind a name; earlier results (`.std` before the suffix) are left out unless named one by one.
 
     Args:
@@ -63,14 +63,14 @@ def find_inputs(name: str, *, left_out: list[Path] | None = None) -> list[Source
 
 
 def output_paths(
-    sources: Sequence[Source],
+    sources: Sequence[MediaSource],
     output: str | None,
     *,
     overwrite: bool,
     metadata: bool = True,
     lossless: bool = False,
     protected: Sequence[Path] = (),
-    is_finished: Callable[[Source, Path], bool] = lambda source, path: False,
+    is_finished: Callable[[MediaSource, Path], bool] = lambda source, path: False,
 ) -> list[Path]:
     """Choose a path per source and make sure that each may be written.
 
@@ -120,12 +120,12 @@ def output_paths(
     return paths
 
 
-def is_numbered(source: Source, path: Path) -> bool:
+def is_numbered(source: MediaSource, path: Path) -> bool:
     """Whether a result is numbered pictures: those of a clip whose name has a number and no clip's suffix."""
     return source.kind != "image" and has_number(path) and path.suffix.lower() not in CONTAINERS
 
 
-def _names(source: Source, path: Path, *, metadata: bool) -> Iterator[Path]:
+def _names(source: MediaSource, path: Path, *, metadata: bool) -> Iterator[Path]:
     """All that comes to be beside an input or where else results go."""
     numbered = is_numbered(source, path)
     yield path
@@ -137,7 +137,7 @@ def _names(source: Source, path: Path, *, metadata: bool) -> Iterator[Path]:
             yield partial_path(path)
 
 
-def _wanted(sources: Sequence[Source], output: str | None) -> tuple[bool, Path | None]:
+def _wanted(sources: Sequence[MediaSource], output: str | None) -> tuple[bool, Path | None]:
     """Whether a folder was asked for, and what."""
     if output is None:
         return False, None
@@ -166,7 +166,7 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     return data if {"task", "config", "versions"} <= data.keys() else None
 
 
-def is_made_by(result: Path, given: Mapping[str, Any], source: Source, others: Sequence[Path]) -> bool:
+def is_made_by(result: Path, given: Mapping[str, Any], source: MediaSource, others: Sequence[Path]) -> bool:
     """Whether a result is there, by its record from the same values, and newer than what it was made from.
 
     Args:
@@ -197,14 +197,14 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _check_format(source: Source, path: Path) -> None:
+def _check_format(source: MediaSource, path: Path) -> None:
     if source.kind != "image" and not is_numbered(source, path):
         container_of(path)
     elif path.suffix.lower() not in WRITABLE:
         raise MediaError("no picture format has this suffix", where=path, expected=" ".join(WRITABLE))
 
 
-def _one_path(source: Source, output: Path | None, *, as_folder: bool, lossless: bool) -> Path:
+def _one_path(source: MediaSource, output: Path | None, *, as_folder: bool, lossless: bool) -> Path:
     suffix = source.path.suffix.lower()
     if suffix not in KEPT_SUFFIXES[source.kind] or (lossless and suffix in LOSSY_SUFFIXES):
         suffix = DEFAULT_SUFFIX[source.kind]

@@ -24,7 +24,7 @@ from stdcli.media.mux import Companions, find_companions
 from stdcli.media.output import check_length, existing_folder
 from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
-from stdcli.media.sources import Source, is_pattern, left_out_note
+from stdcli.media.sources import MediaSource, is_pattern, left_out_note
 from stdcli.media.video import encoding_notes
 
 PNG_BYTES_PER_PIXEL = 1.5
@@ -75,7 +75,7 @@ class Target:
         mask: where to repaint; None for everywhere.
     """
 
-    source: Source
+    source: MediaSource
     path: Path
     clip: Clip | None
     mask: Mask | None = None
@@ -96,7 +96,7 @@ class JobPlan:
     targets: list[Target]
     styles: list[Picture]
     finished: list[Path]
-    refused: list[tuple[Source, MediaError]]
+    refused: list[tuple[MediaSource, MediaError]]
     left_out: str | None = None
 
 
@@ -133,7 +133,7 @@ def plan(
     given = given_values(config)
 
     @cache
-    def is_finished(source: Source, path: Path) -> bool:
+    def is_finished(source: MediaSource, path: Path) -> bool:
         return len(sources) > 1 and not overwrite and is_made_by(path, given, source, others)
 
     paths = output_paths(
@@ -164,7 +164,7 @@ def plan(
     return JobPlan(targets, styles, finished, refused, left_out_note(left_out))
 
 
-def _plan_mask(config: InpaintConfig, source: Source, clip: Clip | None) -> Mask:
+def _plan_mask(config: InpaintConfig, source: MediaSource, clip: Clip | None) -> Mask:
     info = None if clip is None else clip.info
     measure = partial(_measure, config, rate=info and info.fps)
     return plan_mask(config, source.path, clip=info, measure=measure)
@@ -190,7 +190,7 @@ def _read_style(path: Path) -> Picture:
         raise
 
 
-def _plan_clip(config: StylizeConfig, source: Source, path: Path, overwrite: bool) -> Clip:
+def _plan_clip(config: StylizeConfig, source: MediaSource, path: Path, overwrite: bool) -> Clip:
     info = _measure(config, source)
     if is_numbered(source, path):
         return _plan_frames(config, source, path, info, overwrite)
@@ -208,7 +208,9 @@ def _plan_clip(config: StylizeConfig, source: Source, path: Path, overwrite: boo
     return Clip(replace(info, alpha=encoding.alpha), encoding, companions, None, notes)
 
 
-def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoInfo, overwrite: bool) -> Clip:
+def _plan_frames(
+    config: StylizeConfig, source: MediaSource, path: Path, info: VideoInfo, overwrite: bool
+) -> Clip:
     check_pattern(path)
     given = [
         (f"--{name}", "belongs to video files")
@@ -229,7 +231,7 @@ def _plan_frames(config: StylizeConfig, source: Source, path: Path, info: VideoI
     return Clip(info, None, Companions(), numbered, (*info.notes, *sound))
 
 
-def _measure(config: StylizeConfig, source: Source, *, rate: Fraction | None = None) -> VideoInfo:
+def _measure(config: StylizeConfig, source: MediaSource, *, rate: Fraction | None = None) -> VideoInfo:
     """What a clip is, cut as the user said; `rate` is that of numbered pictures."""
     fps = None if config.fps is None else Fraction(config.fps)
     if source.kind == "sequence":

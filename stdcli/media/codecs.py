@@ -14,7 +14,7 @@ from stdcli.media.ffmpeg import run_ffmpeg
 
 
 @dataclass(frozen=True)
-class Codec:
+class VideoCodec:
     """One way to code pictures.
 
     Attributes:
@@ -48,12 +48,12 @@ _PRORES = ("-c:v", "prores_ks", "-profile:v", "4444", "-vendor", "apl0")
 _FFV1 = ("-c:v", "ffv1", "-level", "3", "-g", "1", "-slices", "4", "-slicecrc", "1")
 
 CODECS = {
-    "h264": Codec(_X264, 18, (0, 51), "yuv420p", "yuv444p", None, "mov", 0.1),
-    "hevc": Codec(_X265, 20, (0, 51), "yuv420p", "yuv444p", None, "mov", 0.1, tag="hvc1"),
-    "vp9": Codec(_VP9, 24, (0, 63), "yuv420p", "yuv420p", "yuva420p", "matroska", 0.1),
-    "av1": Codec(_AV1, 24, (0, 63), "yuv420p", "yuv420p", None, "matroska", 0.1),
-    "prores": Codec(_PRORES, None, (0, 0), "yuv444p10le", "yuv444p10le", "yuva444p10le", "mov", 1.0),
-    "ffv1": Codec(_FFV1, None, (0, 0), "bgr0", "bgr0", "bgra", "matroska", 1.0),
+    "h264": VideoCodec(_X264, 18, (0, 51), "yuv420p", "yuv444p", None, "mov", 0.1),
+    "hevc": VideoCodec(_X265, 20, (0, 51), "yuv420p", "yuv444p", None, "mov", 0.1, tag="hvc1"),
+    "vp9": VideoCodec(_VP9, 24, (0, 63), "yuv420p", "yuv420p", "yuva420p", "matroska", 0.1),
+    "av1": VideoCodec(_AV1, 24, (0, 63), "yuv420p", "yuv420p", None, "matroska", 0.1),
+    "prores": VideoCodec(_PRORES, None, (0, 0), "yuv444p10le", "yuv444p10le", "yuva444p10le", "mov", 1.0),
+    "ffv1": VideoCodec(_FFV1, None, (0, 0), "bgr0", "bgr0", "bgra", "matroska", 1.0),
 }
 
 
@@ -74,7 +74,7 @@ class Encoding:
     alpha: bool
 
     @property
-    def codec(self) -> Codec:
+    def codec(self) -> VideoCodec:
         """The codec behind the name."""
         return CODECS[self.name]
 

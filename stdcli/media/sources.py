@@ -37,7 +37,7 @@ Kind = Literal["image", "video", "sequence"]
 
 
 @dataclass(frozen=True)
-class Source:
+class MediaSource:
     """One input file."""
 
     path: Path
@@ -90,7 +90,7 @@ def near_files(path: Path) -> str | None:
         return None
 
 
-def resolve_input(name: str | Path, *, left_out: list[Path] | None = None) -> list[Source]:
+def resolve_input(name: str | Path, *, left_out: list[Path] | None = None) -> list[MediaSource]:
     """Find the inputs behind a name.
 
     Args:
@@ -113,24 +113,24 @@ def resolve_input(name: str | Path, *, left_out: list[Path] | None = None) -> li
         raise MediaError(f"cannot be read: {reason}", where=name) from error
 
 
-def _resolve(path: Path, left_out: list[Path]) -> list[Source]:
+def _resolve(path: Path, left_out: list[Path]) -> list[MediaSource]:
     if path.is_file():
         kind = kind_of(path)
         if kind is None:
             what = "not a picture or clip, going by its suffix"
             raise MediaError(what, where=path, expected=_known_suffixes(), hint=_heif_hint([path]))
-        return [Source(path, kind)]
+        return [MediaSource(path, kind)]
     if path.is_dir():
         files = [file for file in path.iterdir() if not file.name.startswith(".")]
     elif is_pattern(path):
-        return [Source(path, "sequence")]
+        return [MediaSource(path, "sequence")]
     elif set(str(path)) & set("*?["):
         files = _match(path)
     elif path.exists():
         raise MediaError("a device, not a file", where=path)
     else:
         raise MediaError("no such file or folder", where=path, hint=near_files(path))
-    sources = [Source(file, kind) for file in files if file.is_file() and (kind := kind_of(file))]
+    sources = [MediaSource(file, kind) for file in files if file.is_file() and (kind := kind_of(file))]
     others = sorted(file for file in files if file.is_file() and is_left_out(file))
     if not sources:
         what = "no picture or clip here"

@@ -26,7 +26,7 @@ from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora.fusing import AppliedLora, apply_lora, check_lora
 from stdcli.models.outline import StyleOutline, outline_model
 from stdcli.models.painter_unet import check_unseeing, sees_photo
-from stdcli.models.pipeline import Found, Opened, count_denoiser, find_model, move, open_model
+from stdcli.models.pipeline import FoundModel, Opened, count_denoiser, find_model, move, open_model
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
 from stdcli.runtime.devices import DeviceChoice
@@ -170,7 +170,7 @@ def multiple_of(unet: Any, *, factor: int) -> int:
     return factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
 
-def _network_fields(found: Found, opened: Opened) -> dict[str, Any]:
+def _network_fields(found: FoundModel, opened: Opened) -> dict[str, Any]:
     """The fields of `Network`."""
     pipe, choice = opened.pipe, found.choice
     scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
@@ -199,7 +199,7 @@ def _network_fields(found: Found, opened: Opened) -> dict[str, Any]:
 
 
 def _bundle(
-    found: Found,
+    found: FoundModel,
     opened: Opened,
     *,
     style: StyleAdapter,

@@ -29,7 +29,7 @@ HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<file>/[^@]+)?(@(?P<revisi
 
 
 @dataclass(frozen=True)
-class Source:
+class LocatedFiles:
     """Where a model's files are.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
     revision: str | None = None
 
 
-def locate_model(name: str, *, offline: bool, half: bool = False, weights: bool = True) -> Source:
+def locate_model(name: str, *, offline: bool, half: bool = False, weights: bool = True) -> LocatedFiles:
     """Resolve a model's name to local files, downloading if the name is a Hub id.
 
     Args:
@@ -57,19 +57,19 @@ def locate_model(name: str, *, offline: bool, half: bool = False, weights: bool 
         HubError: the Hub refuses, cannot be reached, or offline and not cached.
     """
     if name == EMBEDDED:
-        return Source(name, EMBEDDED_FOLDER)
+        return LocatedFiles(name, EMBEDDED_FOLDER)
     path = _local(name)
     if path.exists():
         if path.is_file():
             refuse_unsafe(path)
-        return Source(name, path)
+        return LocatedFiles(name, path)
     hub = _hub_id(name)
     if hub is None or hub["file"]:
         raise _not_found(
             name, what="model", expected=f"{EMBEDDED}, a diffusers folder, a .safetensors file or a Hub id"
         )
     folder = fetch_model(hub["repo"], hub["revision"], offline=offline, half=half, weights=weights)
-    return Source(name, folder, revision=folder.name)
+    return LocatedFiles(name, folder, revision=folder.name)
 
 
 def fetch_model(repo: str, revision: str | None, *, offline: bool, half: bool, weights: bool) -> Path:
@@ -105,7 +105,7 @@ def fetch_model(repo: str, revision: str | None, *, offline: bool, half: bool, w
     )
 
 
-def locate_lora(name: str, *, offline: bool) -> Source:
+def locate_lora(name: str, *, offline: bool) -> LocatedFiles:
     """Resolve a LoRA's name (without its scale) to one local `.safetensors` file.
 
     Args:
@@ -119,9 +119,11 @@ def locate_lora(name: str, *, offline: bool) -> Source:
     path = _local(name)
     if path.is_file():
         refuse_unsafe(path)
-        return Source(name, path)
+        return LocatedFiles(name, path)
     if path.is_dir():
-        return Source(name, path / _only_lora(name, [p.name for p in sorted(path.iterdir()) if p.is_file()]))
+        return LocatedFiles(
+            name, path / _only_lora(name, [p.name for p in sorted(path.iterdir()) if p.is_file()])
+        )
     hub = _hub_id(name)
     if hub is None:
         raise _not_found(name, what="LoRA", expected="a .safetensors file, a folder or a Hub id")
@@ -136,7 +138,7 @@ def locate_lora(name: str, *, offline: bool) -> Source:
         raise HubError(
             f"no file {chosen} in {repo}", where=name, hint=f"https://huggingface.co/{repo}/tree/main"
         )
-    return Source(name, folder / chosen, revision=folder.name)
+    return LocatedFiles(name, folder / chosen, revision=folder.name)
 
 
 def has_embedded_student() -> bool:
@@ -144,7 +146,7 @@ def has_embedded_student() -> bool:
     return (EMBEDDED_FOLDER / STUDENT).is_dir()
 
 
-def locate_student(name: str, *, offline: bool) -> Source:
+def locate_student(name: str, *, offline: bool) -> LocatedFiles:
     """Resolve a student's name to a local folder or LoRA file.
 
     Args:
@@ -157,13 +159,13 @@ def locate_student(name: str, *, offline: bool) -> Source:
         HubError: as for `locate_model`.
     """
     if name == EMBEDDED:
-        return Source(name, EMBEDDED_FOLDER / STUDENT)
+        return LocatedFiles(name, EMBEDDED_FOLDER / STUDENT)
     path = _local(name)
     if path.is_file():
         refuse_unsafe(path)
-        return Source(name, path)
+        return LocatedFiles(name, path)
     if path.is_dir():
-        return Source(name, path / STUDENT if (path / STUDENT).is_dir() else path)
+        return LocatedFiles(name, path / STUDENT if (path / STUDENT).is_dir() else path)
     hub = _hub_id(name)
     if hub is None:
         raise _not_found(
@@ -172,7 +174,7 @@ def locate_student(name: str, *, offline: bool) -> Source:
     if hub["file"]:
         return locate_lora(name, offline=offline)
     folder = snapshot.files(hub["repo"], hub["revision"], list(layout.STUDENT_FILES), offline=offline)
-    return Source(name, folder, revision=folder.name)
+    return LocatedFiles(name, folder, revision=folder.name)
 
 
 def locate_network(
@@ -182,7 +184,7 @@ def locate_network(
     offline: bool,
     weights: Sequence[str] = NETWORK_FILES[1:],
     also: Sequence[str] = (),
-) -> Source:
+) -> LocatedFiles:
     """Resolve the name of one network (not a whole model) to a local folder with its config and weights.
 
     Args:
@@ -215,10 +217,10 @@ def locate_network(
             raise ModelError(f"this {what} is not complete", where=path, got=f"no {file}")
     if not any((path / file).is_file() for file in weights):
         raise ModelError(f"this {what} is not complete", where=path, got=f"no {' or '.join(weights)}")
-    return Source(name, path, revision)
+    return LocatedFiles(name, path, revision)
 
 
-def locate_file(name: str, *, what: str, offline: bool) -> Source:
+def locate_file(name: str, *, what: str, offline: bool) -> LocatedFiles:
     """Resolve the name of one file of weights to a local path; what is in it is checked by who reads it.
 
     Args:
@@ -232,7 +234,7 @@ def locate_file(name: str, *, what: str, offline: bool) -> Source:
     """
     path = _local(name)
     if path.is_file():
-        return Source(name, path)
+        return LocatedFiles(name, path)
     hub = _hub_id(name)
     if path.is_dir() or hub is None or not hub["file"]:
         raise _not_found(name, what=what, expected="a file, or OWNER/NAME/FILE of the Hub")
@@ -241,7 +243,7 @@ def locate_file(name: str, *, what: str, offline: bool) -> Source:
     if not (folder / file).is_file():
         page = f"https://huggingface.co/{repo}/tree/main"
         raise HubError(f"no file {file} in {repo}", where=name, hint=page)
-    return Source(name, folder / file, folder.name)
+    return LocatedFiles(name, folder / file, folder.name)
 
 
 def is_public(name: str) -> bool:

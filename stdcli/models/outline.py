@@ -17,7 +17,7 @@ from stdcli.errors import ModelError
 from stdcli.models.diffusers_api import FAULTS, class_named, first_line
 from stdcli.models.folder import OWN_CLASSES, WITH_WEIGHTS, ModelFolder, weight_files
 from stdcli.models.original_names import original_unet
-from stdcli.models.pipeline import Found, Opened, check_room, count_parts, recipe_of
+from stdcli.models.pipeline import FoundModel, Opened, check_room, count_parts, recipe_of
 from stdcli.models.single_file import apply_overrides, misfit, unet_config
 from stdcli.models.style import StyleAdapter, StyleEmbeds, embedding_width, shares
 from stdcli.models.weights import count_values, read_shapes
@@ -25,7 +25,7 @@ from stdcli.models.weights import count_values, read_shapes
 META = torch.device("meta")
 
 
-def outline_model(found: Found) -> Opened:
+def outline_model(found: FoundModel) -> Opened:
     """What `open_model` builds, without weights.
 
     Args:
@@ -80,7 +80,7 @@ class StyleOutline(StyleAdapter):
         return StyleEmbeds(nothing, nothing)
 
 
-def _files(found: Found) -> dict[str, list[Path]]:
+def _files(found: FoundModel) -> dict[str, list[Path]]:
     folder, files = found.folder, {}
     for part in WITH_WEIGHTS:
         if part not in folder.components or not (folder.path / part).is_dir():
@@ -110,7 +110,7 @@ def _empty(folder: ModelFolder, part: str, *, config: Mapping[str, Any] | None =
 
 
 def _check_shapes(
-    found: Found, part: str, network: torch.nn.Module, *, count: int, files: Sequence[Path]
+    found: FoundModel, part: str, network: torch.nn.Module, *, count: int, files: Sequence[Path]
 ) -> None:
     """Refuse weights that are too few or of other shapes than the config says."""
     where = files[0] if files else found.source.path

@@ -29,7 +29,7 @@ from stdcli.models.folder import (
     stored_recipe,
     weight_files,
 )
-from stdcli.models.locate import EMBEDDED, Source, locate_model
+from stdcli.models.locate import EMBEDDED, LocatedFiles, locate_model
 from stdcli.models.memory_need import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
 from stdcli.models.style import AdapterFiles, find_adapter, folder_adapter
@@ -41,7 +41,7 @@ FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdx
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundModel:
     """A model whose weights are not read yet.
 
     Attributes:
@@ -55,7 +55,7 @@ class Found:
         notes: what the user should know.
     """
 
-    source: Source
+    source: LocatedFiles
     folder: ModelFolder
     family: Family
     choice: DeviceChoice
@@ -100,7 +100,7 @@ def find_model(
     styles: bool,
     half: bool | None = None,
     weights: bool = True,
-) -> Found:
+) -> FoundModel:
     """All that is known of a model before its weights are read; arguments and errors as `load_denoiser`.
 
     Without `weights` none are fetched from the Hub, only configs and tokenizers.
@@ -127,7 +127,7 @@ def find_model(
     elif styles:
         adapter = _adapter_here(adapter, notes)
     styled = adapter is not None and (styles or family is embedded.FAMILY)
-    return Found(source, folder, family, choice, is_half, adapter, styled, notes)
+    return FoundModel(source, folder, family, choice, is_half, adapter, styled, notes)
 
 
 def _adapter_here(adapter: AdapterFiles | None, notes: list[str]) -> AdapterFiles:
@@ -139,7 +139,7 @@ def _adapter_here(adapter: AdapterFiles | None, notes: list[str]) -> AdapterFile
         return adapter
 
 
-def open_model(found: Found, *, only: frozenset[str] | None = None) -> Opened:
+def open_model(found: FoundModel, *, only: frozenset[str] | None = None) -> Opened:
     """Build the pipeline of a model, or some parts of it.
 
     Args:
@@ -171,7 +171,7 @@ def family_of(folder: ModelFolder) -> Family:
     raise ModelError("unknown kind of model", where=folder.path, got=got, expected=expected)
 
 
-def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
+def _open_folder(found: FoundModel, *, only: frozenset[str] | None = None) -> Opened:
     folder, family, choice, half = found.folder, found.family, found.choice, found.half
     files = {
         part: weight_files(folder, part, half=half)
@@ -200,7 +200,7 @@ def _open_folder(found: Found, *, only: frozenset[str] | None = None) -> Opened:
     return Opened(pipe, family, files, recipe_of(found), need)
 
 
-def check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] | None = None) -> Need:
+def check_room(found: FoundModel, parts: Mapping[str, int], *, only: frozenset[str] | None = None) -> Need:
     """Refuse, or warn in the notes, before parts of so many values are read; see `Need.check`.
 
     Args:
@@ -225,7 +225,7 @@ def check_room(found: Found, parts: Mapping[str, int], *, only: frozenset[str] |
     return need
 
 
-def count_parts(found: Found) -> dict[str, int]:
+def count_parts(found: FoundModel) -> dict[str, int]:
     """Number of values of a checkpoint's parts, and of those that its base folder gives."""
     counts = parts_of(found.source.path)
     lacking = [part for part in WITH_WEIGHTS if part in found.family.components and part not in counts]
@@ -235,7 +235,7 @@ def count_parts(found: Found) -> dict[str, int]:
     return counts
 
 
-def count_denoiser(found: Found) -> int:
+def count_denoiser(found: FoundModel) -> int:
     """Number of values of a model's denoiser, from headers alone."""
     if found.source.path.is_file():
         return count_parts(found)["unet"]
@@ -249,7 +249,7 @@ def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.n
     return load_part(kind, folder.path / part, files=files, dtype=torch.float32)
 
 
-def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelFolder, Family]:
+def _base_of(source: LocatedFiles, base: str | None, *, offline: bool) -> tuple[ModelFolder, Family]:
     """The base folder of a single-file checkpoint, and the family of both."""
     family = FAMILIES[family_name(source.path)]
     if base is None:
@@ -265,13 +265,13 @@ def _base_of(source: Source, base: str | None, *, offline: bool) -> tuple[ModelF
     return folder, family
 
 
-def _open_file(found: Found, need: Need) -> Opened:
+def _open_file(found: FoundModel, need: Need) -> Opened:
     path, pipeline = found.source.path, found.family.pipeline
     pipe, files = open_checkpoint(path, found.folder, pipeline=pipeline, dtype=found.choice.dtype)
     return Opened(pipe, found.family, files, recipe_of(found), need)
 
 
-def recipe_of(found: Found) -> Recipe:
+def recipe_of(found: FoundModel) -> Recipe:
     """The model's own recipe, else its family's. Raises ModelError: it is not valid."""
     path = found.source.path
     stored = stored_recipe(path) if path.is_file() else read_recipe(found.folder.path)

@@ -10,7 +10,7 @@ import pytest
 
 from stdcli.cli import demo as module
 from stdcli.cli.main import main
-from stdcli.demo import inputs as demo_inputs
+from stdcli.demo import sample_inputs as demo_inputs
 from stdcli.errors import Interrupted, ModelError
 
 DEMO = ("--frames", "2", "--device", "cpu")

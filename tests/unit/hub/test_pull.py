@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.hub.pull import Address, Found, check_target, pull
+from stdcli.hub.pull import Address, RepoContents, check_target, pull
 from stdcli.remote.integrity import Announced, file_sha256
 from tests.tiny_banks import write_tiny_bank
 from tests.tiny_shares import LORA, weights, write, write_model, write_picture, write_run, write_student
@@ -65,7 +65,7 @@ def test_what_appears_during_a_download_is_not_lost(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("stdcli.remote.snapshot.files", fetch)
     announced = Announced((cache / LORA).stat().st_size, file_sha256(cache / LORA), "")
-    found = Found(Address("o/s"), "student", "c" * 40, {LORA: announced})
+    found = RepoContents(Address("o/s"), "student", "c" * 40, {LORA: announced})
     for overwrite, message in ((False, "the output exists"), (True, "never replaced")):
         with pytest.raises(MediaError, match=message):
             pull(found, out, overwrite=overwrite, offline=False)

@@ -9,16 +9,16 @@ import pytest
 
 from stdcli.errors import ConfigError, MediaError
 from stdcli.inference.outputs import find_inputs, is_numbered, output_paths, sidecar_path, write_sidecar
-from stdcli.media.sources import Source
+from stdcli.media.sources import MediaSource
 
 
-def image(path: Path) -> Source:
+def image(path: Path) -> MediaSource:
     path.touch()
-    return Source(path, "image")
+    return MediaSource(path, "image")
 
 
 def test_beside_the_input_with_its_own_suffix(tmp_path):
-    sources = [image(tmp_path / "a.JPG"), image(tmp_path / "b.gif"), Source(tmp_path / "c.avi", "video")]
+    sources = [image(tmp_path / "a.JPG"), image(tmp_path / "b.gif"), MediaSource(tmp_path / "c.avi", "video")]
     names = [path.name for path in output_paths(sources, None, overwrite=False)]
     assert names == ["a.std.jpg", "b.std.png", "c.std.mp4"]
 
@@ -63,7 +63,7 @@ def test_a_picture_needs_a_picture_format(tmp_path, name):
 @pytest.mark.parametrize("name", ["x.txt", "x.png", "x.gif"])
 def test_a_clip_needs_a_container(tmp_path, name):
     with pytest.raises(MediaError):
-        output_paths([Source(tmp_path / "a.mp4", "video")], str(tmp_path / name), overwrite=False)
+        output_paths([MediaSource(tmp_path / "a.mp4", "video")], str(tmp_path / name), overwrite=False)
 
 
 def test_neither_styles_nor_files_of_others_are_replaced(tmp_path):
@@ -117,7 +117,7 @@ def test_sidecar_name():
 def test_a_percent_sign_numbers_only_results_that_are_numbered(
     tmp_path, name, kind, output, path, record, numbered
 ):
-    source = Source(tmp_path / name, kind)
+    source = MediaSource(tmp_path / name, kind)
     asked = None if output is None else f"{tmp_path}/{output}"
     assert output_paths([source], asked, overwrite=False) == [tmp_path / path]
     assert is_numbered(source, tmp_path / path) is numbered
@@ -144,7 +144,7 @@ def test_a_picture_is_no_series(tmp_path, output):
 )
 def test_every_name_that_will_be_needed_is_looked_at(tmp_path, folder, kind, output, metadata, length):
     """Record (+5), unfinished clip (+4) and what an interruption leaves (+8): 255 bytes each."""
-    source = Source(tmp_path / "a.png", kind)
+    source = MediaSource(tmp_path / "a.png", kind)
     if folder and kind == "image":
         (tmp_path / folder).mkdir()
 
@@ -174,7 +174,7 @@ def test_ten_thousand_inputs_are_looked_at_a_few_times_each(tmp_path, monkeypatc
     for name in ("stat", "lstat"):
         ask = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, ask=ask, **k: asked.append(a) or ask(*a, **k))
-    sources = [Source(tmp_path / f"{k}.png", "image") for k in range(count)]
+    sources = [MediaSource(tmp_path / f"{k}.png", "image") for k in range(count)]
     paths = output_paths(sources, None, overwrite=True, metadata=False)
     assert paths == [tmp_path / f"{k}.std.png" for k in range(count)]
     assert len(asked) < 20 * count

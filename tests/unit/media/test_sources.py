@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stdcli.errors import MediaError
-from stdcli.media.sources import Source, is_pattern, left_out_note, resolve_input
+from stdcli.media.sources import MediaSource, is_pattern, left_out_note, resolve_input
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def names(sources):
 
 
 def test_a_file_is_itself(folder):
-    assert resolve_input(folder / "f2.PNG") == [Source(folder / "f2.PNG", "image")]
-    assert resolve_input(str(folder / "clip.mp4")) == [Source(folder / "clip.mp4", "video")]
+    assert resolve_input(folder / "f2.PNG") == [MediaSource(folder / "f2.PNG", "image")]
+    assert resolve_input(str(folder / "clip.mp4")) == [MediaSource(folder / "clip.mp4", "video")]
 
 
 def test_a_folder_is_its_pictures_and_clips_in_counting_order(folder):
@@ -61,7 +61,7 @@ def test_folders_that_exist_are_no_patterns(tmp_path, monkeypatch):
 def test_a_file_with_a_percent_sign_is_a_file(tmp_path):
     for name in ("50%discount.jpg", "100%done.mp4", "01.png"):
         (tmp_path / name).touch()
-    assert resolve_input(tmp_path / "50%discount.jpg") == [Source(tmp_path / "50%discount.jpg", "image")]
+    assert resolve_input(tmp_path / "50%discount.jpg") == [MediaSource(tmp_path / "50%discount.jpg", "image")]
     kinds = {
         name: is_pattern(tmp_path / name)
         for name in ("50%discount.jpg", "100%done.mp4", "%02d.png", "01.png")
