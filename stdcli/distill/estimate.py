@@ -89,7 +89,6 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
             for step in range(STEPS):
                 began_s = time.perf_counter()
                 loop.step(step)
-                training.after_step()
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 taken_s.append(time.perf_counter() - began_s)

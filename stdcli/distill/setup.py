@@ -57,13 +57,6 @@ class Training:
     ema: dict[str, Ema]
     notes: list[str] = field(default_factory=list)
 
-    def after_step(self) -> None:
-        """What follows every step of the optimisers."""
-        for ema in self.ema.values():
-            ema.update()
-        if self.task.adversarial is not None:
-            self.task.adversarial.adversary.discriminator.update_spectral_norm()
-
     def exported(self) -> dict[str, Tensor]:
         """The weights that the student is saved with."""
         if EMA_EXPORT in self.ema:
@@ -127,6 +120,7 @@ def build(
         config=config,
         accelerator=accelerator,
         learning_rate=config.train.learning_rate,
+        after_update=[average.update for average in ema.values()],
     )
     training = Training(paths, network, roles, task, [trained], ema)
     if has_adversary:
@@ -310,5 +304,6 @@ def _add_adversarial(
         accelerator=accelerator,
         learning_rate=section.learning_rate,
         buffers=dict(discriminator.named_buffers()),
+        after_update=[discriminator.update_spectral_norm],
     )
     training.trained_modules.append(trained)

@@ -329,7 +329,6 @@ def _step(run: _Run) -> dict[str, float]:
             f"last good checkpoint: {run.folder.last_good()}; a lower --learning-rate or --dtype float32"
         )
         raise
-    run.training.after_step()
     run.step += 1
     return metrics | {"time/step_ms": (time.perf_counter() - began_s) * 1e3}
 

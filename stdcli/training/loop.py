@@ -1,7 +1,7 @@
 """One step of training, whatever is trained: micro-batches, several modules, processes, mixed precision.
 
 The loop knows no method. A task yields losses, each for one of them; gradients are added at once, exchanged
-between processes with the last micro-batch alone, and all of them then take their steps.
+between processes with the last micro-batch alone. Those that got a loss then take a step; the others rest.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Loss:
     """A loss of one micro-batch.
 
     Attributes:
-        trained: whose gradients it makes.
+        learner: name of the trained module whose gradients it makes.
         value: scalar.
         metrics: name -> values [n] to report the mean of.
     """
 
-    trained: str
+    learner: str
     value: Tensor
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class Loop:
     describe: Callable[[], str]
 
     def step(self, number: int) -> dict[str, float]:
-        """Take one step with every trained module.
+        """Take one step with every trained module that gets a loss in it; the others keep every bit.
 
         Args:
             number: of the step, from 0; its micro-batches are `number * accumulation` and following.
@@ -101,6 +101,24 @@ class Loop:
         Raises:
             NumericsError: a loss or gradient is not finite; the weights are as before the step.
         """
+        sums = self._backward(number)
+        learning = [trained for trained in self.trained_modules if f"loss/{trained.name}" in sums]
+        metrics = self._means(sums)
+        for trained in learning:
+            self._check(f"loss/{trained.name}", metrics[f"loss/{trained.name}"])
+        for trained in learning:
+            norm = trained.clip()
+            if not trained.scaler.is_enabled():  # with it, steps of infinite gradients are left out
+                self._check(f"grad/{trained.name}_norm", norm)
+            metrics[f"grad/{trained.name}_norm"] = norm
+        for trained in learning:
+            metrics[f"lr/{trained.name}"] = trained.update(number)
+        for trained in self.trained_modules:
+            trained.forget_gradients()  # of those that rest, what another's loss left in them
+        return metrics
+
+    def _backward(self, number: int) -> dict[str, Tensor]:
+        """Add the gradients of a step; (sum, count) of what its losses report, by name."""
         named = {trained.name: trained for trained in self.trained_modules}
         sums: dict[str, Tensor] = {}
         for k in range(self.accumulation):
@@ -109,19 +127,9 @@ class Loop:
                     for trained in self.trained_modules:
                         stack.enter_context(self.accelerator.no_sync(trained.module))
                 for loss in self.losses(number * self.accumulation + k):
-                    named[loss.trained].backward(loss.value / self.accumulation)
-                    _add(sums, {f"loss/{loss.trained}": loss.value.detach().reshape(1), **loss.metrics})
-        metrics = self._means(sums)
-        for trained in self.trained_modules:
-            self._check(f"loss/{trained.name}", metrics[f"loss/{trained.name}"])
-        for trained in self.trained_modules:
-            norm = trained.clip()
-            if not trained.scaler.is_enabled():  # with it, steps of infinite gradients are left out
-                self._check(f"grad/{trained.name}_norm", norm)
-            metrics[f"grad/{trained.name}_norm"] = norm
-        for trained in self.trained_modules:
-            metrics[f"lr/{trained.name}"] = trained.update(number)
-        return metrics
+                    named[loss.learner].backward(loss.value / self.accumulation)
+                    _add(sums, {f"loss/{loss.learner}": loss.value.detach().reshape(1), **loss.metrics})
+        return sums
 
     def _means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
         """Means over processes; NaN where nothing was reported. Every process reports the same names."""

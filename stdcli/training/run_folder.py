@@ -184,7 +184,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[s
 
 def mean_of(reports: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of every key over the reports in which it is finite; NaN where it never is."""
-    table = {key: torch.tensor([report[key] for report in reports]) for key in reports[0]}
+    keys = dict.fromkeys(key for report in reports for key in report)
+    table = {key: torch.tensor([report[key] for report in reports if key in report]) for key in keys}
     return {key: values[values.isfinite()].mean().item() for key, values in table.items()}
 
 

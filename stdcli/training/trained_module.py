@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,6 +49,7 @@ class TrainedModule:
         max_grad_norm: gradients are scaled down to it.
         buffers: name -> further tensors that are part of the state.
         scaler: of the loss, for float16.
+        after_update: called after every step taken: averages, power iterations.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TrainedModule:
     max_grad_norm: float
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler(enabled=False))
+    after_update: Sequence[Callable[[], object]] = ()
 
     def backward(self, loss: Tensor) -> None:
         """Add the loss's gradients."""
@@ -76,8 +78,14 @@ class TrainedModule:
             group["lr"] = lr
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.forget_gradients()
+        for call in self.after_update:
+            call()
         return lr
+
+    def forget_gradients(self) -> None:
+        """Drop what losses left here, those of other modules too."""
+        self.optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that resuming needs, as named tensors."""

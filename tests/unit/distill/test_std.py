@@ -226,7 +226,7 @@ def test_the_loss_by_hand(weighed, loss) -> None:
         expected = [float((e**2).mean()) for e in errors]
     else:
         expected = [float(((e**2 + 0.03**2).sqrt() - 0.03).mean()) for e in errors]
-    assert found.trained == "student"
+    assert found.learner == "student"
     assert float(found.value.detach()) == pytest.approx(sum(expected) / 4, rel=1e-4)
     assert found.metrics["loss/distance"].tolist() == pytest.approx(expected, rel=1e-3, abs=1e-7)
 

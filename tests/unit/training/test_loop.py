@@ -161,6 +161,56 @@ def test_a_gradient_that_is_not_finite_moves_nothing(accelerator) -> None:
     assert bool((trained_modules[0].module.weight == 1).all()) and not trained_modules[1].module.weight.any()
 
 
+def test_one_in_five_learns_in_its_own_steps_alone(accelerator) -> None:
+    """Without a loss it keeps its weights, Adam's moments and count, and is neither clipped nor reported."""
+    often, seldom = trained_of("often"), trained_of("seldom")
+    seldom.optimizer, calls = torch.optim.AdamW(seldom.parameters.values(), lr=99.0), []
+    seldom.after_update = [lambda: calls.append(len(taken))]
+    seldom.clip = lambda clip=seldom.clip: calls.append("clip") or clip()
+    alone, taken = trained_of("seldom"), []
+    alone.optimizer = torch.optim.AdamW(alone.parameters.values(), lr=99.0)
+
+    def losses(number):
+        yield Loss("often", squares(often, number, batch=1).mean())
+        if number // 2 % 5 == 0:
+            yield Loss("seldom", squares(seldom, number, batch=1).mean())
+
+    def only(number):
+        yield Loss("seldom", squares(alone, number, batch=1).mean())
+
+    loop = loop_of(accelerator, [often, seldom], losses, accumulation=2)
+    for step in range(11):
+        before = seldom.module.weight.detach().clone(), seldom.state()
+        taken.append(loop.step(step))
+        if step % 5 == 0:
+            loop_of(accelerator, [alone], only, accumulation=2).step(step)
+            continue
+        assert torch.equal(seldom.module.weight, before[0])
+        assert all(torch.equal(value, before[1][name]) for name, value in seldom.state().items())
+        assert not any("seldom" in name for name in taken[-1])
+    assert calls == ["clip", 0, "clip", 5, "clip", 10]
+    assert torch.equal(seldom.module.weight, alone.module.weight)
+    assert {int(entry["step"]) for entry in seldom.optimizer.state.values()} == {3}
+    assert all(metrics["grad/often_norm"] > 0 for metrics in taken)
+
+
+def test_what_one_loss_leaves_in_another_ones_weights_never_moves_them(accelerator) -> None:
+    first, second = trained_of("first"), trained_of("second")
+
+    def losses(number):
+        if number == 0:
+            yield Loss("first", (squares(first, 0) + squares(second, 0)).mean())
+        else:
+            yield Loss("second", squares(second, 1).mean())
+
+    loop = loop_of(accelerator, [first, second], losses)
+    loop.step(0)
+    assert second.module.weight.grad is None and bool((second.module.weight == 1).all())
+    loop.step(1)
+    gradient = gradient_by_hand(torch.ones(3), POINTS[2:4])
+    torch.testing.assert_close(second.module.weight[0].detach(), 1 - LR / 2 * gradient)
+
+
 def test_means_are_of_items_and_nan_without_any(accelerator) -> None:
     trained = trained_of("one")
 

@@ -144,6 +144,11 @@ def test_means_leave_out_what_is_not_finite() -> None:
     assert math.isnan(means["b"])
 
 
+def test_a_mean_is_over_the_reports_that_have_the_key() -> None:
+    reports = [{"often": 1.0}, {"often": 2.0, "seldom": 8.0}, {"seldom": 4.0, "often": 6.0}]
+    assert mean_of(reports) == {"often": 3.0, "seldom": 6.0}
+
+
 def test_versions_name_what_computes() -> None:
     assert {"stdcli", "python", "torch", "diffusers"} <= versions().keys()
     assert versions()["torch"].split("+")[0] == torch.__version__.split("+")[0]
