@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from stdcli.models.diffusers_api import UNet2DConditionModel
-from stdcli.models.student import LORA_TARGETS
+from stdcli.models.unet_denoiser import LORA_TARGETS
 
 MEASURED = """
 import json, sys, threading, time
@@ -41,7 +41,7 @@ bundle = load_model(model, device="cpu", dtype="bfloat16", student=student[0] if
 taken = time.process_time() - began
 over.set()
 thread.join()
-weights = sum(p.nbytes for p in bundle.denoiser.unet.parameters())
+weights = sum(p.nbytes for p in bundle.denoiser.network.parameters())
 told = {"cpu_s": taken, "peak": peak[0] - before, "left": anonymous() - before, "weights": weights}
 print(json.dumps(told))
 """

@@ -20,7 +20,7 @@ from stdcli.bank.shard import StoredPaths, write_shard
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.roles import Roles
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from tests.tiny_banks import changed
 
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from stdcli.config.recipe import Recipe, Trained
-from stdcli.models.denoiser import Condition, Denoiser
+from stdcli.models.condition import Condition
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_denoiser
 from stdcli.models.student import Student, make_student
 from tests.tiny_models import CROSS, POOLED, STYLE

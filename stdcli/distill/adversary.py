@@ -24,7 +24,7 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import start_state
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import Features
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 
 Variant = Literal["x0", "xs", "xs-x0", "xs-xr", "xs-xR"]
 AdversarialLoss = Literal["hinge", "non-saturating"]

@@ -17,7 +17,7 @@ from stdcli.distill.real_latents import PathEnds, make_online_styles, make_style
 from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import StdcliError
 from stdcli.models.codec import Codec
-from stdcli.models.denoiser import split_conditions
+from stdcli.models.condition import split_conditions
 from stdcli.models.perceptual.dino import load_dino
 from stdcli.models.student import Student
 

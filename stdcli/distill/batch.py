@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stdcli.diffusion.levels import Level, pick_levels
-from stdcli.models.denoiser import Condition
+from stdcli.models.condition import Condition
 
 
 @dataclass(frozen=True)

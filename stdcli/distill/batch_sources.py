@@ -29,7 +29,7 @@ from stdcli.diffusion.solvers import start_state
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Method
 from stdcli.errors import ConfigError
-from stdcli.models.denoiser import Condition, split_conditions
+from stdcli.models.condition import Condition, split_conditions
 from stdcli.runtime.seeding import fold
 
 TeacherStep = Callable[[Tensor, Level, Level, Condition, Condition, Tensor], Tensor]

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdcli.config.distill import VIRTUAL_BATCH
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from stdcli.runtime.seeding import fold
 
 Norm = Literal["group", "local-batch"]

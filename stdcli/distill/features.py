@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from stdcli.diffusion.levels import Level
 from stdcli.distill.augment import augment
-from stdcli.models.bundle import Condition
 from stdcli.models.codec import Codec
+from stdcli.models.condition import Condition
+from stdcli.models.denoiser import FeatureTaps
 
 DINO_PX = 224
 DINO_BLOCKS = (2, 5, 8, 11)
@@ -49,20 +50,21 @@ class Features(Protocol):
 
 
 class FeatureNetwork(Protocol):
-    """A `Denoiser`; or a `Student`, inside whose `as_teacher()` its `teacher` runs, or the UNet itself."""
+    """A `Denoiser`; or a `Student`, inside whose `as_teacher()` runs what its taps are in."""
 
-    unet: nn.Module
+    def feature_taps(self) -> FeatureTaps:
+        """Where to look."""
 
     def __call__(self, x: Tensor, t: Tensor | float, condition: Condition) -> Tensor:
         """Evaluate the network once."""
 
 
 class _Encoded(Exception):
-    """The middle of the UNet is reached: nothing after it is needed."""
+    """The last tap is reached: nothing after it is needed."""
 
 
 class TeacherFeatures:
-    """Outputs of the down blocks and of the mid block of the teacher's UNet, at the time told.
+    """Outputs of some modules of the teacher, of a UNet its encoder, at the time told.
 
     Nothing is decoded, neither latents nor features.
 
@@ -70,23 +72,20 @@ class TeacherFeatures:
         network: frozen denoiser, or the student that was made from the teacher.
         unconditional: condition of one row; the discriminator's heads are told the real one.
 
-    Source: Wang 2024 (PCM), adversarial loss on the features of the teacher's encoder.
     """
 
     def __init__(self, network: FeatureNetwork, unconditional: Condition) -> None:
         self._network = network
         self._unconditional = unconditional
-        widths = network.unet.config.block_out_channels
-        self.channels = (*widths, widths[-1])
+        self._taps = network.feature_taps()
+        self.channels = self._taps.channels
 
     def __call__(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         """See `Features`."""
         maps: list[Tensor] = []
         t = level.t.to(latents.device)
-        separate_teacher = getattr(self._network, "teacher", None)
-        unet = self._network.unet if separate_teacher is None else separate_teacher
         with getattr(self._network, "as_teacher", nullcontext)():
-            with _encoder_only(unet, maps), suppress(_Encoded):
+            with _encoder_only(self._taps, maps), suppress(_Encoded):
                 self._network(latents, t, self._unconditional)
         return maps
 
@@ -145,22 +144,22 @@ def normalize(pictures: Tensor) -> Tensor:
 
 
 @contextmanager
-def _encoder_only(unet: nn.Module, maps: list[Tensor]) -> Iterator[None]:
-    """Inside, a forward of the UNet fills `maps` [B, C_k, T_k] and ends by `_Encoded` after the mid block.
+def _encoder_only(taps: FeatureTaps, maps: list[Tensor]) -> Iterator[None]:
+    """Inside, a forward of the network fills `maps` [B, C_k, T_k] and ends by `_Encoded` after the last tap.
 
     Without checkpointing: its second forward, in the backward, would run with other adapters.
     """
 
     def keep(module: nn.Module, inputs: tuple, output: Tensor | tuple) -> None:
-        features = output[0] if isinstance(output, tuple) else output
-        maps.append(features.flatten(2).float())
-        if module is unet.mid_block:
+        maps.append(taps.read(output).float())
+        if module is taps.modules[-1]:
             raise _Encoded
 
-    checkpointed = [module for module in unet.modules() if getattr(module, "gradient_checkpointing", False)]
+    modules = taps.network.modules()
+    checkpointed = [module for module in modules if getattr(module, "gradient_checkpointing", False)]
     with ExitStack() as stack:
-        for block in (*unet.down_blocks, unet.mid_block):
-            stack.enter_context(block.register_forward_hook(keep))
+        for tapped in taps.modules:
+            stack.enter_context(tapped.register_forward_hook(keep))
         for module in checkpointed:
             module.gradient_checkpointing = False
             stack.callback(setattr, module, "gradient_checkpointing", True)

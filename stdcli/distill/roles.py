@@ -12,7 +12,7 @@ from torch import Tensor
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from stdcli.models.student import Student
 
 

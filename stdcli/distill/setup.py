@@ -24,7 +24,8 @@ from stdcli.distill.task import DISCRIMINATOR, STUDENT, AdversarialTerm, Distill
 from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
-from stdcli.models.denoiser import Condition, Denoiser
+from stdcli.models.condition import Condition
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.student import Student, make_student
 from stdcli.models.student_files import StudentFiles
 from stdcli.models.student_start import start_from
@@ -180,7 +181,7 @@ class TeacherDenoiser(Denoiser):
     """
 
     def __init__(self, roles: Roles) -> None:
-        super().__init__(roles.module.unet)
+        super().__init__(roles.module.network)
         self._roles = roles
 
     @torch.no_grad()

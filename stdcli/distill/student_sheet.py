@@ -28,7 +28,7 @@ from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
 from stdcli.media.tensors import to_uint8
 from stdcli.models.codec import Codec
-from stdcli.models.denoiser import Condition, split_conditions
+from stdcli.models.condition import Condition, split_conditions
 
 ROWS = 6
 NOISE_ID = 0

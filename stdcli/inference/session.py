@@ -24,7 +24,8 @@ from stdcli.inference.temporal_blend import TemporalBlend
 from stdcli.media.arrays import fit_max_size, resize
 from stdcli.media.image import Picture
 from stdcli.media.tensors import pad_to_multiple, to_tensor, to_uint8
-from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.bundle import Bundle
+from stdcli.models.condition import Condition
 from stdcli.models.start import Measured, measure
 
 BATCH_PX = {"cuda": 16 * 512 * 512, "mps": 8 * 512 * 512, "cpu": 4 * 256 * 256}

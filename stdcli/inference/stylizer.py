@@ -20,7 +20,8 @@ from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.sample import sample, target_levels
 from stdcli.diffusion.solvers import start_state
 from stdcli.inference.settings import SamplingSettings
-from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.bundle import Bundle
+from stdcli.models.condition import Condition
 from stdcli.models.start import Measured, encode_towards
 
 FRAME_ID = 0  # every picture and frame starts from the same noise: steady video, and batching changes nothing

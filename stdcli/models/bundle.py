@@ -26,7 +26,8 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.disk.hashes import is_known
 from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
-from stdcli.models.denoiser import Condition, Denoiser
+from stdcli.models.condition import Condition
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.memory_need import Need
 from stdcli.models.style import StyleAdapter, StyleEmbeds
 from stdcli.models.weights import hash_files

@@ -18,7 +18,6 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.bundle import Bundle, Network
 from stdcli.models.codec import Codec, codec_dtype
-from stdcli.models.denoiser import Denoiser
 from stdcli.models.families import embedded
 from stdcli.models.folder import read_recipe
 from stdcli.models.formulation import check_scheduler
@@ -29,6 +28,7 @@ from stdcli.models.painter_unet import check_unseeing, sees_photo
 from stdcli.models.pipeline import FoundModel, Opened, count_denoiser, find_model, move, open_model
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
+from stdcli.models.unet_denoiser import UNetDenoiser
 from stdcli.runtime.devices import DeviceChoice
 
 DENOISER = frozenset({"unet", "scheduler"})
@@ -184,7 +184,7 @@ def _network_fields(found: FoundModel, opened: Opened) -> dict[str, Any]:
     return {
         "name": found.source.name,
         "family": opened.family.name,
-        "denoiser": Denoiser(pipe.unet),
+        "denoiser": UNetDenoiser(pipe.unet),
         "schedule": schedule,
         "prediction": prediction,
         "recipe": opened.recipe,
@@ -210,7 +210,7 @@ def _bundle(
     pipe, notes = opened.pipe, found.notes
     if student is not None:
         fields["student"] = (student.name, student.weights)
-        fields["denoiser"] = Denoiser(pipe.unet, has_target_time=student.has_target_time)
+        fields["denoiser"] = UNetDenoiser(pipe.unet, has_target_time=student.has_target_time)
         if student.recipe is None:
             notes.append(f"the student {student.name} brings no recipe: sampled as the model itself would be")
     fields["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)

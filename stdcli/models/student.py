@@ -9,6 +9,7 @@ Legend: B batch, C latent channels, h w latent cells.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,35 +21,15 @@ from torch import Tensor, nn
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import NumericsError, ResourceError
-from stdcli.models.denoiser import Condition, Denoiser, add_target_time
-from stdcli.models.diffusers_api import (
-    LoraConfig,
-    StableDiffusionImg2ImgPipeline,
-    UNet2DConditionModel,
-)
+from stdcli.models.condition import Condition
+from stdcli.models.denoiser import Denoiser, FeatureTaps
+from stdcli.models.diffusers_api import LoraConfig
 from stdcli.models.layout import LORA_FILE, RECIPE_FILE
-from stdcli.models.student_files import UNET
-from stdcli.models.weights import is_finite, order_metadata
+from stdcli.models.lora.peft_config import ADAPTER_METADATA
+from stdcli.models.weights import is_finite, order_metadata, save_tensors
 from stdcli.runtime.durable import new_folder
 from stdcli.runtime.seeding import fold
 
-LORA_TARGETS = (
-    "to_q",
-    "to_k",
-    "to_v",
-    "to_out.0",
-    "proj_in",
-    "proj_out",
-    "ff.net.0.proj",
-    "ff.net.2",
-    "conv1",
-    "conv2",
-    "conv_shortcut",
-    "downsamplers.0.conv",
-    "upsamplers.0.conv",
-    "time_emb_proj",
-)
-"""Ends of the names of modules that get an adapter: those of LCM-LoRA."""
 ADAPTER = "default"
 
 
@@ -58,27 +39,22 @@ class Student(nn.Module):
     Backward passes belong outside `as_teacher` and `using`.
 
     Args:
-        unet: diffusers' UNet2DConditionModel whose trained parameters require gradients, and no others.
+        denoiser: around the network whose trained parameters require gradients, and no others.
         kind: `lora` or `full`.
-        has_target_time: whether the UNet is told where a step aims.
-        teacher: a frozen copy of the base beside full weights.
+        teacher: around a frozen copy of the base beside full weights.
     """
 
     def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        *,
-        kind: Literal["lora", "full"],
-        has_target_time: bool = False,
-        teacher: UNet2DConditionModel | None = None,
+        self, denoiser: Denoiser, *, kind: Literal["lora", "full"], teacher: Denoiser | None = None
     ) -> None:
         super().__init__()
-        self.unet = unet
+        self.network = denoiser.network
         self.kind = kind
-        self.has_target_time = has_target_time
-        self.teacher = teacher
-        self._student = self._current = Denoiser(unet, has_target_time=has_target_time)
-        trained = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
+        self.has_target_time = denoiser.has_target_time
+        self.teacher = None if teacher is None else teacher.network
+        self._teacher = teacher
+        self._student = self._current = denoiser
+        trained = [name for name, parameter in self.network.named_parameters() if parameter.requires_grad]
         self._names = {name.replace(f".{ADAPTER}.", "."): name for name in trained}
         self._teaching = False
 
@@ -107,13 +83,18 @@ class Student(nn.Module):
         return self._current(x, t, condition, target_time=target_time)
 
     @property
+    def denoiser(self) -> Denoiser:
+        """What evaluates the student's own weights."""
+        return self._student
+
+    @property
     def has_teacher(self) -> bool:
         """Whether `as_teacher` can be entered."""
         return self.kind == "lora" or self.teacher is not None
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What is trained, float32, in a fixed order: `<module>.lora_A.weight` or the UNet's own names."""
-        return {name: self.unet.get_parameter(inner) for name, inner in self._names.items()}
+        """What is trained, float32, in a fixed order: `<module>.lora_A.weight` or the network's own names."""
+        return {name: self.network.get_parameter(inner) for name, inner in self._names.items()}
 
     @contextmanager
     def as_teacher(self) -> Iterator[None]:
@@ -132,17 +113,17 @@ class Student(nn.Module):
             return
         before, self._teaching = self._current, True
         try:
-            if self.teacher is not None:
-                self._current = Denoiser(self.teacher)
+            if self._teacher is not None:
+                self._current = self._teacher
                 yield
                 return
             self._current = self._student
             with self._without_checkpointing():
-                self.unet.disable_adapters()
+                self.network.disable_adapters()
                 try:
                     yield
                 finally:
-                    self.unet.enable_adapters()  # and with it `requires_grad`, before any backward
+                    self.network.enable_adapters()  # and with it `requires_grad`, before any backward
         finally:
             self._current, self._teaching = before, False
 
@@ -161,7 +142,7 @@ class Student(nn.Module):
             raise ValueError("the teacher has no averaged weights")
         inner = {self._names[name]: value for name, value in weights.items()}
         before = self._current
-        self._current = Denoiser(self.unet, has_target_time=self.has_target_time, weights=inner)
+        self._current = self._student.like(weights=inner)
         try:
             with self._without_checkpointing():
                 yield
@@ -184,17 +165,21 @@ class Student(nn.Module):
             names = sorted(values.keys() ^ self._names.keys())
             raise ValueError(f"{len(names)} names differ from those that are trained: {', '.join(names[:3])}")
 
+    def feature_taps(self) -> FeatureTaps:
+        """Of the network that answers inside `as_teacher`."""
+        return (self._teacher or self._student).feature_taps()
+
     @contextmanager
     def _without_checkpointing(self) -> Iterator[None]:
         """What is recomputed during backward would be so with the weights of that moment."""
-        was_on = self.unet.is_gradient_checkpointing
+        was_on = self.network.is_gradient_checkpointing
         if was_on:
-            self.unet.disable_gradient_checkpointing()
+            self.network.disable_gradient_checkpointing()
         try:
             yield
         finally:
             if was_on:
-                self.unet.enable_gradient_checkpointing()
+                self.network.enable_gradient_checkpointing()
 
 
 def make_student(
@@ -231,29 +216,19 @@ def make_student(
         raise ValueError("an s-embedding is a new input of the network: full weights only")
     if rank < 1:
         raise ValueError(f"rank {rank} is not at least 1")
-    unet = denoiser.unet.requires_grad_(False)
+    network = denoiser.network.requires_grad_(False)
     if checkpointing:
-        unet.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     if kind == "lora":
-        _add_lora(unet, rank=rank, alpha=rank if alpha is None else alpha, seed=seed)
-        return Student(unet, kind=kind)
-    teacher = copy.deepcopy(unet) if keep_teacher else None
-    unet.float()
+        _add_lora(denoiser, rank=rank, alpha=rank if alpha is None else alpha, seed=seed)
+        return Student(denoiser, kind=kind)
+    teacher = denoiser.like(copy.deepcopy(network)) if keep_teacher else None
+    network.float()
     if has_target_time:
-        add_target_time(unet)
-    for name, parameter in unet.named_parameters():
-        parameter.requires_grad_(not _is_style(name))
-    return Student(unet, kind=kind, has_target_time=has_target_time, teacher=teacher)
-
-
-def lora_targets(unet: nn.Module) -> list[str]:
-    """Full names of the modules that get an adapter, in the UNet's order; none inside a style adapter."""
-    ends = tuple(f".{end}" for end in LORA_TARGETS)
-    return [
-        name
-        for name, module in unet.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and name.endswith(ends) and not _is_style(name)
-    ]
+        denoiser.add_target_time()
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not denoiser.is_frozen(name))
+    return Student(denoiser.like(has_target_time=has_target_time), kind=kind, teacher=teacher)
 
 
 def save_student(
@@ -292,19 +267,19 @@ def save_student(
         raise NumericsError("a weight is NaN or infinite", where=broken, got=f"stored as {dtype}")
     try:
         with new_folder(Path(folder), check=check) as fresh:
-            (_save_lora if student.kind == "lora" else _save_unet)(fresh, student.unet, values)
+            (_save_lora if student.kind == "lora" else _save_network)(fresh, student.denoiser, values)
             (fresh / RECIPE_FILE).write_text(recipe.as_json(indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise ResourceError("the student cannot be written", where=folder, got=error) from error
 
 
-def _add_lora(unet: UNet2DConditionModel, *, rank: int, alpha: float, seed: int) -> None:
-    targets = lora_targets(unet)
+def _add_lora(denoiser: Denoiser, *, rank: int, alpha: float, seed: int) -> None:
+    network, targets = denoiser.network, denoiser.lora_targets()
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights=False)
     with torch.random.fork_rng(devices=[]):  # peft draws, to no end
-        unet.add_adapter(config, adapter_name=ADAPTER)
+        network.add_adapter(config, adapter_name=ADAPTER)
     for name in targets:
-        layer = unet.get_submodule(name)
+        layer = network.get_submodule(name)
         down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
         first = torch.empty(down.shape)
         nn.init.kaiming_uniform_(first, a=5**0.5, generator=fold(seed, "lora", name))
@@ -312,27 +287,22 @@ def _add_lora(unet: UNet2DConditionModel, *, rank: int, alpha: float, seed: int)
         up.data = torch.zeros_like(up, dtype=torch.float32)
 
 
-def _is_style(name: str) -> bool:
-    """Whether a parameter or module belongs to an IP-Adapter."""
-    return ".processor." in name or name.startswith("encoder_hid_proj.")
-
-
-def _save_lora(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Tensor]) -> None:
+def _save_lora(folder: Path, denoiser: Denoiser, values: Mapping[str, Tensor]) -> None:
+    part, peft = denoiser.part, denoiser.network.peft_config[ADAPTER]
     config = {  # what older versions of peft know too
-        "r": unet.peft_config[ADAPTER].r,
-        "lora_alpha": unet.peft_config[ADAPTER].lora_alpha,
+        "r": peft.r,
+        "lora_alpha": peft.lora_alpha,
         "target_modules": sorted({name.rpartition(".lora_")[0] for name in values}),
     }
-    # both families write "unet.<module>.lora_A.weight"
-    StableDiffusionImg2ImgPipeline.save_lora_weights(
-        folder, unet_lora_layers=dict(values), unet_lora_adapter_metadata=config
-    )
+    text = json.dumps({f"{part}.{key}": value for key, value in config.items()}, indent=2, sort_keys=True)
+    tensors = {f"{part}.{name}": value for name, value in values.items()}
+    save_tensors(folder / LORA_FILE, tensors, {"format": "pt", ADAPTER_METADATA: text})
     order_metadata(folder / LORA_FILE)
 
 
-def _save_unet(folder: Path, unet: UNet2DConditionModel, values: Mapping[str, Tensor]) -> None:
-    config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+def _save_network(folder: Path, denoiser: Denoiser, values: Mapping[str, Tensor]) -> None:
     with torch.device("meta"):
-        plain = UNet2DConditionModel.from_config(config | {"encoder_hid_dim_type": None})
-    plain.load_state_dict(dict(values), assign=True)
-    plain.save_pretrained(folder / UNET, safe_serialization=True, max_shard_size="1TB")
+        plain = type(denoiser.network).from_config(denoiser.plain_config())
+    fixed = denoiser.network.state_dict()  # of it what is not trained: buffers
+    plain.load_state_dict({name: values.get(name, fixed[name]) for name in plain.state_dict()}, assign=True)
+    plain.save_pretrained(folder / denoiser.part, safe_serialization=True, max_shard_size="1TB")

@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.configs import read_json
-from stdcli.models.denoiser import add_target_time
 from stdcli.models.diffusers_api import UNet2DConditionModel
 from stdcli.models.folder import component_files, read_recipe, stored_recipe
 from stdcli.models.layout import LORA_FILE
 from stdcli.models.locate import EMBEDDED, locate_lora, locate_student
 from stdcli.models.lora.fusing import check_lora_file, fuse_lora
+from stdcli.models.unet_denoiser import add_target_time
 from stdcli.models.weights import read_shapes
 
 UNET = "unet"

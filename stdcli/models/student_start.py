@@ -35,6 +35,8 @@ def start_from(student: Student, found: StudentFiles) -> None:
         _start_lora(student, found)
         return
     values = {name: value for path in found.weights for name, value in load_file(path).items()}
+    for name, _ in student.network.named_buffers():
+        values.pop(name, None)
     parameters = student.trainable()
     wrong = [
         name for name in parameters.keys() | values.keys() if name not in parameters or name not in values
@@ -52,7 +54,7 @@ def start_from(student: Student, found: StudentFiles) -> None:
 
 def _start_lora(student: Student, found: StudentFiles) -> None:
     parameters, layers = student.trainable(), read_layers(found.weights[0])
-    config = student.unet.peft_config[ADAPTER]
+    config = student.network.peft_config[ADAPTER]
     pairs = {name: (f"{name}.lora_A.weight", f"{name}.lora_B.weight") for name in layers}
     wrong = [
         name

@@ -127,7 +127,7 @@ def load_teacher(config: BankConfig) -> Bundle:
         offline=config.offline,
         styles=config.style_data is not None,
     )
-    check_unseeing(bundle.denoiser.unet, config.model)
+    check_unseeing(bundle.denoiser.network, config.model)
     return bundle
 
 

@@ -25,7 +25,8 @@ from stdcli.diffusion.solvers import start_state
 from stdcli.errors import NumericsError
 from stdcli.media.arrays import resize
 from stdcli.media.tensors import to_tensor
-from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.bundle import Bundle
+from stdcli.models.condition import Condition
 from stdcli.models.start import Transform, encode_towards, measure
 from stdcli.rollout.pace import ENOUGH, Pace
 from stdcli.rollout.path_inputs import Loaded, Pictures, Sample

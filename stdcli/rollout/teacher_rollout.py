@@ -17,7 +17,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.solvers import jump
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
-from stdcli.models.denoiser import split_conditions
+from stdcli.models.condition import split_conditions
 from stdcli.rollout.build import find_data, load_teacher, make_teacher, probe_conditions, sample_maker
 from stdcli.rollout.path_inputs import Pictures, Sample
 from stdcli.rollout.path_teacher import Teacher, rows_of

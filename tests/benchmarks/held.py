@@ -30,7 +30,7 @@ from stdcli.media.tensors import to_uint8
 from stdcli.metrics import palette, texture
 from stdcli.metrics.metric import Subject
 from stdcli.models.bundle import Bundle
-from stdcli.models.denoiser import split_conditions
+from stdcli.models.condition import split_conditions
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.runtime.devices import choose
 from stdcli.training.loop import Loop, make_accelerator

@@ -27,7 +27,7 @@ from stdcli.data.files import find_files
 from stdcli.diffusion.levels import make_teacher_path, pick_levels
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import jump, start_state
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from stdcli.models.load import load_model
 from stdcli.rollout.path_inputs import Pictures, make_sample
 from stdcli.rollout.path_teacher import Teacher
@@ -114,7 +114,7 @@ def student_step(bundle, optimizer) -> Callable[[torch.Tensor, object, Condition
 @pytest.fixture(scope="module")
 def student():
     bundle = load_model("embedded", dtype="float32")
-    weights = list(bundle.denoiser.unet.requires_grad_(True).parameters())
+    weights = list(bundle.denoiser.network.requires_grad_(True).parameters())
     return bundle, torch.optim.AdamW(weights, lr=1e-7)
 
 

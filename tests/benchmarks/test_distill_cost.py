@@ -20,7 +20,7 @@ import torch
 from stdcli.bank.reader import Bank
 from stdcli.diffusion.levels import level_table, pick_levels
 from stdcli.diffusion.solvers import jump
-from stdcli.models.denoiser import Condition
+from stdcli.models.condition import Condition
 from tests.benchmarks.held import BANK, make_loop, median_seconds, say
 
 ROUNDS = 7

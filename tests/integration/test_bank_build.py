@@ -23,7 +23,8 @@ from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
 from stdcli.cli.main import main
 from stdcli.diffusion.noise import hash63, sample_id
-from stdcli.models.bundle import Bundle, Denoiser
+from stdcli.models.bundle import Bundle
+from stdcli.models.denoiser import Denoiser
 from stdcli.rollout import build as build_module
 from stdcli.rollout import shards as shards_module
 from tests.integration.test_clips import write_clip
@@ -267,7 +268,7 @@ def test_each_path_is_walked_with_the_guidance_it_stores(
     assert len(set(values.tolist())) == 7 and bool(((values >= 1.5) & (values < 6)).all())
     assert values.tolist() == pytest.approx([bank.source(k)["guidance"] for k in range(7)])
     monkeypatch.setattr(Denoiser, "__call__", counted)
-    from stdcli.models.bundle import Condition
+    from stdcli.models.condition import Condition
     from stdcli.models.load import load_model
 
     bundle = load_model(str(world.model), dtype="float32", device="cpu")

@@ -204,7 +204,7 @@ def test_style_picture_is_prepared_as_the_folder_says(
     with torch.no_grad():
         by_hand = encoder(pixel_values=pixels).image_embeds
     cond, _ = bundle.condition(styles=[RED], size_px=SIZE)
-    assert expected is bundle.denoiser.unet
+    assert expected is bundle.denoiser.network
     assert torch.allclose(cond.added["image_embeds"][:, 0], by_hand, atol=1e-4)
 
 

@@ -35,7 +35,7 @@ def outputs(model: Path, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_bfloat16_denoiser_beside_a_float32_codec(embedded: Path) -> None:
     bundle = load_model(str(embedded), device="cpu", dtype="bfloat16")
-    assert bundle.dtype == bundle.denoiser.unet.dtype == torch.bfloat16
+    assert bundle.dtype == bundle.denoiser.network.dtype == torch.bfloat16
     assert bundle.codec.vae.dtype == torch.float32
     (picture, output), (picture32, output32) = outputs(embedded, "bfloat16"), outputs(embedded, "float32")
     assert picture.dtype == output.dtype == torch.float32
@@ -69,7 +69,7 @@ def save_in_both_precisions(path: Path) -> Path:
 def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: float) -> None:
     model = save_in_both_precisions(tmp_path / "m")
     bundle = load_model(str(model), device="cpu", dtype=dtype)
-    assert (bundle.denoiser.unet.conv_in.bias == read).all()
+    assert (bundle.denoiser.network.conv_in.bias == read).all()
     (file,) = bundle.weight_files["unet"]
     assert (".fp16" in file.name) == (read == 2.0)
 
@@ -80,7 +80,7 @@ def test_one_part_with_only_fp16_files_leaves_the_others_plain(tmp_path: Path) -
     (model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     vae.half().save_pretrained(model / "vae", variant="fp16")
     bundle = load_model(str(model), device="cpu", dtype="float32")
-    assert (bundle.denoiser.unet.conv_in.bias == 1.0).all()
+    assert (bundle.denoiser.network.conv_in.bias == 1.0).all()
     assert bundle.codec.vae.dtype == torch.float32
     names = {part: file.name for part, (file,) in bundle.weight_files.items()}
     assert names["unet"] == "diffusion_pytorch_model.safetensors"
@@ -94,7 +94,7 @@ def test_folder_with_only_fp16_files_loads_in_float32(tmp_path: Path) -> None:
         (model / part / "diffusion_pytorch_model.safetensors").unlink()
         network.half().save_pretrained(model / part, variant="fp16")
     bundle = load_model(str(model), device="cpu", dtype="float32")
-    assert bundle.denoiser.unet.dtype == bundle.codec.vae.dtype == torch.float32
+    assert bundle.denoiser.network.dtype == bundle.codec.vae.dtype == torch.float32
 
 
 def test_large_pictures_are_coded_in_tiles_by_large_codecs(
@@ -132,7 +132,7 @@ def test_codecs_without_tiling_do_without(embedded: Path, monkeypatch: pytest.Mo
 
 def test_gradients_are_off_until_asked_for(embedded: Path) -> None:
     bundle = load_model(str(embedded), device="cpu", dtype="float32")
-    modules = (bundle.denoiser.unet, bundle.codec.vae)
+    modules = (bundle.denoiser.network, bundle.codec.vae)
     assert not any(p.requires_grad for m in modules for p in m.parameters())
     assert not any(m.training for m in modules)
 

@@ -81,7 +81,7 @@ def test_students_in_a_repository(cache: Path) -> None:
     bundle = load_model("o/sd15", student="o/student", **options)
     (file,) = (cache / "models--o--student").rglob("*.safetensors")
     stored = load_file(file)
-    weights = bundle.denoiser.unet.state_dict()
+    weights = bundle.denoiser.network.state_dict()
     assert weights.keys() == stored.keys() and all(torch.equal(weights[k], v) for k, v in stored.items())
     assert bundle.identity["student"]["name"] == "o/student"
     lora = "o/lora/students/four.safetensors"

@@ -20,7 +20,8 @@ from stdcli.diffusion.levels import Level, make_sampling_path
 from stdcli.diffusion.predictions import Denoised, to_x0_eps
 from stdcli.diffusion.sample import sample
 from stdcli.diffusion.solvers import start_state
-from stdcli.models.bundle import Bundle, Condition
+from stdcli.models.bundle import Bundle
+from stdcli.models.condition import Condition
 from stdcli.models.load import load_model
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 

@@ -44,7 +44,7 @@ def base_weights(model: Path) -> dict[str, torch.Tensor]:
 
 
 def fused_weights(model: Path, *loras: str) -> dict[str, torch.Tensor]:
-    return load_model(str(model), dtype="float32", device="cpu", loras=loras).denoiser.unet.state_dict()
+    return load_model(str(model), dtype="float32", device="cpu", loras=loras).denoiser.network.state_dict()
 
 
 def product(lora: Path, layer: str = CHANGED) -> torch.Tensor:
@@ -95,7 +95,7 @@ def test_half_precision_file_in_a_bfloat16_model(tmp_path: Path, sdxl: Path) -> 
     lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
     save_file({k: v.half() for k, v in load_file(lora).items()}, lora)
     bundle = load_model(str(sdxl), dtype="bfloat16", device="cpu", loras=[str(lora)])
-    weight = bundle.denoiser.unet.get_submodule(CHANGED).weight
+    weight = bundle.denoiser.network.get_submodule(CHANGED).weight
     assert weight.dtype == torch.bfloat16
     expected = base_weights(sdxl)[f"{CHANGED}.weight"] + product(lora)
     assert torch.allclose(weight.float(), expected, atol=0.01)
@@ -317,7 +317,7 @@ def save_peft(folder: Path, model: Path, rank: int = 4, **config: object) -> Pat
 def test_peft_says_alpha_beside_the_weights(tmp_path: Path, sdxl: Path, config: dict, factor: float) -> None:
     folder = save_peft(tmp_path / "p", sdxl, **config)
     bundle = load_model(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)])
-    mine = bundle.denoiser.unet.get_submodule(CHANGED).weight
+    mine = bundle.denoiser.network.get_submodule(CHANGED).weight
     expected = base_weights(sdxl)[f"{CHANGED}.weight"] + factor * product(folder / "plain" / "a.safetensors")
     assert torch.allclose(mine, expected, atol=1e-6)
     assert not any("alpha" in note for note in bundle.notes)
@@ -330,7 +330,7 @@ def test_without_any_alpha_it_is_the_rank_and_said(tmp_path: Path, sdxl: Path) -
     folder = save_peft(tmp_path / "p", sdxl)
     bundle = load_model(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)])
     expected = base_weights(sdxl)[f"{CHANGED}.weight"] + product(folder / "plain" / "a.safetensors")
-    assert torch.allclose(bundle.denoiser.unet.get_submodule(CHANGED).weight, expected, atol=1e-6)
+    assert torch.allclose(bundle.denoiser.network.get_submodule(CHANGED).weight, expected, atol=1e-6)
     (note,) = [note for note in bundle.notes if "alpha" in note]
     assert "adapter_config.json" in note and "a factor of 1" in note
 
@@ -419,7 +419,7 @@ def test_fusing_rounds_once(tmp_path: Path, sdxl: Path) -> None:
     bundle = load_model(str(sdxl), dtype="bfloat16", device="cpu", loras=[f"{lora}:0.3"])
     base = base_weights(sdxl)[f"{CHANGED}.weight"].bfloat16().float()
     expected = (base + 0.3 * product(lora)).bfloat16()
-    assert torch.equal(bundle.denoiser.unet.get_submodule(CHANGED).weight, expected)
+    assert torch.equal(bundle.denoiser.network.get_submodule(CHANGED).weight, expected)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders import IPAdapterMixin
 
-from stdcli.models.bundle import Condition, Denoiser
+from stdcli.models.condition import Condition
 from stdcli.models.families.sdxl import style_block_only, time_ids
 from stdcli.models.load import multiple_of
+from stdcli.models.unet_denoiser import UNetDenoiser
 from tests.real_configs import SD15, SDXL
 
 
@@ -38,13 +39,13 @@ def test_sdxl_forward_with_our_condition(unets: dict[str, UNet2DConditionModel])
     ids = time_ids((1024, 768), device=torch.device("meta"))
     pooled = torch.zeros(1, 1280, device="meta")
     cond = Condition(torch.zeros(1, 77, 2048, device="meta"), {"text_embeds": pooled, "time_ids": ids})
-    out = Denoiser(unets["sdxl"])(torch.zeros(2, 4, 16, 12, device="meta"), 499, cond)
+    out = UNetDenoiser(unets["sdxl"])(torch.zeros(2, 4, 16, 12, device="meta"), 499, cond)
     assert out.shape == (2, 4, 16, 12)
 
 
 def test_sd15_forward_with_our_condition(unets: dict[str, UNet2DConditionModel]) -> None:
     cond = Condition(torch.zeros(1, 77, 768, device="meta"))
-    out = Denoiser(unets["sd15"])(torch.zeros(2, 4, 8, 16, device="meta"), 499, cond)
+    out = UNetDenoiser(unets["sd15"])(torch.zeros(2, 4, 8, 16, device="meta"), 499, cond)
     assert out.shape == (2, 4, 8, 16)
 
 

@@ -241,7 +241,7 @@ def test_student_then_lora_then_recipes(models, tmp_path) -> None:
     for file, factor in ((tmp_path / "s" / LORA, 2 / 3), (lora, 1)):
         pair = load_file(file)
         weight = weight + factor * pair[f"unet.{layer}.lora_B.weight"] @ pair[f"unet.{layer}.lora_A.weight"]
-    assert torch.allclose(both.denoiser.unet.get_submodule(layer).weight, weight, atol=1e-5)
+    assert torch.allclose(both.denoiser.network.get_submodule(layer).weight, weight, atol=1e-5)
     (tmp_path / "s" / "recipe.json").unlink()
     bare = load_model(str(models["embedded"]), **options)
     assert bare.recipe.steps == 9
@@ -308,7 +308,7 @@ def test_a_denoiser_comes_alone_and_knows_the_whole_model(models, tmp_path, buil
     whole.style.load()
     expected, identity = output_of(whole.denoiser, family) if family == "embedded" else None, whole.identity
     schedule, rest = whole.schedule.fingerprint(), (whole.prediction, whole.recipe, whole.dtype)
-    weights = {k: v.clone() for k, v in whole.denoiser.unet.state_dict().items()}
+    weights = {k: v.clone() for k, v in whole.denoiser.network.state_dict().items()}
     others = {PatchAutoencoder, AutoencoderKL, CLIPTextModel, CLIPVisionModelWithProjection}
     assert built & others
     built.clear()
@@ -317,8 +317,8 @@ def test_a_denoiser_comes_alone_and_knows_the_whole_model(models, tmp_path, buil
     assert alone.identity == identity
     assert alone.schedule.fingerprint() == schedule
     assert (alone.prediction, alone.recipe, alone.dtype) == rest
-    assert not any(p.requires_grad for p in alone.denoiser.unet.parameters())
-    state = alone.denoiser.unet.state_dict()
+    assert not any(p.requires_grad for p in alone.denoiser.network.parameters())
+    state = alone.denoiser.network.state_dict()
     assert state.keys() == weights.keys() and all(torch.equal(v, weights[k]) for k, v in state.items())
     if expected is not None:
         assert torch.equal(output_of(alone.denoiser, family), expected)
@@ -342,7 +342,7 @@ def test_a_denoiser_comes_from_the_files_that_are_named(tmp_path) -> None:
     as_built = load_model(str(folder), device="cpu", dtype="bfloat16").identity
     assert half.identity == as_built and plain.identity["unet_sha256"] != as_built["unet_sha256"]
     assert load_denoiser(str(folder), device="cpu", dtype="float32").identity == plain.identity
-    weight = half.denoiser.unet.conv_in.weight
+    weight = half.denoiser.network.conv_in.weight
     assert weight.dtype == torch.float32 and torch.equal(
-        weight, plain.denoiser.unet.conv_in.weight.half().float()
+        weight, plain.denoiser.network.conv_in.weight.half().float()
     )

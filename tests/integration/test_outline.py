@@ -52,7 +52,7 @@ def test_an_outline_says_what_the_model_says(folders: dict[str, Path], name: str
     asked = {"prompt": "x " * 90, "styles": [RED], "size_px": (64, 96), "guidance": 3.0}
     drawn = outline(folders[name], styles=True)
     whole = load_model(str(folders[name]), device="cpu", dtype="float32", styles=True)
-    assert all(parameter.is_meta for parameter in drawn.denoiser.unet.parameters())
+    assert all(parameter.is_meta for parameter in drawn.denoiser.network.parameters())
     assert drawn.identity == whole.identity
     for what in ("recipe", "prediction", "dtype_reason", "multiple_px", "needs_style", "sees_mask", "need"):
         assert getattr(drawn, what) == getattr(whole, what)

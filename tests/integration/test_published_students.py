@@ -25,7 +25,7 @@ from stdcli.inference.settings import resolve_sampling
 from stdcli.models.load import load_model
 from stdcli.models.lora.fusing import _targets, _unmatched
 from stdcli.models.lora.reading import read_lora
-from stdcli.models.student import lora_targets
+from stdcli.models.unet_denoiser import lora_targets
 from tests.real_configs import SDXL
 from tests.tiny_models import RESNET, _original_name, _unet_names, save_tiny_sdxl
 
@@ -123,7 +123,7 @@ def test_a_published_student_loads_to_the_last_layer(model, tmp_path, kind, alph
     path = write(tmp_path / "s.safetensors", model, kind, alpha=alpha)
     before = load_file(next((model / "unet").glob("*.safetensors")))
     bundle = load_model(str(model), device="cpu", dtype="float32", student=str(path))
-    after = bundle.denoiser.unet.state_dict()
+    after = bundle.denoiser.network.state_dict()
     assert "brings no recipe" in bundle.notes[0]
     layers = layers_of(model)
     changed = {name.removesuffix(".weight") for name in before if not torch.equal(before[name], after[name])}

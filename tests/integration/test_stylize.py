@@ -27,7 +27,7 @@ from stdcli.media.image import read_image
 from stdcli.media.probe import VideoInfo, probe
 from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter, iter_frames
-from stdcli.models.bundle import Denoiser
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded
 

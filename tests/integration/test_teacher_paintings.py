@@ -104,7 +104,7 @@ def test_the_model_stylizes_as_the_samples_show(out: Path, tmp_path: Path) -> No
 
 def test_the_model_is_shown_the_photo(out: Path) -> None:
     bundle = load_model(str(out / "model"), dtype="float32", device="cpu")
-    unet = bundle.denoiser.unet
+    unet = bundle.denoiser.network
     assert isinstance(unet, PainterUNet) and isinstance(bundle.codec.vae, LappedAutoencoder)
     assert bundle.sees_photo and not bundle.sees_mask
     assert unet.variances.shape == (6,) and unet.variances.min() > 0 and not (unet.variances == 1).any()

@@ -11,7 +11,7 @@ import torch
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from stdcli.models.diffusers_api import StableDiffusionXLImg2ImgPipeline
 from stdcli.models.families.family import Family
 from stdcli.models.families.sdxl import time_ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stdcli.config.recipe import Recipe
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from stdcli.models.diffusers_api import StableDiffusionImg2ImgPipeline
 from stdcli.models.families.family import Family
 from stdcli.models.prompt_notes import prompt_notes

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stdcli.config.recipe import Recipe
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 from stdcli.models.diffusers_api import StableDiffusionXLImg2ImgPipeline
 from stdcli.models.families.family import Family
 from stdcli.models.prompt_notes import prompt_notes

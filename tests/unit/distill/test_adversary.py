@@ -14,7 +14,7 @@ from stdcli.diffusion.levels import Level, level_table, pick_levels
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.adversary import Adversary, RealFakeBatch, make_real_fake_batch
 from stdcli.distill.discriminator import Discriminator
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
 FLOW = NoiseSchedule.flow(3.0)

@@ -16,7 +16,7 @@ from torch import nn
 from stdcli.diffusion.levels import levels_at
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.adversary import Adversary, RealFakeBatch, make_real_fake_batch
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 
 V = 0.1
 SCHEDULE = NoiseSchedule.scaled_linear(0.05, 0.6, 10)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from stdcli.distill.discriminator import Discriminator, SpectralConv1d, condition_vector
-from stdcli.models.bundle import Condition
+from stdcli.models.condition import Condition
 
 CHANNELS, COND = (16, 400), 6
 

@@ -16,9 +16,11 @@ from stdcli.diffusion.levels import Level, levels_at
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.augment import augment
 from stdcli.distill.features import DinoFeatures, TeacherFeatures, fit
-from stdcli.models.bundle import Bundle, Condition, Denoiser
+from stdcli.models.bundle import Bundle
 from stdcli.models.codec import Codec
+from stdcli.models.condition import Condition
 from stdcli.models.load import load_model
+from stdcli.models.unet_denoiser import UNetDenoiser
 from stdcli.teacher.networks import build_codec
 from tests.tiny_models import save_tiny_embedded
 
@@ -76,7 +78,7 @@ def network_of(family: str, request: pytest.FixtureRequest) -> tuple[UNet2DCondi
         )
         added = {"text_embeds": normal(1, 10), "time_ids": torch.full((1, 6), 512.0)}
         return unet, Condition(normal(1, 5, 12), added)
-    unet = request.getfixturevalue("embedded").denoiser.unet
+    unet = request.getfixturevalue("embedded").denoiser.network
     width = unet.config.cross_attention_dim
     style = unet.encoder_hid_proj.image_projection_layers[0].image_embeds.in_features
     ids = torch.tensor([[256.0, 256, 0, 0, 256, 256]])
@@ -112,7 +114,7 @@ def hooks_of(unet: nn.Module) -> int:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teacher_features_are_the_outputs_of_the_encoders_blocks(family, request) -> None:
     unet, condition = network_of(family, request)
-    features, level = TeacherFeatures(Denoiser(unet), condition), level_of(0, 559)
+    features, level = TeacherFeatures(UNetDenoiser(unet), condition), level_of(0, 559)
     x = normal(2, unet.config.in_channels, 8, 8).requires_grad_()
     maps = features(x, level, generator=rng())
     expected = blocks_by_hand(unet, x, level.t, condition)
@@ -130,18 +132,18 @@ def test_teacher_features_are_the_outputs_of_the_encoders_blocks(family, request
 def test_the_decoder_half_never_runs() -> None:
     unet, ran = plain_unet(), []
     hook = unet.up_blocks[0].register_forward_pre_hook(lambda *_: ran.append(1))
-    maps = TeacherFeatures(Denoiser(unet), Condition(normal(1, 5, 12)))(
+    maps = TeacherFeatures(UNetDenoiser(unet), Condition(normal(1, 5, 12)))(
         normal(1, 4, 8, 8), level_of(9), generator=rng()
     )
     assert len(maps) == 3 and not ran
     hook.remove()
-    assert Denoiser(unet)(normal(1, 4, 8, 8), 9, Condition(normal(1, 5, 12))).shape == (1, 4, 8, 8)
+    assert UNetDenoiser(unet)(normal(1, 4, 8, 8), 9, Condition(normal(1, 5, 12))).shape == (1, 4, 8, 8)
 
 
 def test_hooks_go_and_errors_stay_where_a_forward_fails() -> None:
     unet = plain_unet()
     unet.enable_gradient_checkpointing()
-    features = TeacherFeatures(Denoiser(unet), Condition(normal(1, 5, 11)))
+    features = TeacherFeatures(UNetDenoiser(unet), Condition(normal(1, 5, 11)))
     with pytest.raises(RuntimeError):
         features(normal(1, 4, 8, 8), level_of(9), generator=rng())
     assert hooks_of(unet) == 0 and unet.is_gradient_checkpointing
@@ -158,7 +160,10 @@ class LoraStudent:
         unet.train()
 
     def __call__(self, x, t, condition):
-        return Denoiser(self.unet)(x, t, condition)
+        return UNetDenoiser(self.unet)(x, t, condition)
+
+    def feature_taps(self):
+        return UNetDenoiser(self.unet).feature_taps()
 
     def lora(self) -> list[nn.Parameter]:
         return [weight for name, weight in self.unet.named_parameters() if "lora" in name]
@@ -199,16 +204,19 @@ class FullStudent:
 
     def __init__(self, unet: UNet2DConditionModel, teacher: UNet2DConditionModel) -> None:
         self.unet, self.teacher = unet, teacher
-        self._current = Denoiser(unet)
+        self._current = UNetDenoiser(unet)
 
     def __call__(self, x, t, condition):
         return self._current(x, t, condition)
 
+    def feature_taps(self):
+        return UNetDenoiser(self.teacher).feature_taps()
+
     @contextmanager
     def as_teacher(self):
-        self._current = Denoiser(self.teacher)
+        self._current = UNetDenoiser(self.teacher)
         yield
-        self._current = Denoiser(self.unet)
+        self._current = UNetDenoiser(self.unet)
 
 
 def test_of_full_weights_the_copy_is_seen() -> None:

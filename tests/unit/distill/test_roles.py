@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stdcli.diffusion.levels import level_table, pick_levels
-from stdcli.models.denoiser import Condition
+from stdcli.models.condition import Condition
 from tests.tiny_methods import (
     AVERAGE_STD,
     SD,

@@ -15,7 +15,7 @@ from stdcli.inference.session import StyleSession
 from stdcli.inference.settings import resolve_sampling
 from stdcli.inference.stylizer import FRAME_ID, Stylizer
 from stdcli.media.image import Picture
-from stdcli.models.bundle import Denoiser
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded
 

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from stdcli.models.bundle import Condition, Denoiser
+from stdcli.models.condition import Condition
+from stdcli.models.unet_denoiser import UNetDenoiser
 
 
 def condition(value: float, *, batch: int = 1, notes: tuple[str, ...] = (), image: bool = True) -> Condition:
@@ -65,7 +66,7 @@ def test_tensors_round_trip() -> None:
 
 def test_denoiser_casts_all_but_time_ids() -> None:
     unet = RecordingUNet(torch.bfloat16)
-    out = Denoiser(unet)(torch.ones(2, 4, 8, 8, dtype=torch.float64), 499, condition(1.0))
+    out = UNetDenoiser(unet)(torch.ones(2, 4, 8, 8, dtype=torch.float64), 499, condition(1.0))
     (call,) = unet.calls
     assert out.dtype == torch.float32
     assert call.x.dtype == call.tokens.dtype == call.added["text_embeds"].dtype == torch.bfloat16
@@ -77,13 +78,13 @@ def test_denoiser_casts_all_but_time_ids() -> None:
 
 def test_denoiser_refuses_a_batch_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match="cannot expand 2 conditions to 3"):
-        Denoiser(RecordingUNet())(torch.ones(3, 4, 8, 8), 1, condition(1.0, batch=2))
+        UNetDenoiser(RecordingUNet())(torch.ones(3, 4, 8, 8), 1, condition(1.0, batch=2))
 
 
 @pytest.mark.parametrize("t", [499, torch.tensor(499), torch.tensor([499, 99])])
 def test_pair_is_one_doubled_forward(t: object) -> None:
     unet = RecordingUNet()
-    under, without = Denoiser(unet).pair(torch.zeros(2, 4, 8, 8), t, condition(1.0), condition(-1.0))
+    under, without = UNetDenoiser(unet).pair(torch.zeros(2, 4, 8, 8), t, condition(1.0), condition(-1.0))
     (call,) = unet.calls
     assert call.x.shape[0] == 4
     assert (under == 1).all()

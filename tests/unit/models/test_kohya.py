@@ -13,7 +13,7 @@ from torch import nn
 from stdcli.models.locate import EMBEDDED_FOLDER
 from stdcli.models.lora.kohya import kohya_name, module_name
 from stdcli.models.original_names import original_unet
-from stdcli.models.student import lora_targets
+from stdcli.models.unet_denoiser import lora_targets
 from tests.real_configs import SD15, SDXL
 
 ATTENTION = "down_blocks.1.attentions.0.transformer_blocks.0"

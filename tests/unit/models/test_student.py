@@ -11,7 +11,8 @@ from torch.distributed import HashStore, destroy_process_group, init_process_gro
 from torch.nn.parallel import DistributedDataParallel
 
 from stdcli.models.load import load_denoiser
-from stdcli.models.student import LORA_TARGETS, Student, lora_targets, make_student
+from stdcli.models.student import Student, make_student
+from stdcli.models.unet_denoiser import LORA_TARGETS, lora_targets
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 from tests.tiny_students import condition_for, latents_for, student_of, train
 
@@ -57,7 +58,7 @@ def test_begins_as_its_base_and_keeps_it_as_teacher(model, base, options, checkp
         assert torch.equal(output(student), base), "the inner end is not the outer one"
     assert torch.equal(output(student, **target), changed)
     assert all(p.requires_grad for p in student.trainable().values())
-    assert student.unet.is_gradient_checkpointing == checkpointing
+    assert student.network.is_gradient_checkpointing == checkpointing
 
 
 def test_the_teacher_ends_with_an_exception(model, base) -> None:
@@ -202,7 +203,7 @@ def test_alpha_is_a_factor_times_rank(model) -> None:
 def test_float32_adapters_on_a_bfloat16_base(model) -> None:
     student = student_of(model, dtype="bfloat16")
     plain = load_denoiser(str(model), device="cpu", dtype="bfloat16").denoiser
-    assert student.unet.dtype == torch.bfloat16
+    assert student.network.dtype == torch.bfloat16
     assert all(p.dtype == torch.float32 for p in student.trainable().values())
     assert student(X, T, CONDITION).dtype == torch.float32
     assert torch.equal(output(student), plain(X, T, CONDITION))
@@ -212,7 +213,7 @@ def test_float32_adapters_on_a_bfloat16_base(model) -> None:
 
 def test_full_weights_of_a_bfloat16_base_are_float32_and_the_teacher_is_not(model) -> None:
     student = student_of(model, dtype="bfloat16", kind="full", keep_teacher=True)
-    assert {p.dtype for p in student.unet.parameters()} == {torch.float32}
+    assert {p.dtype for p in student.network.parameters()} == {torch.float32}
     plain = load_denoiser(str(model), device="cpu", dtype="bfloat16").denoiser
     with student.as_teacher():
         assert torch.equal(output(student), plain(X, T, CONDITION))
@@ -255,7 +256,7 @@ def test_every_adapter_is_outside_the_style_adapter(tmp_path, family) -> None:
     student = student_of(model, styles=True)
     adapted = {n.rpartition(".lora_")[0] for n in student.trainable()}
     assert not {n for n in adapted if "processor" in n or "encoder_hid_proj" in n}
-    unet = load_denoiser(str(model), device="cpu").denoiser.unet
+    unet = load_denoiser(str(model), device="cpu").denoiser.network
     inside, wanted = dict(unet.named_modules()), set(lora_targets(unet))
     assert adapted == wanted
     # by the published list: every weight with one of these last names that plain diffusers' UNet has

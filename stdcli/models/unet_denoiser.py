@@ -1,0 +1,161 @@
+"""diffusers' UNets as denoisers: what they are called with, where they are adapted and looked into.
+
+Legend: B batch, C latent channels, h w latent cells, C_k and T_k channels and tokens of feature map k.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from stdcli.models.condition import Condition
+from stdcli.models.denoiser import Denoiser, FeatureTaps
+from stdcli.models.diffusers_api import UNet2DConditionModel, get_timestep_embedding
+from stdcli.models.inpainting import sees_mask
+from stdcli.models.painter_unet import PainterUNet
+
+TARGET_TIME_WIDTH = 256
+"""Width of the embedding of a step's target."""
+LORA_TARGETS = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
+)
+"""Ends of the names of modules that get an adapter: those of LCM-LoRA."""
+
+
+class UNetDenoiser(Denoiser):
+    """A UNet2DConditionModel, which is told where a step aims by diffusers' `timestep_cond`."""
+
+    part: ClassVar[str] = "unet"
+
+    @property
+    def multiple(self) -> int:
+        """So that every level of the UNet halves evenly."""
+        return 2 ** (len(self.network.config.block_out_channels) - 1)
+
+    @property
+    def sees_mask(self) -> bool:
+        """By its number of input channels."""
+        return sees_mask(self.network.config)
+
+    @property
+    def sees_photo(self) -> bool:
+        """As painters do."""
+        return isinstance(self.network, PainterUNet)
+
+    def arguments(
+        self, x: Tensor, t: Tensor | float, condition: Condition, target_time: Tensor | float | None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """See `Denoiser.arguments`."""
+        dtype = self.network.dtype
+        added: dict[str, Tensor | list[Tensor]] = {
+            k: v if k == "time_ids" else v.to(dtype)  # half precision cannot represent every pixel count
+            for k, v in condition.added.items()
+        }
+        if "image_embeds" in added:
+            added["image_embeds"] = [added["image_embeds"]]  # diffusers: one entry per loaded adapter
+        tokens = condition.encoder_hidden_states.to(dtype)
+        inputs = {"encoder_hidden_states": tokens, "added_cond_kwargs": added, "return_dict": False}
+        if self.has_target_time:
+            inputs["timestep_cond"] = embed_target_time(target_time, x).to(dtype)
+        return (x.to(dtype), t), inputs
+
+    def lora_targets(self) -> list[str]:
+        """Of `LORA_TARGETS`; none inside a style adapter."""
+        return lora_targets(self.network)
+
+    def is_frozen(self, name: str) -> bool:
+        """The style adapter's."""
+        return _is_style(name)
+
+    def feature_taps(self) -> FeatureTaps:
+        """The down blocks and the mid block: the encoder.
+
+        Source: Wang 2024 (PCM), adversarial loss on the features of the teacher's encoder.
+        """
+        unet = self.network
+        widths = unet.config.block_out_channels
+        return FeatureTaps(unet, (*unet.down_blocks, unet.mid_block), (*widths, widths[-1]), _read_map)
+
+    def add_target_time(self) -> None:
+        """See `Denoiser.add_target_time`."""
+        add_target_time(self.network)
+
+    def plain_config(self) -> dict[str, Any]:
+        """Without the style adapter."""
+        return super().plain_config() | {"encoder_hid_dim_type": None}
+
+
+def lora_targets(unet: nn.Module) -> list[str]:
+    """Full names of the modules that get an adapter, in the UNet's order; none inside a style adapter."""
+    ends = tuple(f".{end}" for end in LORA_TARGETS)
+    return [
+        name
+        for name, module in unet.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and name.endswith(ends) and not _is_style(name)
+    ]
+
+
+def embed_target_time(target_time: Tensor | float | None, x: Tensor) -> Tensor:
+    """The time that a step aims at, as a network that sees its target is told: sines and cosines.
+
+    Args:
+        target_time: a number or [B].
+        x: [B, ...]; decides batch and device.
+
+    Returns:
+        [B, TARGET_WIDTH] float32.
+
+    Raises:
+        ValueError: no time.
+    Source: Ho 2020 (DDPM) appendix B, the time embedding of the UNet itself.
+    """
+    if target_time is None:
+        raise ValueError("this network is told where a step aims, and no time was given")
+    times = torch.as_tensor(target_time, dtype=torch.float32, device=x.device).expand(x.shape[0])
+    return get_timestep_embedding(times, TARGET_TIME_WIDTH, flip_sin_to_cos=True, downscale_freq_shift=0)
+
+
+def add_target_time(unet: UNet2DConditionModel) -> None:
+    """Let a UNet be told where a step aims; what it gives does not change until the projection is trained.
+
+    The projection is diffusers' `time_embedding.cond_proj`, from zeros, so that plain diffusers reloads it.
+
+    Args:
+        unet: changed in place; has no `time_cond_proj_dim` yet.
+    """
+    embedding, config = unet.time_embedding, unet.config
+    like = embedding.linear_1.weight
+    projection = torch.nn.Linear(TARGET_TIME_WIDTH, like.shape[1], bias=False, device="meta")
+    projection.weight = torch.nn.Parameter(
+        like.new_zeros(like.shape[1], TARGET_TIME_WIDTH), requires_grad=False
+    )
+    embedding.cond_proj = projection
+    # upstream keeps an installed style adapter in an attribute that a plain update of the config would lose
+    unet.register_to_config(
+        time_cond_proj_dim=TARGET_TIME_WIDTH, encoder_hid_dim_type=config.encoder_hid_dim_type
+    )
+
+
+def _read_map(output: Tensor | tuple) -> Tensor:
+    """[B, C_k, T_k] of what a block returns."""
+    return (output[0] if isinstance(output, tuple) else output).flatten(2)
+
+
+def _is_style(name: str) -> bool:
+    """Whether a parameter or module belongs to an IP-Adapter."""
+    return ".processor." in name or name.startswith("encoder_hid_proj.")
