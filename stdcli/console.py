@@ -1,4 +1,4 @@
-"""The one output sink. Results go to stdout, everything else to stderr.
+"""The one output sink, and the reporter of the command line. Results go to stdout, everything else to stderr.
 
 Modes: `human` prints sentences; `json` prints each result as one JSON object on one line; `quiet` prints only
 the path (or first value) of each result. In json mode stderr stays text, except that an error is one JSON
@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from fractions import Fraction
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, TextIO
 
 from stdcli.errors import StdcliError
+from stdcli.reporter import NoProgress, Progress
 from stdcli.visible import visible
 
 Mode = Literal["human", "json", "quiet"]
@@ -29,25 +30,6 @@ PLAIN_INTERVAL_S = 30.0
 QUICK_S = 3.0
 """What is over sooner needs no line."""
 BEAT_S = 0.5
-
-
-class Progress(Protocol):
-    """Counts finished work; `total` may be set once it is known."""
-
-    total: int | None
-
-    def advance(self, n: int = 1) -> None:
-        """Count `n` more units as finished."""
-
-
-class NoProgress:
-    """Progress that shows nothing: the default of library functions."""
-
-    def __init__(self, total: int | None = None) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1) -> None:
-        """Forget the count."""
 
 
 class PlainProgress:

@@ -78,7 +78,7 @@ def run(
             f"would write {output}", path=output, dry_run=True, methods=[m.title for m in plan.methods]
         )
         return
-    report = run_suite(config, plan, out=output, command=command_line(), console=console)
+    report = run_suite(config, plan, out=output, command=command_line(), reporter=console)
     _show(console, report.data, page=output / "report.html")
 
 
@@ -109,7 +109,7 @@ def measure(call: Call, *, results: list[str], output: Path | None, overwrite: b
 
     if output is not None:
         check_folder(output, overwrite=overwrite)
-    report = measure_files(results, config, out=output, command=command_line(), console=console)
+    report = measure_files(results, config, out=output, command=command_line(), reporter=console)
     _show(console, report.data, page=output and output / "report.html")
 
 
@@ -134,7 +134,7 @@ def compare(call: Call, *, reports: list[Path], output: Path, overwrite: bool) -
     from stdcli.evaluate.report import check_folder
 
     check_folder(output, overwrite=overwrite)
-    report = compare_reports(reports, config, out=output, command=command_line(), console=console)
+    report = compare_reports(reports, config, out=output, command=command_line(), reporter=console)
     _show(console, report.data, page=output / "report.html")
 
 

@@ -110,5 +110,5 @@ def _report(config: StylizeConfig, work: JobPlan, out: Path, console: Console) -
     }
     evaluation = resolve("eval", flags=suite).config
     names = [str(target.path) for target in work.targets]
-    measure_files(names, evaluation, out=out, command=command_line(), console=console)
+    measure_files(names, evaluation, out=out, command=command_line(), reporter=console)
     console.note(f"report: {out / 'report.html'}")

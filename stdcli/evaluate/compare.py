@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from stdcli.config.evaluate import EvalConfig
-from stdcli.console import Console
 from stdcli.disk.opening import own_path
 from stdcli.errors import MediaError
 from stdcli.evaluate.ids import make_ids
@@ -28,13 +27,14 @@ from stdcli.evaluate.report import (
 )
 from stdcli.evaluate.thresholds import check_thresholds, enforce
 from stdcli.media.image import read_image
+from stdcli.reporter import Reporter
 
 Cell = tuple[tuple[Any, ...], str]
 """What tells a content (its hash, size, frames and rate), and a style's hash."""
 
 
 def compare_reports(
-    paths: Sequence[Path], config: EvalConfig, *, out: Path, command: str, console: Console
+    paths: Sequence[Path], config: EvalConfig, *, out: Path, command: str, reporter: Reporter
 ) -> Report:
     """Put reports side by side.
 
@@ -43,7 +43,7 @@ def compare_reports(
         config: title and thresholds.
         out: folder of the new report.
         command: what the user typed.
-        console: told what is left out, and where columns were kept apart.
+        reporter: told what is left out, and where columns were kept apart.
 
     Raises:
         MediaError: not a report, or nothing in common.
@@ -65,11 +65,12 @@ def compare_reports(
     for source, folder in reports:
         dropped = sum(cell not in shared for cell, _ in _cells(source))
         if dropped:
-            console.warning(f"{folder}: {dropped} results have no counterpart in the others and are left out")
+            lonely = f"{dropped} results have no counterpart in the others and are left out"
+            reporter.warning(f"{folder}: {lonely}")
         _add(report, source, folder, shared=shared, names=names)
     apart = [column["title"] for column in data["metrics"] if column["id"] != column["name"]]
     for title in apart:
-        console.warning(
+        reporter.warning(
             f"{title}: measured by another protocol or with other weights; in a column of its own"
         )
     prepare_folder(out)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stdcli.config.evaluate import EvalConfig
-from stdcli.console import Console, to_plain
+from stdcli.console import to_plain
 from stdcli.evaluate.inputs import Content, Style
 from stdcli.evaluate.measure import Measures
 from stdcli.evaluate.report import (
@@ -29,6 +29,7 @@ from stdcli.evaluate.report import (
 )
 from stdcli.evaluate.thresholds import check_thresholds, enforce
 from stdcli.metrics.metric import Flows, Subject
+from stdcli.reporter import Reporter
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Evaluation:
         *,
         out: Path | None,
         command: str,
-        console: Console,
+        reporter: Reporter,
     ) -> Evaluation:
         """Load metrics, follow the motion of the clips, and begin a report.
 
@@ -67,7 +68,7 @@ class Evaluation:
             contents: the sources that are there.
             out: folder of the report, or None.
             command: what the user typed.
-            console: told of weights that are not here.
+            reporter: told of weights that are not here.
 
         Raises:
             StdcliError: see `Measures.open` and `Measures.flows`.
@@ -76,11 +77,11 @@ class Evaluation:
             prepare_folder(out)
         measures = Measures.open(config)
         for line in dict.fromkeys(f"n/a: {error.what}; {error.fetch}" for error in measures.missing.values()):
-            console.warning(line)
+            reporter.warning(line)
         clips = len({content.sha256 for content in contents if content.is_clip})
         for content in contents:
             if content.total > len(content.frames):
-                console.note(f"{content.name}: the first {len(content.frames)} of {content.total} frames")
+                reporter.note(f"{content.name}: the first {len(content.frames)} of {content.total} frames")
         followed = ((content.id, measures.flows(content, among=clips)) for content in contents)
         flows = {name: found for name, found in followed if found is not None}
         report = Report(head(config.title, command=command))

@@ -6,22 +6,21 @@ Uses the session of `stdcli stylize`, so that what is measured is what users get
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from stdcli.console import Console
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
 from stdcli.evaluate.methods import SuiteMethod
 from stdcli.evaluate.speed import Stopwatch
 from stdcli.inference.clips import sample_indices
-from stdcli.inference.configured_model import check_training_range, load_configured
+from stdcli.inference.open import open_session
 from stdcli.inference.session import StyleSession
-from stdcli.inference.settings import resolve_sampling
 from stdcli.media.image import Picture
 from stdcli.models.bundle import Bundle
+from stdcli.reporter import Reporter
 from stdcli.runtime.peak_memory import forget_peak, peak_bytes
 
 Cell = tuple[Content, Style]
@@ -52,42 +51,38 @@ class GridRun:
 
     Attributes:
         method: what to do.
-        bundle: its model.
+        session: its model, opened.
         watch: times of its stages.
     """
 
     method: SuiteMethod
-    bundle: Bundle
+    session: StyleSession
     watch: Stopwatch
 
     @classmethod
-    def load(cls, method: SuiteMethod, console: Console) -> GridRun:
+    def load(cls, method: SuiteMethod, styles: Sequence[Style], reporter: Reporter) -> GridRun:
         """Load a method's model.
 
         Raises:
             StdcliError: as `stdcli stylize` would.
         """
         forget_peak()
-        bundle = load_configured(method.config, styles=True, console=console)
-        run = cls(method, bundle, Stopwatch(bundle.device))
-        for _, sentence in check_training_range(bundle, run.settings):
-            console.warning(f"{method.title}: {sentence}")
-        return run
+        pictures = [Picture(style.rgb) for style in styles]
+        session = open_session(method.config, pictures, _Titled(method.title, reporter))
+        watch = Stopwatch(session.bundle.device)
+        return cls(method, replace(session, bundle=watch.watch(session.bundle)), watch)
 
-    def __post_init__(self) -> None:
-        bundle = self.bundle
-        self.settings = resolve_sampling(
-            self.method.config, bundle.recipe, bundle.schedule, prediction=bundle.prediction
-        )
+    @property
+    def bundle(self) -> Bundle:
+        """The model."""
+        return self.session.bundle
 
     def stylize(self, cells: Sequence[Cell]) -> Iterator[tuple[Content, Style, np.ndarray]]:
         """Results, uint8 [F, H, W, 3], one style after the other."""
-        watched = self.watch.watch(self.bundle)
         sessions: dict[str, StyleSession] = {}
         for content, style in cells:
             if style.id not in sessions:
-                picture = Picture(style.rgb)
-                sessions[style.id] = StyleSession(watched, self.method.config, self.settings, [picture])
+                sessions[style.id] = self.session.in_style_of(style.rgb)
             yield content, style, self._restyle(sessions[style.id], content)
 
     def _restyle(self, session: StyleSession, content: Content) -> np.ndarray:
@@ -104,7 +99,7 @@ class GridRun:
         config = self.method.config
         names = {"model": config.model, "student": self.bundle.student and self.bundle.student[0]}
         names |= {"device": self.bundle.device.type, "dtype": str(self.bundle.dtype).removeprefix("torch.")}
-        return {**names, **self.settings.metadata(), "seed": config.seed, "temporal": config.temporal}
+        return {**names, **self.session.settings.metadata(), "seed": config.seed, "temporal": config.temporal}
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of everything with weights."""
@@ -120,5 +115,20 @@ class GridRun:
 
     def speed(self) -> dict[str, float]:
         """Counts per frame, times, and the most memory since the method was loaded."""
-        counts = {"evaluations": self.settings.evaluations, "forwards": self.settings.forwards}
+        settings = self.session.settings
+        counts = {"evaluations": settings.evaluations, "forwards": settings.forwards}
         return {**counts, **self.watch.metrics(), "peak-mib": peak_bytes(self.bundle.device) / 2**20}
+
+
+class _Titled:
+    """A reporter that says which method a warning is about."""
+
+    def __init__(self, title: str, inner: Reporter) -> None:
+        self._title, self._inner = title, inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def warning(self, message: object) -> None:
+        """Pass a warning on, under the method's title."""
+        self._inner.warning(f"{self._title}: {message}")

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from stdcli.config.evaluate import EvalConfig
-from stdcli.console import Console
 from stdcli.errors import MediaError
 from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.ids import make_ids
@@ -16,12 +15,13 @@ from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.report import Report, describe_content
 from stdcli.media.sources import left_out_note
+from stdcli.reporter import Reporter
 
 METHOD = "result"
 
 
 def measure_files(
-    names: Sequence[str], config: EvalConfig, *, out: Path | None, command: str, console: Console
+    names: Sequence[str], config: EvalConfig, *, out: Path | None, command: str, reporter: Reporter
 ) -> Report:
     """Measure results against what they were made from.
 
@@ -30,7 +30,7 @@ def measure_files(
         config: contents (one, or as many as results), styles (all of every result), metrics.
         out: folder of a report; None writes none.
         command: what the user typed.
-        console: told of missing weights.
+        reporter: told of missing weights.
 
     Raises:
         MediaError: results and contents differ in number, size, length or rate, or cannot be read.
@@ -43,12 +43,26 @@ def measure_files(
     given = read_contents(config.contents, size_px=None, frames=config.frames, left_out=left_out)
     if any(result.is_clip for result in results) and given:
         check_motion(config)
-    pairs = list(zip(results, _match(results, given, console), strict=True))
     styles = read_styles(config.styles, left_out=left_out)
     if note := left_out_note(left_out):
-        console.warning(note)
+        reporter.warning(note)
+    return measure_contents(results, given, styles, config, out=out, command=command, reporter=reporter)
+
+
+def measure_contents(
+    results: Sequence[Content],
+    given: Sequence[Content],
+    styles: Sequence[Style],
+    config: EvalConfig,
+    *,
+    out: Path | None,
+    command: str,
+    reporter: Reporter,
+) -> Report:
+    """Measure results that are read; see `measure_files`."""
+    pairs = list(zip(results, _match(results, given, reporter), strict=True))
     sources = [source for _, source in pairs if source is not None]
-    evaluation = Evaluation.open(config, sources, out=out, command=command, console=console)
+    evaluation = Evaluation.open(config, sources, out=out, command=command, reporter=reporter)
     for style in styles:
         evaluation.add_style(style)
     style_id = _blend(evaluation, styles)
@@ -61,7 +75,7 @@ def measure_files(
     return evaluation.finish()
 
 
-def _match(results: Sequence[Content], given: Sequence[Content], console: Console) -> list[Content | None]:
+def _match(results: Sequence[Content], given: Sequence[Content], reporter: Reporter) -> list[Content | None]:
     """The source of each result under the result's id; None where none is given.
 
     One source is that of all results. Several are found by name, as `photo` of `photo.std`; if that does not
@@ -78,7 +92,7 @@ def _match(results: Sequence[Content], given: Sequence[Content], console: Consol
             pairs = ", ".join(
                 f"{result.name} of {source.name}" for result, source in zip(results, sources, strict=True)
             )
-            console.warning(f"names do not say which result is of which content; taken in order: {pairs}")
+            reporter.warning(f"names do not say which result is of which content; taken in order: {pairs}")
     else:
         got = f"{len(results)} results and {len(given)} contents"
         raise MediaError(

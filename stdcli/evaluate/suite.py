@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stdcli.config.evaluate import EvalConfig
-from stdcli.console import Console
 from stdcli.demo.sample_inputs import write_photos, write_styles
 from stdcli.errors import ConfigError
 from stdcli.evaluate.evaluation import Evaluation
@@ -18,6 +17,7 @@ from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.methods import SuiteMethod, expand_methods
 from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
 from stdcli.media.sources import left_out_note
+from stdcli.reporter import Reporter
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def plan_suite(config: EvalConfig, *, out: Path, overwrite: bool) -> SuitePlan:
     return SuitePlan(cells, contents, styles, expand_methods(config), left_out_note(left_out))
 
 
-def run_suite(config: EvalConfig, plan: SuitePlan, *, out: Path, command: str, console: Console) -> Report:
+def run_suite(config: EvalConfig, plan: SuitePlan, *, out: Path, command: str, reporter: Reporter) -> Report:
     """Stylize, measure, report.
 
     Args:
@@ -81,22 +81,22 @@ def run_suite(config: EvalConfig, plan: SuitePlan, *, out: Path, command: str, c
         plan: its inputs, from `plan_suite`.
         out: folder of the report; files of the report's names are replaced in it.
         command: what the user typed, for the report.
-        console: told of progress.
+        reporter: told of progress.
 
     Raises:
         GateError: a threshold is not met; the report is written all the same.
         StdcliError: models or weights as in the other commands.
     """
-    evaluation = Evaluation.open(config, plan.contents, out=out, command=command, console=console)
+    evaluation = Evaluation.open(config, plan.contents, out=out, command=command, reporter=reporter)
     for style in plan.styles:
         evaluation.add_style(style)
     data = evaluation.report.data
     data["metrics"] += speed_columns(f"{data['machine']}, contents of at most {config.size} px")
-    with console.progress("results", len(plan.methods) * len(plan.cells)) as progress:
+    with reporter.progress("results", len(plan.methods) * len(plan.cells)) as progress:
         for method in plan.methods:
             run = None  # two models at once may be one too many
             gc.collect()
-            run = GridRun.load(method, console)
+            run = GridRun.load(method, plan.styles, reporter)
             for content, style, frames in run.stylize(plan.cells):
                 result = replace(content, frames=frames)
                 evaluation.add_result(method.id, result, source=content, styles=[style], style_id=style.id)

@@ -1,4 +1,4 @@
-"""One clip through a stylizer: every frame, same size, same rate, same sound; what was done is never lost.
+"""One clip through a session: every frame, same size, same rate, same sound; what was done is never lost.
 
 Decoding, stylizing and coding run side by side; a few batches are in memory, whatever the clip's length.
 """
@@ -12,7 +12,6 @@ from itertools import islice
 
 import numpy as np
 
-from stdcli.console import Progress
 from stdcli.errors import Interrupted, MediaError
 from stdcli.inference.job import SEGMENT_FRAMES, Job
 from stdcli.inference.sinks import Sink
@@ -20,6 +19,7 @@ from stdcli.media.probe import VideoInfo
 from stdcli.media.sequence import iter_sequence
 from stdcli.media.sources import is_pattern
 from stdcli.media.video import iter_frames
+from stdcli.reporter import Progress
 from stdcli.runtime.interrupt import deferred_interrupt
 from stdcli.runtime.read_ahead import WriteBehind, read_ahead
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from stdcli.config.recipe import Trained
 from stdcli.config.schema import StylizeConfig
-from stdcli.console import Console
 from stdcli.diffusion.levels import LevelError, make_sampling_path
 from stdcli.inference.settings import SamplingSettings
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED, has_embedded_student
+from stdcli.reporter import Reporter
 
 NO_STUDENT = "none"
 
@@ -33,7 +33,7 @@ def load_configured(
     styles: bool,
     masked: bool = False,
     weights: bool = True,
-    console: Console,
+    reporter: Reporter,
 ) -> Bundle:
     """Load what settings name: model, student, LoRAs.
 
@@ -42,12 +42,12 @@ def load_configured(
         styles: whether style pictures will be given.
         masked: whether masks will be given.
         weights: see `load_model`.
-        console: shown what is being done.
+        reporter: shown what is being done.
 
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
     """
-    with console.stage(f"loading {config.model}") as tell:
+    with reporter.stage(f"loading {config.model}") as tell:
         return load_model(
             config.model,
             base=config.base,

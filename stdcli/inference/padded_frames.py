@@ -1,4 +1,4 @@
-"""One picture through a stylizer: size, padding and alpha kept.
+"""One picture through a model: size, padding and alpha kept.
 
 Legend: H W pixels of the picture, B batch.
 """

@@ -17,9 +17,9 @@ from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colors import mix_colors, pool_colors
 from stdcli.diffusion.statistics import mix_statistics, pool_statistics
 from stdcli.errors import ResourceError
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.padded_frames import compute_size, stylize_frames
 from stdcli.inference.settings import SamplingSettings
-from stdcli.inference.stylizer import Stylizer
 from stdcli.inference.temporal_blend import TemporalBlend
 from stdcli.media.arrays import fit_max_size, resize
 from stdcli.media.image import Picture
@@ -27,6 +27,7 @@ from stdcli.media.tensors import pad_to_multiple, to_tensor, to_uint8
 from stdcli.models.bundle import Bundle
 from stdcli.models.condition import Condition
 from stdcli.models.start import Measured, measure
+from stdcli.reporter import Reporter
 
 BATCH_PX = {"cuda": 16 * 512 * 512, "mps": 8 * 512 * 512, "cpu": 4 * 256 * 256}
 """Pixels per forward that fill a device, roughly."""
@@ -41,9 +42,9 @@ class StyleSession:
         config: the user's values.
         settings: the values in force.
         styles: style pictures.
+        reporter: told what comes up and the user should know.
         content: statistics of the whole clip that frames belong to; None for single pictures.
         memory: what a frame hands to the next; None where frames are on their own.
-        notes: what came up while stylizing and the user should know; emptied by whoever tells it.
         fitting: how many frames at once have turned out to fit into memory; None while all did.
         tell: told what is being done to a picture; None tells nobody.
     """
@@ -52,9 +53,9 @@ class StyleSession:
     config: StylizeConfig
     settings: SamplingSettings
     styles: Sequence[Picture]
+    reporter: Reporter
     content: Measured | None = None
     memory: TemporalBlend | None = None
-    notes: list[str] = field(default_factory=list)
     fitting: int | None = None
     tell: Callable[[str], None] | None = None
     _conditions: dict[tuple[int, int], tuple[Condition, Condition | None]] = field(default_factory=dict)
@@ -75,9 +76,9 @@ class StyleSession:
         """The same, that tells what it is at; what it works out is shared."""
         return replace(self, tell=tell)
 
-    def in_style_of(self, rgb: np.ndarray) -> StyleSession:
-        """A session whose only style is a picture, uint8 [H, W, 3]."""
-        return replace(self, styles=[Picture(rgb)], _conditions={}, _statistics={})
+    def in_style_of(self, *styles: np.ndarray) -> StyleSession:
+        """The same in other styles, pictures uint8 [H, W, 3]."""
+        return replace(self, styles=[Picture(rgb) for rgb in styles], _conditions={}, _statistics={})
 
     def check(self) -> None:
         """Try what can be tried without a picture.
@@ -86,7 +87,13 @@ class StyleSession:
             ModelError: the model needs a style picture, or its style adapter does not fit.
         """
         side_px = 8 * self.bundle.multiple_px
-        self.notes += self._make_condition((side_px, side_px))[0].notes
+        self._make_condition((side_px, side_px))
+
+    def report(self) -> None:
+        """Say what has come up about the model, once."""
+        for note in self.bundle.notes:
+            self.reporter.warning(note)
+        self.bundle.notes.clear()
 
     def batch_for(self, size_px: tuple[int, int]) -> int:
         """How many frames of `size_px` (H, W) fill the device, or as many as the user said."""
@@ -110,7 +117,9 @@ class StyleSession:
             masked = [None] * len(parts) if masks is None else np.split(masks, cuts)
             return np.concatenate([self.stylize(*part) for part in zip(parts, masked, strict=True)])
         try:
-            return self._stylize(frames, masks)
+            result = self._stylize(frames, masks)
+            self.report()
+            return result
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -120,16 +129,16 @@ class StyleSession:
                 hint = f"add --max-size {max(256, max(frames.shape[1:3]) // 2)}{elsewhere}"
                 raise ResourceError("one frame needs more memory than the device has", hint=hint) from error
         self.fitting = len(frames) // 2
-        self.notes.append(f"{len(frames)} frames at once do not fit into memory: {self.fitting} from here on")
+        fitting = f"{len(frames)} frames at once do not fit into memory: {self.fitting} from here on"
+        self.reporter.warning(fitting)
         return self.stylize(frames, masks)
 
     def _stylize(self, frames: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
         size = self._size(frames.shape[1:3])
         if size not in self._conditions:
             self._conditions[size] = self._make_condition(size)
-            self.notes += self._conditions[size][0].notes
         condition, unconditional = self._conditions[size]
-        stylizer = Stylizer(
+        restyle = ImageToImage(
             self.bundle,
             self.settings,
             condition,
@@ -139,7 +148,7 @@ class StyleSession:
             self.content,
             self.tell,
         )
-        run = stylizer if self.memory is None else _BlendedStylizer(stylizer, self.memory)
+        run = restyle if self.memory is None else _BlendedFrames(restyle, self.memory)
         sizes = {"max_size": self.config.max_size, "multiple_px": self.bundle.multiple_px}
         return stylize_frames(frames, run, masks=masks, **sizes)
 
@@ -147,7 +156,7 @@ class StyleSession:
         return compute_size(size_px, max_size=self.config.max_size, multiple_px=self.bundle.multiple_px)
 
     def _make_condition(self, size_px: tuple[int, int]) -> tuple[Condition, Condition | None]:
-        return self.bundle.condition(
+        made = self.bundle.condition(
             prompt=self.config.prompt,
             negative_prompt=self.config.negative_prompt,
             styles=[Image.fromarray(style.rgb) for style in self.styles],
@@ -156,6 +165,9 @@ class StyleSession:
             guidance=self.settings.recipe.guidance,
             pooled=self.config.pooled,
         )
+        for note in made[0].notes:
+            self.reporter.warning(note)
+        return made
 
     def _style_statistics(self, size_px: tuple[int, int]) -> Measured | None:
         """Of the style pictures at about the area of `size_px`; None unless they are to be matched."""
@@ -185,15 +197,15 @@ class StyleSession:
 
 
 @dataclass(frozen=True)
-class _BlendedStylizer:
-    """A stylizer whose frames, in their order, remember the one before."""
+class _BlendedFrames:
+    """Frames that, in their order, remember the one before."""
 
-    stylizer: Stylizer
+    restyle: ImageToImage
     memory: TemporalBlend
 
     def __call__(self, pixels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         painted = None if mask is None else mask[:, 0].numpy() >= 0.5
-        results = to_uint8(self.stylizer(pixels, mask))
+        results = to_uint8(self.restyle(pixels, mask))
         steady = self.memory.steady(to_uint8(pixels), results, painted)
         return torch.cat([to_tensor(frame) for frame in steady])
 

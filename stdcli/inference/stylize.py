@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,19 @@ import torch
 
 from stdcli.config.schema import StylizeConfig
 from stdcli.console import Console
-from stdcli.errors import ConfigError, MediaError, StdcliError
+from stdcli.errors import MediaError, StdcliError
 from stdcli.inference.clips import Restyle, sample_frames, stylize_clip
-from stdcli.inference.configured_model import check_training_range, load_configured
 from stdcli.inference.job import Job
+from stdcli.inference.open import open_session
 from stdcli.inference.outputs import is_numbered, record, sidecar_path, write_sidecar
 from stdcli.inference.repaint import Repaint
 from stdcli.inference.session import StyleSession
-from stdcli.inference.settings import SamplingSettings, resolve_sampling
 from stdcli.inference.targets import JobPlan, Target
 from stdcli.media.embedded_recipe import KEY
 from stdcli.media.image import Picture, read_image, write_image
 from stdcli.media.output import write_errors
 from stdcli.media.sequence import sequence_files
 from stdcli.media.sources import is_pattern
-from stdcli.models.bundle import Bundle
 
 
 def stylize(
@@ -45,9 +44,7 @@ def stylize(
     strict: bool,
     console: Console,
 ) -> None:
-    """Do what was planned.
-
-    An input among several that cannot be read is reported and passed over.
+    """Do what was planned, and say so.
 
     Args:
         config: resolved settings.
@@ -69,98 +66,127 @@ def stylize(
     if not work.targets and not work.refused:
         return
     masked = any(target.mask is not None for target in work.targets)
-    asked = {"styles": bool(work.styles), "masked": masked}
-    bundle = load_configured(config, **asked, weights=not dry_run, console=console)
-    settings = resolve_sampling(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
-    _check_fit(bundle, settings, strict=strict, console=console)
-    console.note(settings.line())
-    console.detail(bundle.dtype_reason)
-    session = StyleSession(bundle, config, settings, work.styles)
+    session = open_session(config, work.styles, console, masked=masked, weights=not dry_run, strict=strict)
+    console.note(session.settings.line())
+    console.detail(session.bundle.dtype_reason)
     if dry_run:
-        if work.styles or not (masked and bundle.needs_style):
-            session.check()
-        _report_notes(session, console)
-        console.note(bundle.need.line())
-        for target in work.targets:
-            sampling = {"weight_bytes": bundle.need.weight_bytes, **settings.metadata()}
-            console.result(f"would write {target.path}", path=target.path, dry_run=True, **sampling)
+        _foretell(session, work, console, masked=masked)
         return
-    failed = [_skip_input(source.path, error, console) for source, error in work.refused]
+    for made in restyle_files(session, work, overwrite=overwrite, metadata=metadata):
+        console.result(made.line(), **made.data())
+
+
+def _foretell(session: StyleSession, work: JobPlan, console: Console, *, masked: bool) -> None:
+    """Say what would be written."""
+    bundle = session.bundle
+    if work.styles or not (masked and bundle.needs_style):
+        session.check()
+    console.note(bundle.need.line())
+    for target in work.targets:
+        sampling = {"weight_bytes": bundle.need.weight_bytes, **session.settings.metadata()}
+        console.result(f"would write {target.path}", path=target.path, dry_run=True, **sampling)
+
+
+@dataclass(frozen=True)
+class Restyled:
+    """A result on disk.
+
+    Attributes:
+        path: of the file, or the pattern of numbered pictures.
+        frames: made by this run: 1 for a picture, fewer than all of a clip that was gone on with.
+        seconds: that took.
+        is_clip: whether it is a clip.
+        sampling: settings in force, as `SamplingSettings.metadata` gives them.
+    """
+
+    path: Path
+    frames: int
+    seconds: float
+    is_clip: bool
+    sampling: Mapping[str, Any]
+
+    def line(self) -> str:
+        """One line for the user."""
+        speed = f", {self.frames / self.seconds:.1f} frames per second" if self.is_clip else ""
+        return f"{self.path}  ({self.seconds:.1f} s{speed})"
+
+    def data(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            "path": self.path,
+            "frames": self.frames,
+            "seconds": round(self.seconds, 3),
+            **self.sampling,
+        }
+
+
+def restyle_files(
+    session: StyleSession, work: JobPlan, *, overwrite: bool, metadata: bool
+) -> Iterator[Restyled]:
+    """Make what was planned, one result after the other.
+
+    An input among several that cannot be read is reported and passed over.
+
+    Args:
+        session: of the settings that `work` was planned with.
+        work: from `stdcli.inference.targets.plan`.
+        overwrite: whether results may replace files.
+        metadata: whether the recipe is stored inside and beside the results.
+
+    Raises:
+        StdcliError: as `stylize`; at the end MediaError where inputs were passed over.
+    """
+    failed = [_skip_input(session, source.path, error) for source, error in work.refused]
     alone = len(work.targets) + len(work.refused) == 1
     for target in work.targets:
         try:
-            _run(session, target, overwrite=overwrite, metadata=metadata, console=console)
+            yield _run(session, target, overwrite=overwrite, metadata=metadata)
         except MediaError as error:
             if alone:
                 raise
-            failed.append(_skip_input(target.source.path, error, console))
-        _report_notes(session, console)
+            failed.append(_skip_input(session, target.source.path, error))
     if failed:
         count = len(work.targets) + len(work.refused)
         raise MediaError(f"{len(failed)} of {count} inputs were passed over; the reasons are above")
 
 
-def _check_fit(bundle: Bundle, settings: SamplingSettings, *, strict: bool, console: Console) -> None:
-    with console.stage(f"hashing {bundle.name}"):
-        mismatched = list(check_training_range(bundle, settings))
-    if mismatched and strict:
-        raise ConfigError(
-            "not what this student was trained for", mismatched, hint="leave --strict out to try it"
-        )
-    for _, sentence in mismatched:
-        console.warning(sentence)
-
-
-def _skip_input(path: Path, error: MediaError, console: Console) -> Path:
-    console.warning(error)
+def _skip_input(session: StyleSession, path: Path, error: MediaError) -> Path:
+    session.reporter.warning(error)
     return path
 
 
-def _report_notes(session: StyleSession, console: Console) -> None:
-    """Say what has come up, once."""
-    for notes in (session.bundle.notes, session.notes):
-        for note in notes:
-            console.warning(note)
-        notes.clear()
-
-
-def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bool, console: Console) -> None:
-    started_s = time.perf_counter()
+def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bool) -> Restyled:
+    started_s, reporter = time.perf_counter(), session.reporter
     sampling = session.settings.metadata()
     with write_errors(target.path.parent):
         target.path.parent.mkdir(parents=True, exist_ok=True)
     data = None
     for note in () if target.mask is None else target.mask.notes:
-        console.warning(note)
+        reporter.warning(note)
     if metadata or target.clip is not None:
-        with console.stage(f"hashing {session.bundle.name}"):
+        with reporter.stage(f"hashing {session.bundle.name}"):
             identity = session.bundle.identity
         data = record(session.config, sampling, identity, source=target.source.path)
     if target.clip is None:
-        name = target.source.path.name
-        with console.stage(name) as tell:
+        name, frames = target.source.path.name, 1
+        with reporter.stage(name) as tell:
             telling = session.telling(lambda what: tell(f"{name}: {what}"))
-            frames, notes = 1, _run_picture(telling, target, data, overwrite=overwrite)
+            notes = _run_picture(telling, target, data, overwrite=overwrite)
     else:
-        frames, notes = _run_clip(session, target, data, metadata, overwrite=overwrite, console=console)
+        frames = _run_clip(session, target, data, metadata, overwrite=overwrite)
+        notes = target.clip.notes
     for note in notes:
-        console.warning(note)
+        reporter.warning(note)
     if metadata:
         write_sidecar(sidecar_path(target.path, numbered=is_numbered(target.source, target.path)), data)
     seconds = time.perf_counter() - started_s
-    speed = f", {frames / seconds:.1f} frames per second" if target.clip else ""
-    console.result(
-        f"{target.path}  ({seconds:.1f} s{speed})",
-        path=target.path,
-        frames=frames,
-        seconds=round(seconds, 3),
-        **sampling,
-    )
+    return Restyled(target.path, frames, seconds, target.clip is not None, sampling)
 
 
 def _run_picture(
     session: StyleSession, target: Target, data: Mapping[str, Any] | None, *, overwrite: bool
 ) -> list[str]:
+    """Returns what the user should know."""
     picture = read_image(target.source.path)
     rgb = _restyle(_styled(session, target, picture.rgb), target)(picture.rgb[None])[0]
     text = None if data is None else {KEY: json.dumps(data)}
@@ -171,16 +197,10 @@ def _run_picture(
 
 
 def _run_clip(
-    session: StyleSession,
-    target: Target,
-    data: Mapping[str, Any],
-    metadata: bool,
-    *,
-    overwrite: bool,
-    console: Console,
-) -> tuple[int, list[str]]:
-    """Returns the frames made by this run and what the user should know."""
-    clip, info = target.clip, target.clip.info
+    session: StyleSession, target: Target, data: Mapping[str, Any], metadata: bool, *, overwrite: bool
+) -> int:
+    """Returns the frames made by this run."""
+    clip, info, reporter = target.clip, target.clip.info, session.reporter
     samples = sample_frames(info)
     session = _styled(session, target, samples[0]).for_clip(samples)
     batch_size = session.batch_for((info.height, info.width))
@@ -188,15 +208,15 @@ def _run_clip(
     job_metadata = _job_metadata(target, data, batch_size)
     with Job(output, job_metadata, discard=overwrite, numbered=clip.numbered) as job:
         for note in job.notes:
-            console.warning(note)
+            reporter.warning(note)
         done = job.count
         if done:
-            console.note(f"continuing {target.path} at frame {done} of {info.frames}")
+            reporter.note(f"continuing {target.path} at frame {done} of {info.frames}")
             if session.memory is not None:
                 session.memory.restore(job.memory())
         sink = clip.open_sink(target.path, job, recipe=json.dumps(data) if metadata else None)
         try:
-            with console.progress(target.source.path.name, info.frames) as progress:
+            with reporter.progress(target.source.path.name, info.frames) as progress:
                 stylize_clip(
                     info,
                     _restyle(session, target, done=done),
@@ -213,7 +233,7 @@ def _run_clip(
                     f"{job.count} finished frames are kept in {job.folder}; the same command continues"
                 )
             raise
-    return info.frames - done, [*clip.notes]
+    return info.frames - done
 
 
 def _styled(session: StyleSession, target: Target, rgb: np.ndarray) -> StyleSession:

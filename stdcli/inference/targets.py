@@ -118,15 +118,13 @@ def plan(
         ResourceError: not enough disk space.
     """
     inpaints = isinstance(config, InpaintConfig)
-    if not inpaints and not config.style and not config.prompt:
-        raise ConfigError(
-            "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
-        )
+    if not inpaints:
+        check_styled(config)
     left_out: list[Path] = []
     sources = [source for name in names for source in find_inputs(name, left_out=left_out)]
     if inpaints and len(sources) > 1:
         raise MediaError("one input at a time", where=names[0], got=f"{len(sources)} files")
-    styles = [_read_style(Path(path)) for path in config.style]
+    styles = [read_style(path) for path in config.style]
     protected = _styles_and_mask(config)
     others = [*protected, *_student_files(config)]
 
@@ -182,9 +180,26 @@ def _student_files(config: StylizeConfig) -> list[Path]:
     return sorted((inner if inner.is_dir() else path).rglob("*.safetensors"))
 
 
-def _read_style(path: Path) -> Picture:
+def check_styled(config: StylizeConfig) -> None:
+    """Refuse to restyle in no style.
+
+    Raises:
+        ConfigError: neither a style picture nor a prompt.
+    """
+    if not config.style and not config.prompt:
+        raise ConfigError(
+            "no style to paint in", [("--style", "name a picture")], hint="stdcli stylize IN --style REF"
+        )
+
+
+def read_style(path: str | Path) -> Picture:
+    """Read a style picture.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
     try:
-        return read_image(path)
+        return read_image(Path(path))
     except MediaError as error:
         error.where = f"--style {path}"
         raise

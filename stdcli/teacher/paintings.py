@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from stdcli.console import Progress
 from stdcli.data.split import is_held_out
 from stdcli.diffusion.colors import match_colors
 from stdcli.errors import MediaError
 from stdcli.media.image import read_image
+from stdcli.reporter import Progress
 
 INDEX, COLUMNS = "index.csv", ("file", "photo", "x", "y", "side", "style")
 SIDE_PX = 256

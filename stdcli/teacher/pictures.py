@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.console import Progress
 from stdcli.data.split import is_held_out
 from stdcli.errors import MediaError
 from stdcli.media.heif import HEIF_SUFFIXES
 from stdcli.media.image import read_image
 from stdcli.media.sources import IMAGE_SUFFIXES
+from stdcli.reporter import Progress
 
 SHORT_SIDES_PX = (192, 256, 352)
 MAX_ASPECT = 3  # longer pictures are cropped, so that one panorama does not fill the memory

@@ -23,8 +23,8 @@ from PIL import Image
 
 from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import resolve_sampling
-from stdcli.inference.stylizer import Stylizer
 from stdcli.media.probe import VideoInfo
 from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter
@@ -93,7 +93,7 @@ def test_loop_against_plain_diffusers(guidance):
     settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
     style, pixels = picture(2), to_tensor(np.asarray(picture(1)))
     condition, unconditional = bundle.condition(styles=[style], size_px=(256, 256), guidance=guidance)
-    ours = Stylizer(bundle, settings, condition, unconditional, None, seed=0)
+    ours = ImageToImage(bundle, settings, condition, unconditional, None, seed=0)
 
     pipe = StableDiffusionXLImg2ImgPipeline.from_pretrained(ASSETS, feature_extractor=None)
     pipe.load_ip_adapter(str(ASSETS), subfolder="ip_adapter", weight_name="ip_adapter.safetensors")

@@ -23,8 +23,8 @@ from PIL import Image
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colors import color_statistics, match_colors, pool_colors
 from stdcli.errors import MediaError
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import resolve_sampling
-from stdcli.inference.stylizer import Stylizer
 from stdcli.inference.temporal_blend import TemporalBlend
 from stdcli.media.arrays import resize
 from stdcli.media.image import read_image
@@ -79,7 +79,7 @@ def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], d
     condition, _ = bundle.condition(styles=images, size_px=size, guidance=1.0)
 
     def run(start: int, count: int, seed: int) -> torch.Tensor:
-        stylizer = Stylizer(bundle, settings, condition, None, wanted, seed, content)
+        stylizer = ImageToImage(bundle, settings, condition, None, wanted, seed, content)
         return stylizer(pixels[start : start + count])
 
     results = {

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stdcli.cli.main import main
-from stdcli.inference.stylizer import Stylizer
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import read_image
 from stdcli.models.load import load_model
@@ -182,7 +182,7 @@ def test_a_style_that_is_a_video(refused, clips, folder):
 @pytest.fixture
 def unchanged(monkeypatch) -> None:
     """A stylizer that changes nothing: what was read is what is written."""
-    monkeypatch.setattr(Stylizer, "__call__", lambda self, pixels: pixels)
+    monkeypatch.setattr(ImageToImage, "__call__", lambda self, pixels: pixels)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000), (17, 1)])

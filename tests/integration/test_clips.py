@@ -24,10 +24,10 @@ from PIL import Image
 
 from stdcli.cli.main import main
 from stdcli.inference import clips, stylizer
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.job import Job
 from stdcli.inference.session import StyleSession
 from stdcli.inference.sinks import VideoSink
-from stdcli.inference.stylizer import Stylizer
 from stdcli.media.embedded_recipe import read_recipe
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import Picture, read_image, write_image
@@ -457,7 +457,7 @@ def test_one_color_map_for_the_whole_clip(tmp_path, style, model, monkeypatch):
 
 def test_a_batch_that_does_not_fit_is_halved(tmp_path, clip, model, style, monkeypatch, capsys):
     run(clip, "--style", style, "--model", model, "--batch", 4, "-o", tmp_path / "a.mp4")
-    original, seen = Stylizer.__call__, []
+    original, seen = ImageToImage.__call__, []
 
     def small_device(self, pixels, *rest):
         if len(pixels) > 1:
@@ -465,7 +465,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, clip, model, style, monke
         seen.append(len(pixels))
         return original(self, pixels, *rest)
 
-    monkeypatch.setattr(Stylizer, "__call__", small_device)
+    monkeypatch.setattr(ImageToImage, "__call__", small_device)
     run(clip, "--style", style, "--model", model, "--batch", 4, "-o", tmp_path / "b.mp4")
     assert len(seen) == 11
     told = capsys.readouterr().err
@@ -476,7 +476,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path, clip, model, style, monke
     def no_device(self, pixels, *rest):
         raise torch.OutOfMemoryError("no")
 
-    monkeypatch.setattr(Stylizer, "__call__", no_device)
+    monkeypatch.setattr(ImageToImage, "__call__", no_device)
     run(clip, "--style", style, "--model", model, "-o", tmp_path / "c.mp4", code=7)
     assert "--max-size" in capsys.readouterr().err
 

@@ -25,8 +25,8 @@ from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colors import color_statistics, match_colors
 from stdcli.diffusion.noise import noise_seed
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import resolve_sampling
-from stdcli.inference.stylizer import Stylizer
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED_FOLDER
 from stdcli.models.start import measure
@@ -87,7 +87,7 @@ def stylized(model: str, student: str | None, style: torch.Tensor | None = None,
     if style is not None:
         transform = settings.recipe.start.transform
         statistics = measure(bundle.codec, style, transform, device=bundle.device)
-    made = Stylizer(bundle, settings, condition, None, statistics, SEED)(pixels_of(0))
+    made = ImageToImage(bundle, settings, condition, None, statistics, SEED)(pixels_of(0))
     return (made / 2 + 0.5).clamp(0, 1)
 
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.errors import ModelError
+from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import SamplingSettings
-from stdcli.inference.stylizer import Stylizer
 from stdcli.models.load import load_denoiser, load_model
 from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
 
@@ -67,7 +67,7 @@ def cells(factor: int) -> Tensor:
     return coarse.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
 
-class WithNoise(Stylizer):
+class WithNoise(ImageToImage):
     """Starts from the noise that diffusers' pipeline draws."""
 
     def _noise(self, latents: Tensor, *, step: int | None = None) -> Tensor:

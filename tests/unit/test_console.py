@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from stdcli import console as console_module
-from stdcli.console import Console, NoProgress, PlainProgress, PlainStage, to_plain
+from stdcli.console import Console, PlainProgress, PlainStage, to_plain
 from stdcli.errors import ConfigError, ModelError
+from stdcli.reporter import NoProgress
 
 
 class Color(StrEnum):

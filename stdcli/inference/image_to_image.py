@@ -28,7 +28,7 @@ FRAME_ID = 0  # every picture and frame starts from the same noise: steady video
 
 
 @dataclass(frozen=True)
-class Stylizer:
+class ImageToImage:
     """A model, a style and settings, ready to run.
 
     Attributes:

@@ -11,12 +11,13 @@ from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colors import color_statistics, match_colors, pool_colors
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.statistics import channel_statistics, match_statistics, pool_statistics
+from stdcli.inference.image_to_image import FRAME_ID, ImageToImage
 from stdcli.inference.session import StyleSession
 from stdcli.inference.settings import resolve_sampling
-from stdcli.inference.stylizer import FRAME_ID, Stylizer
 from stdcli.media.image import Picture
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
+from stdcli.reporter import LogReporter
 from tests.tiny_models import save_tiny_embedded
 
 PIXELS = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 1.4 - 0.9
@@ -49,7 +50,7 @@ def start(bundle, monkeypatch):
 
     def run(style, content=None, pixels=PIXELS, mask=None):
         states.clear()
-        result = Stylizer(bundle, settings, condition, None, style, 0, content)(pixels, mask)
+        result = ImageToImage(bundle, settings, condition, None, style, 0, content)(pixels, mask)
         assert result.shape == pixels.shape
         noise = make_noise((1, *states[0].shape[1:]), 0, FRAME_ID)
         return (states[0] - level.sigma * noise) / level.alpha
@@ -100,7 +101,8 @@ def test_every_step_is_told_before_it_is_taken(bundle):
     config = StylizeConfig(steps=2, strength=0.6, guidance=2.0)
     told: list[str] = []
     style = Picture(np.zeros((32, 32, 3), np.uint8))
-    session = StyleSession(bundle, config, resolve_sampling(config, bundle.recipe, bundle.schedule), [style])
+    settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
+    session = StyleSession(bundle, config, settings, [style], LogReporter())
     frames = np.zeros((1, 32, 32, 3), np.uint8)
     quiet = session.stylize(frames)
     assert np.array_equal(session.telling(told.append).stylize(frames), quiet)
