@@ -17,6 +17,7 @@ from stdcli.bank.bank_files import BankFiles
 from stdcli.bank.format import Manifest, conditions_name, read_manifest, shard_name, sidecar_name
 from stdcli.bank.shard import read_conditions, shard_problem
 from stdcli.config.pasting import pasted
+from stdcli.diffusion.levels import Level
 from stdcli.errors import BankCorruptError
 
 OPEN_SHARDS = 8
@@ -51,6 +52,11 @@ class Bank:
             if problem:
                 hint = f"stdcli bank verify {pasted(root)}"
                 raise BankCorruptError(f"shard {index}: {problem}", where=self.files.root, hint=hint)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The stored levels (id, t, alpha, sigma), from the start level to level 0."""
+        return self.manifest.path_levels()
 
     def __len__(self) -> int:
         """Number of paths."""
@@ -129,3 +135,17 @@ class Bank:
                 self._open.popitem(last=False)
         self._open.move_to_end(shard)
         return self._open[shard]
+
+
+def open_bank(folder: Path | str) -> Bank:
+    """Open a finished bank, to read states, conditions and clean latents of its paths.
+
+    Args:
+        folder: where `stdcli bank build` made it, or `stdcli hub pull` put it.
+
+    Raises:
+        BankError: there is no bank, or it is unfinished.
+        BankCorruptError: a file is missing or has another size; `stdcli bank verify` reads them whole.
+        BankMismatchError: another format or version.
+    """
+    return Bank(folder)

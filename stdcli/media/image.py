@@ -124,10 +124,28 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
             image = turn_upright(opened, notes)
         if page_count > 1:
             notes.append(f"{path.name} has {page_count} pages; the first was read")
-        rgb, alpha = _to_arrays(image, path, notes)
-        if alpha is not None:
-            rgb = hide_transparent(rgb, alpha)
-        return Picture(rgb, alpha, {"format": opened.format, "mode": opened.mode, "notes": notes})
+        return _to_picture(image, path, notes, opened=opened)
+
+
+def picture_from(image: Image.Image, *, name: str = "a picture in memory") -> Picture:
+    """What `read_image` would give of a file with this in it.
+
+    Raises:
+        MediaError: damaged, float pixels, or colors of a kind that cannot be read.
+    """
+    notes: list[str] = []
+    _check_mode(image, Path(name))
+    with reading(Path(name), notes):
+        image.load()
+        upright = turn_upright(image, notes)
+    return _to_picture(upright, Path(name), notes, opened=image)
+
+
+def _to_picture(image: Image.Image, path: Path, notes: list[str], *, opened: Image.Image) -> Picture:
+    rgb, alpha = _to_arrays(image, path, notes)
+    if alpha is not None:
+        rgb = hide_transparent(rgb, alpha)
+    return Picture(rgb, alpha, {"format": opened.format, "mode": opened.mode, "notes": notes})
 
 
 def check_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -210,6 +228,10 @@ def _check_kind(opened: Image.Image, path: Path, max_pixels: int) -> None:
         command = to_clip(path, path.with_suffix(".mp4"), kind=opened.format)
         hint = f"convert it to a video first: {command}"
         raise MediaError("an animation, not a picture", where=path, got=f"{frame_count} frames", hint=hint)
+    _check_mode(opened, path)
+
+
+def _check_mode(opened: Image.Image, path: Path) -> None:
     if opened.mode == "F":
         hint = "convert it to 8 or 16 bits per channel"
         raise MediaError("floating-point pixels have no agreed range", where=path, hint=hint)
@@ -299,15 +321,24 @@ def write_image(
     return notes
 
 
-def _to_image(picture: Picture, image_format: str, notes: list[str]) -> Image.Image:
+def to_pillow(picture: Picture) -> Image.Image:
+    """A picture as Pillow's, RGB or RGBA.
+
+    Raises:
+        ValueError: arrays of another dtype or shape.
+    """
     rgb, alpha = picture.rgb, picture.alpha
     check_rgb(rgb)
     if alpha is None:
         return Image.fromarray(rgb)
     if alpha.dtype != np.uint8 or alpha.shape != rgb.shape[:2]:
         raise ValueError(f"expected alpha uint8 {list(rgb.shape[:2])}, got {alpha.dtype} {list(alpha.shape)}")
-    rgba = Image.fromarray(np.dstack([rgb, alpha]))
-    if image_format not in WITHOUT_ALPHA:
+    return Image.fromarray(np.dstack([rgb, alpha]))
+
+
+def _to_image(picture: Picture, image_format: str, notes: list[str]) -> Image.Image:
+    rgba = to_pillow(picture)
+    if picture.alpha is None or image_format not in WITHOUT_ALPHA:
         return rgba
     notes.append(f"{image_format} has no transparency: the picture was laid on white")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
