@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from stdcli.config.distill import DistillConfig, TrainSection
-from stdcli.distill.setup import Training
-from stdcli.errors import ConfigError, StdcliError
+from stdcli.errors import ConfigError
 from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.student_files import UNET
 from stdcli.training import resume
@@ -121,63 +117,6 @@ def open_run(
             raise ConfigError("this run began otherwise", problems, where=run.root, hint=hint)
     metadata = resume.open_run(run, _kind(run, config), config.model_dump(mode="json"), overwrite=overwrite)
     return metadata | {"learned": dict(learned)}
-
-
-def state_of(training: Training, sources: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Everything that resuming needs beyond the step, as named tensors.
-
-    Args:
-        training: of this process.
-        sources: state of every process's source, by name.
-    """
-    state = dict(sources)
-    for trained in training.trained_modules:
-        state |= {f"learner.{name}": value for name, value in trained.state().items()}
-    for kind, ema in training.ema.items():
-        state |= {f"average.{kind}.{name}": value for name, value in ema.average.items()}
-    return state
-
-
-def restore(
-    training: Training, state: Mapping[str, Tensor], metadata: Mapping[str, str], *, path: Path, rank: int
-) -> int:
-    """Go on where a checkpoint was taken.
-
-    Args:
-        training: built as the run was.
-        state: of `state_of`.
-        metadata: of `metadata_of`, and the step.
-        path: where they are from, for messages.
-        rank: of this process.
-
-    Returns:
-        Steps that were taken.
-
-    Raises:
-        StdcliError: it is of another run, or of another version of this program.
-    """
-    try:
-        for trained in training.trained_modules:
-            trained.restore(_below(state, "learner."))
-        for kind, ema in training.ema.items():
-            for name, value in _below(state, f"average.{kind}.").items():
-                ema.average[name].copy_(value)
-            ema.updates = int(metadata[f"average.{kind}.updates"])
-        training.task.source.restore(_below(state, f"source.{rank}."))
-        return int(metadata["step"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise StdcliError(
-            "this checkpoint is not of such a run", where=path, got=error, hint="--overwrite begins anew"
-        ) from error
-
-
-def metadata_of(training: Training) -> dict[str, str]:
-    """The numbers that go with `state_of`."""
-    return {f"average.{kind}.updates": str(ema.updates) for kind, ema in training.ema.items()}
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _kind(run: RunFolder, config: DistillConfig) -> RunKind:

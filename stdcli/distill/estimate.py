@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from stdcli.config.distill import DistillConfig
+from stdcli.distill.distillation import Distillation
 from stdcli.distill.requirements import checkpoint_bytes, run_bytes
 from stdcli.distill.saved_activations import count_saved
 from stdcli.distill.setup import Training
 from stdcli.runtime.peak_memory import peak_bytes
-from stdcli.training.loop import Loop
 
 STEPS = 2
 PASSING = 0.2
@@ -75,12 +75,13 @@ class Estimate:
         )
 
 
-def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
+def measure(config: DistillConfig, distillation: Distillation) -> Estimate:
     """Take two steps and say what the whole run takes. The training is spent afterwards.
 
     Raises:
         NumericsError: a loss or gradient is not finite.
     """
+    training = distillation.training
     device = training.roles.device
     weights = _weights(training)
     try:
@@ -88,7 +89,7 @@ def measure(config: DistillConfig, training: Training, loop: Loop) -> Estimate:
         with count_saved(weights) as saved:
             for step in range(STEPS):
                 began_s = time.perf_counter()
-                loop.step(step)
+                distillation.train_step(step)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 taken_s.append(time.perf_counter() - began_s)

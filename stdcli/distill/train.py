@@ -7,22 +7,21 @@ depend on the seed and n alone. This module knows the order of things; the other
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from stdcli.config.distill import DistillConfig
 from stdcli.config.recipe import Recipe
 from stdcli.console import Console
 from stdcli.distill import distill_run as files
 from stdcli.distill.adversary_setup import GetCodec
+from stdcli.distill.distillation import Distillation
 from stdcli.distill.estimate import Estimate, measure
 from stdcli.distill.real_latents import find_styles
 from stdcli.distill.requirements import check_disk, check_full
@@ -30,20 +29,18 @@ from stdcli.distill.setup import Training, build
 from stdcli.distill.student_recipe import make_recipe
 from stdcli.distill.student_sheet import StudentSheet, make_sheet
 from stdcli.distill.teacher_paths import TeacherPaths
-from stdcli.errors import NumericsError, ResourceError
-from stdcli.media.image import Picture, write_image
+from stdcli.errors import ResourceError
 from stdcli.models.bundle import Network
 from stdcli.models.load import load_codec, load_denoiser
 from stdcli.models.locate import EMBEDDED
 from stdcli.models.student import save_student
 from stdcli.models.student_files import StudentFiles, find_student
 from stdcli.runtime.devices import choose
-from stdcli.runtime.interrupt import StopRequest, deferred_interrupt
-from stdcli.runtime.peak_memory import peak_bytes
-from stdcli.training.boards import Board, NoBoard, check_board, open_board
+from stdcli.training.boards import check_board, open_board
 from stdcli.training.loop import Loop, make_accelerator
 from stdcli.training.run_files import hold_run
-from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
+from stdcli.training.run_folder import RunFolder, versions
+from stdcli.training.trainer import Cadence, Stage, Trainer
 
 
 @dataclass(frozen=True)
@@ -61,23 +58,6 @@ class Distilled:
     was_finished: bool
     metadata: dict[str, Any]
     estimate: Estimate | None = None
-
-
-@dataclass
-class _Run:
-    """A run under way, in one process."""
-
-    config: DistillConfig
-    training: Training
-    accelerator: Accelerator
-    loop: Loop
-    folder: RunFolder
-    recipe: Recipe
-    get_codec: GetCodec
-    console: Console
-    board: Board = field(default_factory=NoBoard)
-    sheet: StudentSheet | None = None
-    step: int = 0
 
 
 def distill(
@@ -130,41 +110,45 @@ def _distill(
     else:
         paths = TeacherPaths.online(config.rollout_config(), console)
     with _memory_told(config.device):
-        run = _prepare(config, paths, folder, start, console=console, dry_run=dry_run)
+        distillation, recipe = _prepare(config, paths, folder, start, console=console, dry_run=dry_run)
         if dry_run:
             with console.stage("two steps to measure"):
-                estimate = measure(config, run.training, run.loop)
+                estimate = measure(config, distillation)
             return Distilled(student, was_finished=False, metadata={}, estimate=estimate)
-    is_main = run.accelerator.is_main_process
+    training, accelerator = distillation.training, distillation.loop.accelerator
+    is_main = accelerator.is_main_process
     if is_main:
-        check_disk(folder, run.training)
-    run.sheet = _make_sheet(run)
+        check_disk(folder, training)
+        distillation.sheet = _make_sheet(config, training, recipe)
     note = None if overwrite else files.note_of_length(folder, config)
     if is_main and note:
         console.note(note)
-    metadata = _open(run, overwrite=overwrite)
+    metadata = _open(config, folder, training, accelerator, overwrite=overwrite)
+    trainer = _make_trainer(config, folder, distillation, console)
     try:
-        run.board = open_board(folder.root / files.TENSORBOARD, wanted=config.train.tensorboard and is_main)
-        _resume(run)
+        trainer.board = open_board(
+            folder.root / files.TENSORBOARD, wanted=config.train.tensorboard and is_main
+        )
+        if not trainer.resume():
+            trainer.save()
         with _memory_told(config.device):
-            _take_steps(run)
+            trainer.run()
         if is_main:
-            trained = run.training
             save_student(
                 student,
-                trained.roles.module,
-                recipe=run.recipe,
-                weights=trained.exported(),
+                training.roles.module,
+                recipe=recipe,
+                weights=training.exported(),
                 check=lambda: files.check_outcome(folder),
             )
-            metadata |= {"state": "complete", "steps": run.step}
+            metadata |= {"state": "complete", "steps": trainer.step}
             folder.write_metadata(metadata)
     except KeyboardInterrupt:
-        console.note(f"stopped at step {run.step}; the same command goes on with {folder.root}")
+        console.note(f"stopped at step {trainer.step}; the same command goes on with {folder.root}")
         raise
     finally:
-        run.training.task.source.close()
-        run.board.close()
+        training.task.source.close()
+        trainer.board.close()
     return Distilled(student, was_finished=False, metadata=metadata)
 
 
@@ -185,8 +169,8 @@ def _prepare(
     *,
     console: Console,
     dry_run: bool,
-) -> _Run:
-    """Everything of a run in memory; nothing is written."""
+) -> tuple[Distillation, Recipe]:
+    """What is trained, in memory, and how its student is sampled; nothing is written."""
 
     def before(values: int, device: torch.device) -> None:
         if config.student.kind == "full":
@@ -201,14 +185,20 @@ def _prepare(
         config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec, start=start
     )
     task = training.task
-    loop = Loop(accelerator, training.trained_modules, task.losses, config.train.accumulation, task.describe)
+    loop = Loop(
+        accelerator,
+        training.trained_modules,
+        task.losses,
+        config.train.accumulation,
+        lambda: f"{_name_of(network.dtype)}, {task.describe()}",
+    )
     recipe = make_recipe(config, paths=paths, network=network, method=task.method)
     if accelerator.is_main_process:
         for note in (f"{network.name}: {network.dtype_reason}", *training.notes):
             console.note(note)
         if start is not None:
             console.note(f"starting as the student {start.name}")
-    return _Run(config, training, accelerator, loop, folder, recipe, get_codec, console)
+    return Distillation(training, loop, get_codec), recipe
 
 
 def _load(config: DistillConfig, paths: TeacherPaths, before: Callable[[int, torch.device], None]) -> Network:
@@ -237,146 +227,61 @@ def _codec_getter(config: DistillConfig, network: Network, paths: TeacherPaths) 
     )
 
 
-def _open(run: _Run, *, overwrite: bool) -> dict[str, Any]:
+def _open(
+    config: DistillConfig, folder: RunFolder, training: Training, accelerator: Accelerator, *, overwrite: bool
+) -> dict[str, Any]:
     """run.json, written by the main process before the others go on."""
     metadata: dict[str, Any] = {}
-    if run.accelerator.is_main_process:
-        metadata = files.open_run(run.folder, run.config, _learned(run), overwrite=overwrite)
+    if accelerator.is_main_process:
+        metadata = files.open_run(folder, config, _learned(training, accelerator), overwrite=overwrite)
         metadata |= {"versions": versions(), "state": "running"}
-        run.folder.write_metadata(metadata)
-    run.accelerator.wait_for_everyone()
+        folder.write_metadata(metadata)
+    accelerator.wait_for_everyone()
     return metadata
 
 
-def _learned(run: _Run) -> dict[str, Any]:
+def _learned(training: Training, accelerator: Accelerator) -> dict[str, Any]:
     """What decides the outcome beside the settings."""
-    paths = run.training.paths
     return {
-        "fingerprint": paths.manifest.fingerprint(),
-        "shards": paths.digest(),
-        "processes": run.accelerator.num_processes,
-        "precision": run.accelerator.mixed_precision,
-        "dtype": str(run.training.network.dtype).removeprefix("torch."),
-        "choices": run.training.notes,
+        "fingerprint": training.paths.manifest.fingerprint(),
+        "shards": training.paths.digest(),
+        "processes": accelerator.num_processes,
+        "precision": accelerator.mixed_precision,
+        "dtype": _name_of(training.network.dtype),
+        "choices": training.notes,
     }
 
 
-def _make_sheet(run: _Run) -> StudentSheet | None:
-    config, paths = run.config, run.training.paths
-    if paths.bank is None or not config.train.sample_every or not run.accelerator.is_main_process:
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _make_sheet(config: DistillConfig, training: Training, recipe: Recipe) -> StudentSheet | None:
+    paths = training.paths
+    if paths.bank is None or not config.train.sample_every:
         return None
     has_styles = config.style_data is not None and paths.is_styled
-    styles = find_styles(Path(config.style_data)) if has_styles else {}
     return make_sheet(
         paths,
-        run.recipe,
-        schedule=run.training.network.schedule,
-        styles=styles,
-        device=run.training.roles.device,
+        recipe,
+        schedule=training.network.schedule,
+        styles=find_styles(Path(config.style_data)) if has_styles else {},
+        device=training.roles.device,
     )
 
 
-def _resume(run: _Run) -> None:
-    """Take up the last checkpoint, or write that of step 0."""
-    is_main = run.accelerator.is_main_process
-    newest = run.folder.newest(warn=run.console.warning if is_main else lambda message: None)
-    run.accelerator.wait_for_everyone()
-    if newest is None:
-        _save(run)
-        return
-    path, state, metadata = newest
-    run.step = files.restore(run.training, state, metadata, path=path, rank=run.accelerator.process_index)
-    if is_main:
-        run.console.note(f"going on from step {run.step}")
-        run.folder.forget_after(run.step)
-        run.folder.rewind_reports(run.step)
-
-
-def _take_steps(run: _Run) -> None:
-    every, total = run.config.train, run.config.train.steps
-    window: list[dict[str, float]] = []
-    is_main = run.accelerator.is_main_process
-    shown = run.console.progress("distill", total) if is_main else nullcontext()
-    with shown as progress, deferred_interrupt() as stop:
-        if is_main:
-            progress.advance(run.step)
-        while run.step < total:
-            window.append(_step(run))
-            if is_main:
-                progress.advance()
-            is_due = _is_due(run.step, total)
-            if is_due(every.log_every):
-                if is_main:
-                    _report(run, window)
-                window = []
-            is_stopped = _agree(run, stop)
-            if is_due(every.checkpoint_every) or is_stopped:
-                _save(run)
-            if is_stopped:
-                raise KeyboardInterrupt
-            if run.sheet is not None and is_due(every.sample_every):
-                _draw(run)
-
-
-def _step(run: _Run) -> dict[str, float]:
-    began_s = time.perf_counter()
-    try:
-        metrics = run.loop.step(run.step)
-    except NumericsError as error:
-        dtype = str(run.training.network.dtype).removeprefix("torch.")
-        error.where = f"step {run.step}, {dtype}, {error.where}"
-        error.hint = (
-            f"last good checkpoint: {run.folder.last_good()}; a lower --learning-rate or --dtype float32"
-        )
-        raise
-    run.step += 1
-    return metrics | {"time/step_ms": (time.perf_counter() - began_s) * 1e3}
-
-
-def _report(run: _Run, window: list[dict[str, float]]) -> None:
-    metrics = _counters(run) | mean_of(window)
-    run.folder.report(metrics)
-    run.board.write(metrics, step=run.step)
-
-
-def _is_due(step: int, total: int) -> Callable[[int], bool]:
-    return lambda every: step % every == 0 or step == total
-
-
-def _counters(run: _Run) -> dict[str, float]:
-    train = run.config.train
-    per_step = train.batch_size * train.accumulation * run.accelerator.num_processes
-    counters = {STEP: run.step, "progress/samples": run.step * per_step}
-    device = run.training.roles.device
-    if device.type == "cuda":
-        counters["mem/peak_mib"] = peak_bytes(device) / 2**20
-    return counters
-
-
-def _agree(run: _Run, stop: StopRequest) -> bool:
-    """Whether any process was asked to stop."""
-    if run.accelerator.num_processes == 1:
-        return stop.requested
-    asked = torch.tensor(float(stop.requested), device=run.training.roles.device)
-    return bool(run.accelerator.reduce(asked, reduction="sum") > 0)
-
-
-def _save(run: _Run) -> None:
-    source_state = {
-        f"source.{run.accelerator.process_index}.{name}": value
-        for name, value in run.training.task.source.state().items()
-    }
-    every = gather_object([source_state])
-    if run.accelerator.is_main_process:
-        sources = {name: value for state in every for name, value in state.items()}
-        state = files.state_of(run.training, sources)
-        run.folder.save(run.step, state, metadata=files.metadata_of(run.training))
-    run.accelerator.wait_for_everyone()
-
-
-def _draw(run: _Run) -> None:
-    codec = run.get_codec()
-    picture = run.sheet.render(run.training.roles, codec, weights=run.training.exported())
-    path = run.folder.root / "samples" / f"{step_name(run.step)}.png"
-    path.parent.mkdir(exist_ok=True)
-    write_image(path, Picture(picture), overwrite=True)
+def _make_trainer(
+    config: DistillConfig, folder: RunFolder, distillation: Distillation, console: Console
+) -> Trainer:
+    train, accelerator = config.train, distillation.loop.accelerator
+    sample_every = 0 if distillation.sheet is None else train.sample_every
+    return Trainer(
+        [Stage(distillation, train.steps)],
+        folder,
+        accelerator,
+        console,
+        label="distill",
+        cadence=Cadence(train.log_every, sample_every, train.checkpoint_every),
+        items_per_step=train.batch_size * train.accumulation * accelerator.num_processes,
+        remedy="a lower --learning-rate or --dtype float32",
+    )
