@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from stdcli.bank.bank_files import BankFiles
-from stdcli.bank.format import SAMPLES, Manifest, finished, write_manifest
+from stdcli.bank.format import SAMPLES, ClipExtent, Manifest, finished, write_manifest
 from stdcli.bank.shard import StoredPaths, write_shard
 
 MANIFEST = Manifest(
@@ -32,6 +32,18 @@ MANIFEST = Manifest(
     seed=4,
     num_paths=7,
     shard_size=3,
+)
+
+CLIPS = replace(
+    MANIFEST,
+    prediction="flow",
+    levels=tuple(
+        {"id": k, "t": 1000 * sigma, "alpha": 1 - sigma, "sigma": sigma}
+        for k, sigma in ((7, 0.875), (5, 0.7142857142857143), (2, 0.3333333333333333), (0, 0.0))
+    ),
+    latent_shape=(2, 3, 2, 4),
+    resolution_px=None,
+    clip=ClipExtent(height=16, width=32, frames=9, frame_stride=2),
 )
 
 

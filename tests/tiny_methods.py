@@ -163,7 +163,7 @@ def write_known_bank(
         root: its folder.
         kept: levels that are stored.
         transform: what its manifest calls `start_of`.
-        fields: others of the manifest.
+        fields: others of the manifest; a `latent_shape` has as many values as SHAPE.
     """
     levels = []
     for level in kept:
@@ -176,16 +176,16 @@ def write_known_bank(
     write_manifest(files, manifest)
     for index in range(manifest.num_shards):
         numbers = manifest.paths_of(index)
-        write_shard(files, manifest, index, _stored(numbers, kept))
+        write_shard(files, manifest, index, _stored(numbers, kept, manifest.latent_shape))
     write_manifest(files, finished(manifest))
     return Bank(root)
 
 
-def _stored(numbers: Sequence[int], kept: Sequence[int]) -> StoredPaths:
+def _stored(numbers: Sequence[int], kept: Sequence[int], shape: Sequence[int]) -> StoredPaths:
     walks = [path_of(k) for k in numbers]
     return StoredPaths(
-        states=torch.stack([torch.stack([walk[j] for j in kept]) for walk in walks]).float(),
-        x0=torch.stack([x0_of(k) for k in numbers]),
+        states=torch.stack([torch.stack([walk[j].reshape(shape) for j in kept]) for walk in walks]).float(),
+        x0=torch.stack([x0_of(k).reshape(shape) for k in numbers]),
         guidance=torch.tensor([guidance_of(k) for k in numbers], dtype=torch.float32),
         noise_seed=torch.tensor(list(numbers)),
         sample_id=torch.tensor([100 + k for k in numbers]),

@@ -1,6 +1,6 @@
 """Batches of a bank for training, read by another thread while the student learns.
 
-Legend: B items, C latent channels, h w latent cells.
+Legend: B items, C latent channels, space: cells, h w of pictures and F h w of clips.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class BankBatch:
     Attributes:
         pairs: which path and level each item is, and the numbers drawn for it.
         level_ids: name -> int64 [B], the levels chosen.
-        states: name -> [B, C, h, w], the paths' states there, dtype as stored.
-        x0: [B, C, h, w], clean latents.
+        states: name -> [B, C, *space], the paths' states there, dtype as stored.
+        x0: [B, C, *space], clean latents.
         guidance: float32 [B].
         noise_seeds: int64 [B].
         sample_ids: int64 [B].

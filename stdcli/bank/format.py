@@ -1,4 +1,4 @@
-"""The bank's format, version 1: names of its files and the manifest.
+"""The bank's format: names of its files and the manifest, version 1 of pictures and 2 of clips.
 
     manifest.json                         what the paths are: model, schedule, levels, guidance, plan
     samples.jsonl                         what each path is made from, one line per path
@@ -16,10 +16,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import operator
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any, Literal
 
 from stdcli.bank.bank_files import BankFiles
@@ -31,7 +33,8 @@ from stdcli.errors import BankCorruptError, BankError, BankMismatchError
 STORE_DTYPES = ("float16", "bfloat16", "float32")
 MAX_PATHS = 10**7
 """Of a bank; each has a line in samples.jsonl and at least some kilobytes of states."""
-FORMAT, VERSION = "stdcli-bank", 1
+FORMAT, PICTURES, CLIPS = "stdcli-bank", 1, 2
+"""The name, and the version of banks of either kind: what reads pictures alone stops at clips."""
 MANIFEST, SAMPLES, RUN = "manifest.json", "samples.jsonl", "run.json"
 _OWN = re.compile(r"shards/shard-(\d{5,12})\.(safetensors|json)|conditions/cond-(\d{5,12})\.safetensors")
 
@@ -65,6 +68,22 @@ def shard_of(name: str) -> int | None:
 
 
 @dataclass(frozen=True)
+class ClipExtent:
+    """What each path of a bank of clips is made from.
+
+    Attributes:
+        height, width: of the frames, in pixels.
+        frames: number of frames.
+        frame_stride: from one frame to the next in the source; 1 takes every frame.
+    """
+
+    height: int
+    width: int
+    frames: int
+    frame_stride: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What the paths of a bank are.
 
@@ -78,8 +97,8 @@ class Manifest:
         solver: `ddim`.
         guidance: `{min, max, form: "imagen"}`; each path has one value in that range.
             `pooled: "keep"` where the unconditional branch keeps the prompt's pooled embedding.
-        latent_shape: C, h, w.
-        resolution_px: side of the square pictures.
+        latent_shape: C, h, w of pictures; C, F, h, w of clips.
+        resolution_px: side of the square pictures; None of clips.
         compute_dtype: of the teacher's weights.
         store_dtype: of states and x0.
         start: `{transform: none | adain | colours}`, done to a sample towards its style before the noise.
@@ -87,6 +106,7 @@ class Manifest:
         num_paths: number of paths planned.
         shard_size: n, paths per shard.
         state: `building`, or `complete` once every shard is there.
+        clip: of a bank of clips; its fields are the manifest's own in JSON. None of pictures.
     """
 
     model: dict[str, Any]
@@ -98,7 +118,7 @@ class Manifest:
     solver: str
     guidance: dict[str, Any]
     latent_shape: tuple[int, ...]
-    resolution_px: int
+    resolution_px: int | None
     compute_dtype: str
     store_dtype: str
     start: dict[str, str]
@@ -106,12 +126,16 @@ class Manifest:
     num_paths: int
     shard_size: int
     state: Literal["building", "complete"] = "building"
+    clip: ClipExtent | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is in manifest.json."""
         plan = {"num_paths": self.num_paths, "shard_size": self.shard_size, "num_shards": self.num_shards}
-        fields = {key: value for key, value in asdict(self).items() if key not in ("num_paths", "shard_size")}
-        return json.loads(json.dumps({"format": FORMAT, "version": VERSION, **fields, "plan": plan}))
+        apart = ("num_paths", "shard_size", "clip", *(["resolution_px"] if self.clip else []))
+        fields = {key: value for key, value in asdict(self).items() if key not in apart}
+        clip = asdict(self.clip) if self.clip else {}
+        version = CLIPS if self.clip else PICTURES
+        return json.loads(json.dumps({"format": FORMAT, "version": version, **fields, **clip, "plan": plan}))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, where: object) -> Manifest:
@@ -121,12 +145,12 @@ class Manifest:
             BankMismatchError: another format or version.
             BankCorruptError: a field is missing or unknown.
         """
-        for key, known in (("format", FORMAT), ("version", VERSION)):
-            if data.get(key) != known:
+        for key, known in (("format", (FORMAT,)), ("version", (PICTURES, CLIPS))):
+            if data.get(key) not in known:
                 hint = "update stdcli" if key == "version" else None
-                got = f"{key} {data.get(key)!r}"
+                got, expected = f"{key} {data.get(key)!r}", " or ".join(map(repr, known))
                 raise BankMismatchError(
-                    "not a bank this version reads", where=where, got=got, expected=repr(known), hint=hint
+                    "not a bank this version reads", where=where, got=got, expected=expected, hint=hint
                 )
         try:
             plan = data["plan"]
@@ -134,6 +158,12 @@ class Manifest:
             fields = {key: value for key, value in data.items() if key not in others}
             fields["levels"] = tuple(fields["levels"])
             fields["latent_shape"] = tuple(fields["latent_shape"])
+            is_clips = data["version"] == CLIPS
+            if unknown := fields.keys() & ({"clip", "resolution_px"} if is_clips else {"clip"}):
+                raise TypeError(f"no field of version {data['version']}: {', '.join(sorted(unknown))}")
+            if is_clips:
+                extent = {field.name: fields.pop(field.name) for field in dataclass_fields(ClipExtent)}
+                fields |= {"clip": ClipExtent(**extent), "resolution_px": None}
             manifest = cls(**fields, num_paths=plan["num_paths"], shard_size=plan["shard_size"])
             _check_types(manifest)
             is_plan = min(manifest.num_paths, manifest.shard_size, len(manifest.path_levels())) > 0
@@ -162,6 +192,13 @@ class Manifest:
         """The stored levels."""
         return tuple(Level(**level) for level in self.levels)
 
+    @property
+    def extent(self) -> str:
+        """Size of the pictures or clips, for people: `512 px`, or `81 frames of 832x480 px, stride 2`."""
+        if (clip := self.clip) is None:
+            return f"{self.resolution_px} px"
+        return f"{clip.frames} frames of {clip.width}x{clip.height} px, stride {clip.frame_stride}"
+
     def paths_of(self, shard: int) -> range:
         """Paths that a shard holds."""
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, self.num_paths))
@@ -182,7 +219,7 @@ class Manifest:
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("model", "guidance", "start"), dict),
     **dict.fromkeys(("schedule", "prediction", "solver", "compute_dtype", "store_dtype", "state"), str),
-    **dict.fromkeys(("num_solver_steps", "resolution_px", "seed", "num_paths", "shard_size"), int),
+    **dict.fromkeys(("num_solver_steps", "seed", "num_paths", "shard_size"), int),
     "strength": (int, float),
 }
 
@@ -198,13 +235,27 @@ def _check_types(manifest: Manifest) -> None:
     for value in (*numbers, *levels):
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise TypeError(f"{value!r} is no number")
-    if len(manifest.latent_shape) != 3 or not all(0 < n <= MAX_PATHS for n in manifest.latent_shape):
-        raise ValueError(f"latent_shape is {list(manifest.latent_shape)}")
+    _check_sides(manifest)
     if manifest.store_dtype not in STORE_DTYPES:
         raise ValueError(f"store_dtype is {manifest.store_dtype!r}")
     for key, name in (("family", "model"), ("name", "model"), ("transform", "start")):
         if not isinstance(getattr(manifest, name)[key], str):
             raise TypeError(f"{name}.{key} is {getattr(manifest, name)[key]!r}")
+
+
+def _check_sides(manifest: Manifest) -> None:
+    """Refuse sizes that no pictures or clips have."""
+    sides = {"resolution_px": manifest.resolution_px} if manifest.clip is None else asdict(manifest.clip)
+    for name, value in sides.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}")
+    rank = 3 if manifest.clip is None else 4
+    if len(manifest.latent_shape) != rank or not all(0 < n <= MAX_PATHS for n in manifest.latent_shape):
+        raise ValueError(f"latent_shape is {list(manifest.latent_shape)}")
+    if manifest.clip is not None:
+        pixels = manifest.clip.frames, manifest.clip.height, manifest.clip.width
+        if manifest.clip.frame_stride < 1 or any(map(operator.gt, manifest.latent_shape[1:], pixels)):
+            raise ValueError(f"{manifest.clip} does not give latents of {list(manifest.latent_shape)}")
 
 
 def level_json(level: Level) -> dict[str, float]:

@@ -29,7 +29,7 @@ def bank_metadata(files: BankFiles, manifest: Manifest) -> dict[str, Any]:
         "solver": f"{manifest.solver}, {manifest.num_solver_steps} steps",
         "guidance": f"{guidance['min']}" if same else f"{guidance['min']} to {guidance['max']}",
         "latent": "x".join(map(str, manifest.latent_shape)),
-        "resolution": f"{manifest.resolution_px} px",
+        "resolution": manifest.extent,
         "start": manifest.start["transform"],
         "dtypes": f"computed in {manifest.compute_dtype}, stored in {manifest.store_dtype}",
         "seed": manifest.seed,

@@ -31,8 +31,8 @@ class PathStart:
     """Where a path begins.
 
     Attributes:
-        x0: [C, h, w], clean latent.
-        state: [C, h, w] at the start level, alpha T(x0) + sigma noise.
+        x0: [C, *space], clean latent.
+        state: [C, *space] at the start level, alpha T(x0) + sigma noise.
         conditions: name -> tensor of one row, of any dtype, without a batch dimension; those of the
             unconditional branch too. Every start of a bank has the same names, shapes and dtypes.
         guidance: of the whole path, in whatever form `Step` takes.
@@ -48,7 +48,7 @@ Draw = Callable[[int], PathStart]
 """Sample number -> its start; the same number always gives the same start."""
 
 Step = Callable[[Tensor, Level, Level, Mapping[str, Tensor], Tensor], Tensor]
-"""(states [B, C, h, w], their levels, the levels one below, conditions of [B, ...], guidance float64 [B] on
+"""(states [B, C, *space], their levels, the levels one below, conditions of [B, ...], guidance float64 [B] on
 the CPU) -> states one level down. Levels are of `pick_levels`. Must not write into what it is given."""
 
 
@@ -57,11 +57,11 @@ class TrajectoryBatch:
     """States of B different paths, each with all that belongs to its own path.
 
     Attributes:
-        states: [B, C, h, w], x_j.
-        next_states: [B, C, h, w], x_{j-1}: the guided teacher's step from `states`.
+        states: [B, C, *space], x_j.
+        next_states: [B, C, *space], x_{j-1}: the guided teacher's step from `states`.
         level_ids: int64 [B], j in 1..start level, on the CPU.
         next_level_ids: int64 [B], j - 1.
-        x0: [B, C, h, w], clean latents.
+        x0: [B, C, *space], clean latents.
         conditions: name -> [B, ...].
         guidance: float64 [B], on the CPU.
         sample_numbers: int64 [B], on the CPU.

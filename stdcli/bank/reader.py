@@ -1,6 +1,6 @@
 """Reading a bank: any states of any paths, by memory mapping, with few shards open at a time.
 
-Legend: B items, L stored levels, C latent channels, h w latent cells.
+Legend: B items, L stored levels, C latent channels, space: cells, h w of pictures and F h w of clips.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Bank:
             level_ids: B ids among `level_ids`.
 
         Returns:
-            [B, C, h, w], dtype as stored.
+            [B, C, *space], dtype as stored.
 
         Raises:
             IndexError: no such path.
@@ -81,11 +81,11 @@ class Bank:
         return torch.stack([self._slice(path, "states", row) for path, row in both])
 
     def path(self, path: int) -> Tensor:
-        """All states of a path, [L, C, h, w]."""
+        """All states of a path, [L, C, *space]."""
         return self._slice(path, "states")
 
     def x0(self, paths: Sequence[int] | Tensor) -> Tensor:
-        """Clean latents [B, C, h, w]."""
+        """Clean latents [B, C, *space]."""
         return torch.stack([self._slice(path, "x0") for path in paths])
 
     def guidance(self, paths: Sequence[int] | Tensor) -> Tensor:

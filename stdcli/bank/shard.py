@@ -1,6 +1,6 @@
 """One shard: some paths with their conditions, written whole or not at all.
 
-Legend: n paths, L stored levels, C latent channels, h w latent cells.
+Legend: n paths, L stored levels, C latent channels, space: cells, h w of pictures and F h w of clips.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class StoredPaths:
     """Paths as they are built, read, copied and merged.
 
     Attributes:
-        states: [n, L, C, h, w], from the start level down.
-        x0: [n, C, h, w], the clean latents, untransformed.
+        states: [n, L, C, *space], from the start level down.
+        x0: [n, C, *space], the clean latents, untransformed.
         guidance: float32 [n].
         noise_seed: int64 [n].
         sample_id: int64 [n].

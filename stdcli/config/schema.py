@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -103,7 +104,12 @@ def _check_text(value: str) -> str:
     return value
 
 
-def _check_decreasing(value: tuple[int, ...]) -> tuple[int, ...]:
+def _without_point(value: float) -> float:
+    """A whole number as an int, which it is shown and stored as."""
+    return int(value) if value == int(value) else value
+
+
+def _check_decreasing(value: tuple[float, ...]) -> tuple[float, ...]:
     if any(later >= earlier for earlier, later in pairwise(value)):
         raise ValueError("must decrease: the path runs from noise to the picture")
     return value
@@ -150,8 +156,11 @@ Prompt = Annotated[
 ]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(wrap_text)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_numbers)]
+Timestep = Annotated[
+    float, Field(ge=1), AfterValidator(_without_point), PlainSerializer(lambda t: t)
+]  # of flow models any number
 Timesteps = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
+    tuple[Timestep, ...],
     Field(min_length=1),
     BeforeValidator(split_numbers),
     AfterValidator(_check_decreasing),
@@ -178,7 +187,7 @@ Dtype = Annotated[
 
 
 def sampling_conflicts(
-    *, steps: int | None, timesteps: tuple[int, ...] | None, gamma: float | None, sampler: str | None
+    *, steps: int | None, timesteps: tuple[float, ...] | None, gamma: float | None, sampler: str | None
 ) -> Iterator[tuple[str, str]]:
     """Contradictions among the sampling values that recipes and tasks share."""
     if steps is not None and timesteps is not None and steps != len(timesteps):

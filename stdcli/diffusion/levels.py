@@ -118,7 +118,7 @@ def pick_levels(table: Sequence[Level], ids: Tensor) -> Level:
         ids: int64 [B], each in 0..len(table)-1.
 
     Returns:
-        A level of [B] CPU tensors: id and vp times int64, all else float64.
+        A level of [B] CPU tensors: ids int64, times too if the table's are whole numbers, the rest float64.
 
     Raises:
         LevelError: an id lies outside the table.
@@ -126,7 +126,7 @@ def pick_levels(table: Sequence[Level], ids: Tensor) -> Level:
     if bool(((ids < 0) | (ids >= len(table))).any()):
         raise LevelError(f"level ids {ids.tolist()} are not all in 0..{len(table) - 1}")
     chosen = [table[id_] for id_ in ids.tolist()]
-    time_dtype = torch.int64 if isinstance(table[0].t, int) else torch.float64
+    time_dtype = torch.int64 if all(isinstance(level.t, int) for level in table) else torch.float64
     return Level(
         id=ids.cpu(),
         t=torch.tensor([level.t for level in chosen], dtype=time_dtype),

@@ -74,7 +74,7 @@ def make_noise(shape: Sequence[int], seed: int, sample_id: int, *, step: int | N
     """Standard normal noise of one sample, from a CPU generator of its own.
 
     Args:
-        shape: of one sample, without batch dimension, such as (C, h, w).
+        shape: of one sample, without batch dimension, such as (C, h, w) or (C, F, h, w).
         seed: the user's seed.
         sample_id: of `sample_id`.
         step: as in `noise_seed`.

@@ -1,4 +1,7 @@
-"""Channel statistics of latents: giving a content's latent the palette of a style's."""
+"""Channel statistics of latents: giving a content's latent the palette of a style's.
+
+Legend: B batch, C latent channels, space: h w of pictures, F h w of clips.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,20 @@ _SMALLEST_STD = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Mean and population standard deviation over space, both [B, C, 1, 1], float32 at least."""
+    """Mean and population standard deviation over space, both [B, C, 1, ...], float32 at least."""
 
     mean: Tensor
     std: Tensor
 
 
 def channel_statistics(z: Tensor) -> Statistics:
-    """Mean and standard deviation of every channel of latents [B, C, h, w].
+    """Mean and standard deviation of every channel of latents [B, C, *space].
 
     Source: Huang 2017 (AdaIN) eq. 5 and 6, without the epsilon.
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
-    return Statistics(z.mean(dim=(-2, -1), keepdim=True), z.std(dim=(-2, -1), correction=0, keepdim=True))
+    space = tuple(range(2, z.ndim))
+    return Statistics(z.mean(dim=space, keepdim=True), z.std(dim=space, correction=0, keepdim=True))
 
 
 def mix_statistics(statistics: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
@@ -75,13 +79,13 @@ def match_statistics(z: Tensor, style: Tensor | Statistics, *, content: Statisti
     """Latents with every channel's mean and standard deviation moved to the style's (AdaIN).
 
     Args:
-        z: [B, C, h, w], content latents.
-        style: [B or 1, C, h', w'], style latents, or their statistics.
+        z: [B, C, *space], content latents.
+        style: [B or 1, C, *space], style latents of any size, or their statistics.
         content: of batch 1, to be moved to the style's in place of each latent's own: one map for all
             latents, as the frames of a clip need it.
 
     Returns:
-        [B, C, h, w], dtype of `z`.
+        [B, C, *space], dtype of `z`.
     Source: Huang 2017 (AdaIN) eq. 8; on the start latent as in Chung 2024 (StyleID), initial latent AdaIN.
     """
     target = style if isinstance(style, Statistics) else channel_statistics(style)

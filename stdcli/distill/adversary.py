@@ -5,7 +5,7 @@ cleaner than its level. Both are shown as states at s: a critic that is told eac
 p(x | t) against p(x | t) at one t, where r no longer matters. What sees the states (`Features`) and what
 judges them (`Discriminator`) come from outside, and so do the real latents.
 
-Legend: B batch, C latent channels, h w latent cells, D width of the condition's vector.
+Legend: B batch, C latent channels, space: cells h w or F h w, D width of the condition's vector.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OPEN = 1e-9  # how near draws come to 0 and 1, where rounding would put a flow'
 
 @dataclass(frozen=True, slots=True)
 class RealFakeBatch:
-    """What is told apart: latents [B, C, h, w], and levels with [B] tensors in every field.
+    """What is told apart: latents [B, C, *space], and levels with [B] tensors in every field.
 
     Clean latents have id -1, alpha 1, sigma 0 and t 0, the time at which a network is asked about them.
 
@@ -83,7 +83,7 @@ def make_real_fake_batch(
         schedule: the model's own.
         from_level: j, where the student jumped from; [B] fields, as of `pick_levels`.
         to_level: s, likewise.
-        jumped: the student's states at s, [B, C, h, w].
+        jumped: the student's states at s, [B, C, *space].
         x0: its predictions of clean latents, same shape.
         real: clean real latents, same shape.
         noise: standard normal, same shape.
@@ -204,7 +204,7 @@ class Adversary:
         self, discriminator: Discriminate, pair: RealFakeBatch, vector: Tensor, *, generator: torch.Generator
     ) -> Tensor:
         """D is the sum of a sample's logits, of latents between fake and real."""
-        share = torch.rand(len(pair.fake), 1, 1, 1, generator=generator).to(pair.fake)
+        share = torch.rand(len(pair.fake), *[1] * (pair.fake.ndim - 1), generator=generator).to(pair.fake)
         mixed = torch.lerp(pair.fake.detach(), pair.real, share)
         maps = self._see(mixed, pair.level, generator=generator)
         maps = [features.requires_grad_() for features in maps]

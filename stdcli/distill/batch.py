@@ -1,6 +1,6 @@
 """What one micro-batch of distillation is, wherever its states come from.
 
-Legend: B items, C latent channels, h w latent cells.
+Legend: B items, C latent channels, space: cells, h w of pictures and F h w of clips.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Batch:
         sample_index: int64 [B], for randomness: no two items of a run share one.
         level_ids: int64 [B], j.
         target_ids: int64 [B], s < j.
-        states: [B, C, h, w] float32, at j.
+        states: [B, C, *space] float32, at j.
         next_ids: int64 [B], the level below j that `next_states` lie at; None where they are not read.
-        next_states: [B, C, h, w] float32, the teacher's step from `states`; None where not read.
-        targets: [B, C, h, w] float32, the stored path at s; None where not read.
-        real_latents: [B, C, h, w] float32, clean latents for the adversary; None without one.
+        next_states: [B, C, *space] float32, the teacher's step from `states`; None where not read.
+        targets: [B, C, *space] float32, the stored path at s; None where not read.
+        real_latents: [B, C, *space] float32, clean latents for the adversary; None without one.
         cond: B conditions.
         uncond: B unconditional conditions.
         guidance: float64 [B], of the teacher, in the Imagen form.

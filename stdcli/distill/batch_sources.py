@@ -3,7 +3,7 @@
 Each yields `Batch` for micro-batch n of a run, from n alone (the online bank: from its state), so that a
 resumed run sees what an uninterrupted one does. Networks enter only as a function for the teacher's step.
 
-Legend: B items, C latent channels, h w latent cells.
+Legend: B items, C latent channels, space: cells, h w of pictures and F h w of clips.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HIDDEN = 0.1
 """Of a clean latent, that the rounding of stored states may come to where one is made of a path's start."""
 
 RealLatents = Callable[[Tensor, Tensor], Tensor]
-"""(numbers of B paths, their clean latents [B, C, h, w]) -> clean latents of real pictures."""
+"""(numbers of B paths, their clean latents [B, C, *space]) -> clean latents of real pictures."""
 
 
 class BatchSource(Protocol):

@@ -2,7 +2,8 @@
 
 Networks are frozen; gradients flow through them to the latents. Knows no losses.
 
-Legend: B batch, C latent channels, h w latent cells, C_k and T_k channels and tokens of feature map k.
+Legend: B batch, C latent channels, space: cells h w or F h w, C_k and T_k channels and tokens of feature
+map k.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Features(Protocol):
         """See latents.
 
         Args:
-            latents: [B, C, h, w], with gradient if there is to be one.
+            latents: [B, C, *space], with gradient if there is to be one.
             level: the level that they are shown at, theirs or not; [B] tensors in every field.
             generator: CPU; draws augmentations, where there are any.
 

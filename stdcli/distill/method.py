@@ -23,7 +23,7 @@ class Prediction:
     """What the student says of a batch.
 
     Attributes:
-        state: [B, C, h, w], its point at s (for lcm the clean latent), with gradients.
+        state: [B, C, *space], its point at s (for lcm the clean latent), with gradients.
         denoised: its x0 and eps at j.
     """
 
@@ -54,7 +54,7 @@ class Method(Protocol):
         """The student's point, with gradients."""
 
     def target(self, roles: Roles, batch: Batch) -> Tensor:
-        """What it is held against, [B, C, h, w], without gradients."""
+        """What it is held against, [B, C, *space], without gradients."""
 
     def scale(self, batch: Batch) -> Tensor | None:
         """float64 [B] that errors are divided by before the distance, or None."""

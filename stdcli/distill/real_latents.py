@@ -1,6 +1,6 @@
 """Real pictures for the adversary: samples, ends of the teacher's paths, or the style pictures themselves.
 
-Legend: B items, C latent channels, h w latent cells.
+Legend: B items, C latent channels, space: cells, h w of pictures and F h w of clips.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PathEnds:
     bank: Bank
 
     def __call__(self, paths: Tensor, x0: Tensor) -> Tensor:
-        """[B, C, h, w] like `x0`."""
+        """[B, C, *space] like `x0`."""
         return self.bank.states(paths, [0] * len(paths)).to(x0)
 
 
@@ -63,7 +63,7 @@ class Styles:
     _kept: dict[str, Tensor] = field(default_factory=dict, init=False)
 
     def __call__(self, paths: Tensor, x0: Tensor) -> Tensor:
-        """[B, C, h, w] like `x0`."""
+        """[B, C, *space] like `x0`."""
         return torch.stack([self._one(self.sha256_of(path)) for path in paths.tolist()]).to(x0)
 
     @torch.no_grad()
@@ -95,8 +95,11 @@ def make_styles(bank: Bank, folder: Path, *, codec: Codec, device: torch.device)
     """The style pictures of a bank as real pictures.
 
     Raises:
-        ConfigError: the bank has no style pictures, or one is not in the folder or below it.
+        ConfigError: the bank has no style pictures or holds clips, or one is not in the folder or below it.
     """
+    if (side_px := bank.manifest.resolution_px) is None:
+        problem = "a style picture is no clip, and this bank holds clips; --adv-real x0 or path-end"
+        raise ConfigError("style pictures for clips", [("adversary.real", problem)])
     rows = list(bank.sources())
     wanted = {row["style_sha256"]: row["style"] for row in rows}
     if None in wanted:
@@ -107,7 +110,7 @@ def make_styles(bank: Bank, folder: Path, *, codec: Codec, device: torch.device)
         problem = f"{len(missing)} style pictures of the bank are not there, such as {missing[0]}"
         raise ConfigError("style pictures are gone", [("style_data", problem)])
     hashes = [row["style_sha256"] for row in rows]
-    return Styles(hashes.__getitem__, found, codec, bank.manifest.resolution_px, device)
+    return Styles(hashes.__getitem__, found, codec, side_px, device)
 
 
 def make_online_styles(rollout: TeacherRollout, *, codec: Codec, device: torch.device) -> Styles:

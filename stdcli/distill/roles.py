@@ -63,7 +63,7 @@ class Roles:
         """The guided teacher; one forward where all guidance is 1, else a doubled one.
 
         Args:
-            x: states [B, C, h, w].
+            x: states [B, C, *space].
             level: one level, or one per item.
             cond, uncond: B conditions each.
             guidance: [B], in the Imagen form.

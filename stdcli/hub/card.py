@@ -153,11 +153,18 @@ def _bank(data: CardData) -> Iterator[str]:
         ("solver", f"{manifest['solver']}, {manifest['num_solver_steps']} steps"),
         ("guidance", f"{guidance['min']:g} to {guidance['max']:g}"),
         ("latents", f"{'x'.join(map(str, manifest['latent_shape']))}, {manifest['store_dtype']}"),
-        ("pictures", f"{manifest['resolution_px']} px"),
+        _extent(manifest),
         ("start", manifest["start"]["transform"]),
     ]
     yield _table(("what", "value"), rows)
     yield "`samples.jsonl` names the picture of every path and its SHA-256; the pictures are not included."
+
+
+def _extent(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    if "resolution_px" in manifest:
+        return "pictures", f"{manifest['resolution_px']} px"
+    frames = f"{manifest['frames']} frames of {manifest['width']}x{manifest['height']} px"
+    return "clips", f"{frames}, stride {manifest['frame_stride']}"
 
 
 def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,7 @@ TEACHER = (
     " --set train.checkpoint_every=3 --set recipe.steps=2 --device cpu --steps 6"
 )
 DISTILL = (
-    f"{CPU} --batch-size 2 --train-steps 20 --rank 2 --sample-every 20 --checkpoint-every 10"
+    f"{CPU} --seed 6 --batch-size 2 --train-steps 20 --rank 2 --sample-every 20 --checkpoint-every 10"
     " --set train.log_every=5 --set step_counts=2,4 --set steps=2 --learning-rate 1e-3"
 )
 ADVERSARY = "--adv-weight 0.5 --adv-real style --set adversary.features=teacher"
@@ -53,7 +53,7 @@ def _text_to_image(family: str) -> tuple[str, ...]:
     masked = f"inpaint {IN}/photos/a.png --mask {IN}/mask.png"
     return (
         f"{PICTURE} {model} {prompt} --steps 3 --strength 0.5 --guidance 3 -o text.png",
-        f"{PICTURE} {model} {prompt} {STYLE} --steps 2 --strength 1 --guidance 2 --gamma 0.3 -o style.png",
+        f"{PICTURE} {model} {prompt} {STYLE} --steps 2 --strength 1 --seed 5 --gamma 0.3 -o style.png",
         f"{PICTURE} {model} {prompt} {lora} --timesteps 700,300 --guidance 2 -o lora.png",
         f"{PICTURE} {model} {STYLE} --student {IN}/students/{family} -o student.png",
         f"{masked} {model} {prompt} --steps 3 --strength 0.8 -o inpaint.png",

@@ -12,11 +12,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from stdcli.diffusion.levels import Level, make_sampling_path, make_teacher_path
+from stdcli.diffusion.levels import Level, level_table, make_sampling_path, make_teacher_path, pick_levels
 from stdcli.diffusion.noise import make_noise
-from stdcli.diffusion.predictions import PredictionType, to_x0_eps
+from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.sample import sample, sample_trajectory
 from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.diffusion.solvers import jump
 
 MEAN, STD = 0.7, 0.4
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)
@@ -80,6 +81,36 @@ def test_every_state_of_a_fine_path_lies_on_the_curve(name):
     for index in range(0, len(plan.levels), 50):
         truth = exact(x, plan.levels[0], plan.levels[index])
         torch.testing.assert_close(states[:, index], truth, rtol=0, atol=8e-3)
+
+
+@pytest.mark.parametrize("name", ["sd", "flow"])
+def test_every_state_of_a_clips_path_lies_on_the_curve(name):
+    """[B, C, F, h, w], channels and frames with spreads of their own; and each value as it goes alone."""
+    path = make_teacher_path(SCHEDULES[name], num_solver_steps=1000, strength=0.75)
+    scale = torch.tensor([0.5, 1.5]).view(2, 1, 1, 1) + torch.arange(3).view(3, 1, 1) / 4
+    x = scale * draw(2, 2, 3, 2, 4)
+    states = sample_trajectory(teacher(), x, path, schedule=SCHEDULES[name])
+    assert states.shape == (2, len(path.levels), 2, 3, 2, 4)
+    for index in range(0, len(path.levels), 50):
+        truth = exact(x, path.levels[0], path.levels[index])
+        torch.testing.assert_close(states[:, index], truth, rtol=0, atol=2e-2)
+    alone = sample_trajectory(teacher(), x.reshape(-1, 1), path, schedule=SCHEDULES[name])
+    torch.testing.assert_close(alone.reshape(2, 2, 3, 2, 4, -1).movedim(-1, 1), states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_clips_of_a_batch_jump_each_between_its_own_levels(name):
+    """Data of zero spread, for which one jump is exact, on [B, C, F, h, w]."""
+    table = level_table(SCHEDULES[name], 50)
+    source, target = (pick_levels(table, torch.tensor(ids)) for ids in ((40, 30, 20), (31, 30, 2)))
+    x = draw(3, 2, 4, 3, 5)
+    denoised = Denoised(torch.full_like(x, MEAN), torch.zeros_like(x))
+    for k in range(3):
+        denoised.eps[k] = (x[k] - source.alpha[k] * MEAN) / source.sigma[k]
+    moved = jump(x, denoised, from_level=source, to_level=target)
+    for k in range(3):
+        truth = target.alpha[k] * MEAN + target.sigma[k] / source.sigma[k] * (x[k] - source.alpha[k] * MEAN)
+        torch.testing.assert_close(moved[k], truth, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [PredictionType.EPSILON, PredictionType.V, PredictionType.SAMPLE])

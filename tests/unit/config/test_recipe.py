@@ -41,6 +41,19 @@ def test_a_recipe_survives_json() -> None:
         assert Recipe.model_validate_json(STORED.as_json(indent=indent)) == STORED
 
 
+def test_times_of_flow_models_are_any_numbers_and_whole_ones_stay_whole() -> None:
+    recipe = check(Recipe, {"timesteps": [1000.0, 857.1428571428571, "333.5", "2"]})
+    assert recipe.timesteps == (1000, 857.1428571428571, 333.5, 2)
+    assert '"timesteps":[1000,857.1428571428571,333.5,2],' in recipe.as_json()
+    assert Recipe.model_validate_json(recipe.as_json()) == recipe
+
+
+@pytest.mark.parametrize("times", [[9, 5.5, 5.5], [0.5], [float("inf")], [9, "x"], [True]])
+def test_what_is_no_list_of_times(times: list) -> None:
+    with pytest.raises(ConfigError, match="timesteps"):
+        check(Recipe, {"timesteps": times})
+
+
 def test_nothing_given_changes_nothing() -> None:
     assert STORED.override(steps=None, strength=None, match_style_statistics=None) == STORED
 

@@ -35,6 +35,8 @@ WHOLE = {  # sections of which no field may be missing
 NEEDS = {  # a field that makes sense only beside another of its section
     "style_weights": {"style": ["a"]},
     "student.s_embedding": {"kind": "full"},
+    "timesteps": {"steps": 1},
+    "recipe.timesteps": {"steps": 1},
 }
 
 
@@ -114,14 +116,14 @@ def test_a_truth_value_is_only_taken_where_it_belongs(task: str, name: str) -> N
 @pytest.mark.parametrize(("task", "name"), FLOATS)
 def test_a_float_may_be_written_with_an_exponent(task: str, name: str) -> None:
     accepted = []
-    for text, number in (("5e-1", 0.5), ("1e-4", 1e-4), ("2e+1", 20.0)):
+    for text, number in (("5e-1", 0.5), ("1e-4", 1e-4), ("15e-1", 1.5), ("2e+1", 20.0)):
         try:
             value = load(task, name, text)
         except ConfigError as error:
             assert "must be a valid number" not in str(error)
         else:
             assert value == number
-            assert type(value) is float
+            assert type(value) is (int if name.endswith("timesteps") and number == 20 else float)
             accepted.append(number)
     assert accepted
 

@@ -263,6 +263,12 @@ def test_level_below_of_a_flow_scales_sigma():
     assert (below.t, below.sigma, below.alpha) == pytest.approx((600.0, 0.6, 0.4))
 
 
+def test_pick_levels_keeps_fractions_beside_whole_times():
+    """As a table may be read from JSON, where 0.0 and 0 are one."""
+    table = (Level(0, 0, 1.0, 0.0), Level(1, 857.5, 0.1425, 0.8575), Level(2, 1000, 0.0, 1.0))
+    assert pick_levels(table, torch.tensor([1, 0, 2])).t.tolist() == [857.5, 0, 1000]
+
+
 def test_pick_levels_gathers_one_per_sample():
     table = level_table(SD, 50)
     picked = pick_levels(table, torch.tensor([37, 0, 37, 5]))

@@ -24,6 +24,20 @@ def test_statistics_are_numpys():
     np.testing.assert_allclose(statistics.std[..., 0, 0], z.numpy().std((2, 3)), rtol=1e-12)
 
 
+def test_statistics_of_clips_are_over_frames_too():
+    z = draw(2, 3, 4, 5, 2) * torch.arange(1, 5)[:, None, None] + torch.arange(4)[:, None, None]
+    statistics = channel_statistics(z)
+    assert statistics.mean.shape == statistics.std.shape == (2, 3, 1, 1, 1)
+    np.testing.assert_allclose(statistics.mean.flatten(1), z.numpy().mean((2, 3, 4)), rtol=1e-12)
+    np.testing.assert_allclose(statistics.std.flatten(1), z.numpy().std((2, 3, 4)), rtol=1e-12)
+    style = 3 * draw(1, 3, 2, 5, 5, seed=1) + 2
+    matched = channel_statistics(match_statistics(z, style))
+    torch.testing.assert_close(matched.mean, channel_statistics(style).mean.expand(2, -1, -1, -1, -1))
+    torch.testing.assert_close(matched.std, channel_statistics(style).std.expand(2, -1, -1, -1, -1))
+    pooled = pool_statistics([channel_statistics(z)])
+    np.testing.assert_allclose(pooled.std.flatten(), z.numpy().std((0, 2, 3, 4)), rtol=1e-12)
+
+
 def test_matched_latents_have_the_styles_statistics_and_the_contents_layout():
     z, style = draw(2, 3, 8, 6), 3 * draw(1, 3, 5, 5, seed=1) + 2
     matched = match_statistics(z, style)

@@ -229,6 +229,19 @@ def test_gradient_penalty_looks_between_fake_and_real() -> None:
     assert penalty.item() == pytest.approx(28 / 3, rel=0.02)
 
 
+def test_clips_are_judged_as_pictures_of_as_many_cells() -> None:
+    """[B, C, F, h, w]: the same noise, the same shares between fake and real, the same losses."""
+    fake, real = normal(3, 2, 4, 3, 2), normal(3, 2, 4, 3, 2, seed=1)
+    adversary = Adversary(Plain(), Linear(0.3, -0.4), gradient_penalty=10.0, r1=7.0)
+    losses = [
+        adversary.discriminator_loss(pair_with(*pair), CONDITION, generator=rng())
+        for pair in ((fake, real), (fake.flatten(3), real.flatten(3)))
+    ]
+    assert losses[0]["gradient_penalty"] > 0 < losses[0]["r1"]
+    for name, value in losses[0].items():
+        torch.testing.assert_close(value, losses[1][name], rtol=1e-6, atol=0)
+
+
 def test_r1_of_a_linear_critic() -> None:
     """Noise of deviation s moves a logit w f by s |w| in the mean square."""
     adversary = Adversary(Plain(), Linear(0.3, -0.4), r1=7.0, r1_sigma=0.2)

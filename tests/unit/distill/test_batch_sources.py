@@ -8,15 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from stdcli.bank.format import ClipExtent
 from stdcli.bank.online_bank import OnlineBank, PathStart
 from stdcli.bank.order import PairOrder
+from stdcli.bank.reader import Bank
 from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import Level, level_table, make_teacher_path
 from stdcli.distill.batch_sources import BankSource, OnlineSource, Ranks
 from stdcli.distill.lcm import Lcm
+from stdcli.distill.real_latents import make_styles
 from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.runtime.seeding import fold
+from tests.tiny_banks import CLIPS, write_tiny_bank
 from tests.tiny_methods import (
     NUM_PATHS,
     SD,
@@ -39,6 +43,7 @@ from tests.tiny_methods import (
 )
 
 TABLE = level_table(SD, 50)
+CLIP = (2, 3, 1, 3)  # as many values as SHAPE
 KEPT = (37, 28, 19, 10, 3, 0)
 CPU = torch.device("cpu")
 
@@ -239,13 +244,44 @@ def test_styled_samples_that_noise_hides_are_refused(alpha, store_dtype, works, 
     BankSource(hidden, std_of(bank), table, order, Ranks(1), CPU)
 
 
+@pytest.mark.parametrize("name", ["std", "lcm"])
+def test_clips_are_learned_from_as_pictures_of_as_many_cells(name, bank, tmp_path) -> None:
+    """States, noise, targets and predictions of a bank of clips are those of pictures in another shape."""
+    extent = ClipExtent(height=8, width=24, frames=3, frame_stride=1)
+    clips = write_known_bank(tmp_path, latent_shape=CLIP, resolution_px=None, clip=extent)
+    roles, found = roles_of(), {}
+    for kind, paths in (("pictures", bank), ("clips", clips)):
+        method = std_of(paths) if name == "std" else Lcm(TABLE, START)
+        step = taught_step(roles) if name == "lcm" else None
+        source = source_of(paths, method, teacher_step=step, real_latents=lambda _, x0: x0)
+        (batch,) = batches(source, range(1, 2))
+        made = method.predict(roles, batch)
+        found[kind] = {"states": batch.states, "next": batch.next_states, "real": batch.real_latents}
+        found[kind] |= {"made": made.state, "x0": made.denoised.x0, "target": method.target(roles, batch)}
+    for key, value in found["clips"].items():
+        assert value.shape == (6, *CLIP), key
+        assert torch.equal(value.reshape(6, *SHAPE), found["pictures"][key]), key
+
+
+def test_style_pictures_are_no_real_clips(tmp_path) -> None:
+    files = write_tiny_bank(tmp_path, CLIPS)
+    with pytest.raises(ConfigError) as caught:
+        make_styles(Bank(files.root), tmp_path, codec=None, device=CPU)
+    assert caught.value.problems == [
+        (
+            "adversary.real",
+            "a style picture is no clip, and this bank holds clips; --adv-real x0 or path-end",
+        )
+    ]
+
+
 def test_fresh_noise_is_another_each_time(bank) -> None:
     source = source_of(bank, Lcm(TABLE, START), teacher_step=taught_step(roles_of()), ranks=Ranks(37))
     seen = [row for batch in batches(source, range(10)) for row in batch.states]
     assert len({row.sum().item() for row in seen}) == 370
 
 
-def online_of(*, rank=0, num_ranks=1, slots=6) -> OnlineBank:
+def online_of(*, rank=0, num_ranks=1, slots=6, shape=SHAPE) -> OnlineBank:
     """The paper's bank over the known teacher: sample n is path n modulo their number."""
 
     def begin(number: int) -> PathStart:
@@ -254,7 +290,7 @@ def online_of(*, rank=0, num_ranks=1, slots=6) -> OnlineBank:
         rows = {"cond": condition_of([mean_of(path)]), "uncond": condition_of([unmean_of(path)])}
         named = {f"{side}.encoder_hidden_states": c.encoder_hidden_states[0] for side, c in rows.items()}
         state = alpha * start_of(x0_of(path)) + sigma * draw(path)
-        return PathStart(x0_of(path), state, named, guidance_of(path))
+        return PathStart(x0_of(path).reshape(shape), state.reshape(shape), named, guidance_of(path))
 
     def step(states, level, next_level, conditions, guidance):
         rows = []
@@ -291,6 +327,19 @@ def test_states_of_the_online_bank_are_those_of_the_stored_paths() -> None:
             close(batch.uncond.encoder_hidden_states[k].mean(), torch.tensor(unmean_of(path)))
             close(batch.real_latents[k], x0_of(path) - 1)
         assert batch.sample_index.tolist() == [3 * number, 3 * number + 1, 3 * number + 2]
+
+
+def test_clips_go_through_the_online_bank_as_pictures_of_as_many_cells() -> None:
+    pictures, clips = online_source(), online_source(shape=CLIP)
+    for number in range(6):
+        one, other = pictures.batch(number), clips.batch(number)
+        for name in ("states", "next_states"):
+            value = getattr(other, name)
+            assert value.shape == (3, *CLIP)
+            assert torch.equal(value.reshape(3, *SHAPE), getattr(one, name)), name
+    again = online_source(shape=CLIP)
+    again.restore(clips.state())
+    assert torch.equal(again.batch(6).states, clips.batch(6).states)
 
 
 def test_an_online_source_goes_on_where_its_state_was_taken() -> None:

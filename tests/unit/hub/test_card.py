@@ -11,7 +11,7 @@ import yaml
 from stdcli.config.recipe import Recipe
 from stdcli.hub.artefact import find_artefact
 from stdcli.hub.card import MARKER, CardData, make_card
-from tests.tiny_banks import MANIFEST, write_tiny_bank
+from tests.tiny_banks import CLIPS, MANIFEST, write_tiny_bank
 from tests.tiny_reports import MEANS, METHODS, make_report
 from tests.tiny_shares import RECIPE, weights, write, write_model, write_run
 
@@ -103,3 +103,11 @@ def test_a_bank(tmp_path: Path) -> None:
     assert "stdcli hub pull datasets/me/b -o b\nstdcli distill --bank b -o runs/student\n" in card
     assert "| levels | 4, from t 140 to 0 |" in card and "| guidance | 2 to 4 |" in card
     assert "[o/base](https://huggingface.co/o/base)" in card
+    assert "| format | stdcli-bank 1 |" in card and "| pictures | 40 px |" in card
+
+
+def test_a_bank_of_clips(tmp_path: Path) -> None:
+    found = find_artefact(write_tiny_bank(tmp_path / "bank", CLIPS).root)
+    card = make_card(CardData("me/b", found, base="o/base", manifest=CLIPS.to_json()))
+    assert "| format | stdcli-bank 2 |" in card and "| latents | 2x3x2x4, float16 |" in card
+    assert "| clips | 9 frames of 32x16 px, stride 2 |" in card and "pictures |" not in card
