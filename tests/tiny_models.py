@@ -1,14 +1,16 @@
 """Tiny models of every family, with random weights: the real classes at small size, in the real layouts.
 
-Every builder writes a folder or file and returns its path; the same seed gives the same weights. A model
-takes a fraction of a second to build and run.
+Every builder writes a folder or file and returns its path; the same seed gives the same weights. A folder is
+computed once in a process and later written from memory, so that each test has one of its own to change.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -44,6 +46,40 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def _built_once(build: Callable[..., Path]) -> Callable[..., Path]:
+    """Write what a builder made of the same options before."""
+    kept: dict[str, dict[str, bytes]] = {}
+
+    @functools.wraps(build)
+    def written(folder: Path, **options: object) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in kept:
+            with tempfile.TemporaryDirectory() as scratch:
+                made = build(Path(scratch), **options)
+                files = [path for path in made.rglob("*") if path.is_file()]
+                kept[key] = {path.relative_to(made).as_posix(): path.read_bytes() for path in files}
+        for name, data in kept[key].items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return folder
+
+    return written
+
+
+@functools.cache
+def _layers(config: str) -> UNet2DConditionModel:
+    """A UNet's modules, without values."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(json.loads(config))
+
+
+def layers_of(unet: Path) -> UNet2DConditionModel:
+    """The modules of a folder's UNet, without values."""
+    return _layers((unet / "config.json").read_text())
+
+
+@_built_once
 def save_tiny_sd15(folder: Path, *, seed: int = 0, prediction_type: str = "epsilon", **unet: object) -> Path:
     """A Stable Diffusion 1.5 folder: four levels, attention everywhere but the last."""
     with _seeded(seed):
@@ -67,6 +103,7 @@ def save_tiny_sd15(folder: Path, *, seed: int = 0, prediction_type: str = "epsil
     return _write_index(folder, index)
 
 
+@_built_once
 def save_tiny_sdxl(folder: Path, *, seed: int = 0, prediction_type: str = "epsilon", **unet: object) -> Path:
     """A Stable Diffusion XL folder: three levels, two text encoders, pooled embedding and time ids."""
     with _seeded(seed):
@@ -94,6 +131,7 @@ def save_tiny_sdxl(folder: Path, *, seed: int = 0, prediction_type: str = "epsil
     return _write_index(folder, index)
 
 
+@_built_once
 def save_tiny_embedded(folder: Path, *, seed: int = 0, recipe: Recipe | None = None) -> Path:
     """A stylizer without text, as `stdcli teacher train` writes it, in float32."""
     networks = build_networks(
@@ -120,7 +158,7 @@ def add_style_adapter(
     folder: Path, *, seed: int = 1, encoder_dim: int = STYLE, unet: Path | None = None, plus: bool = False
 ) -> Path:
     """Give a folder an IP-Adapter, plain or Plus, and its image encoder, in the layout `ip_adapter/`."""
-    network = UNet2DConditionModel.from_pretrained(unet or folder / "unet")
+    network = layers_of(unet or folder / "unet")
     cross = network.config.cross_attention_dim
     place = folder / "ip_adapter"
     with _seeded(seed):
@@ -195,7 +233,7 @@ def save_tiny_lora(
         rank: of every layer.
         alpha: None leaves it out; kohya stores it per layer, the others in the metadata.
     """
-    network = UNet2DConditionModel.from_pretrained(model / "unet")
+    network = layers_of(model / "unet")
     tensors: dict[str, torch.Tensor] = {}
     with _seeded(2):
         for name, module in network.named_modules():

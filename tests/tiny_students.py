@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_denoiser
 from stdcli.models.student import Student, make_student
+from tests.copies import copy_of
 from tests.tiny_models import CROSS, POOLED, STYLE
 
 CHANNELS = {"embedded": 8, "sd15": 4, "sdxl": 4}
@@ -39,12 +39,13 @@ def latents_for(family: str, *, batch: int = 2, seed: int = 1) -> torch.Tensor:
 def student_of(model: Path, *, dtype: str = "float32", styles: bool = False, **options: object) -> Student:
     """A student of a tiny model, untrained: a copy of one that is made once."""
     made = _made(str(model), dtype, styles, **({"kind": "lora", "rank": 3, "seed": 5} | options))
-    return copy.deepcopy(made)
+    return copy_of(made, made)
 
 
 @cache
 def _made(model: str, dtype: str, styles: bool, **options: object) -> Student:
-    return make_student(copy.deepcopy(_denoiser(model, dtype, styles)), **options)
+    denoiser = _denoiser(model, dtype, styles)
+    return make_student(copy_of(denoiser, denoiser.network), **options)
 
 
 @cache

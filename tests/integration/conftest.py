@@ -1,4 +1,4 @@
-"""A Hub on this machine and the Hub's real client, for the tests of both; a power cut for those of clips."""
+"""A Hub on this machine and its real client; a power cut for clips; models that a module loads once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from stdcli.inference.job import Job
 from tests.hub_client import HubClient, running_client
 from tests.hub_server import HubServer, running_hub
+from tests.loaded_once import loaded_once
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,10 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContex
             yield
 
     return cut
+
+
+@pytest.fixture(scope="module")
+def one_load() -> Iterator[None]:
+    """A module's tests share what is loaded, each with a copy of its own."""
+    with loaded_once():
+        yield

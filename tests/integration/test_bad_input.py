@@ -24,6 +24,8 @@ from stdcli.media.image import read_image
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_checkpoint, save_tiny_embedded, save_tiny_lora, save_tiny_sd15
 
+pytestmark = pytest.mark.usefixtures("one_load")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:

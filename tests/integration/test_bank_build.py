@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +24,6 @@ from stdcli.cli.main import main
 from stdcli.diffusion.noise import hash63, sample_id
 from stdcli.models.bundle import Bundle
 from stdcli.models.denoiser import Denoiser
-from stdcli.rollout import build as build_module
 from stdcli.rollout import shards as shards_module
 from tests.integration.test_clips import write_clip
 from tests.tiny_banks import contents, write_pictures
@@ -36,12 +34,7 @@ SMALL = ["--resolution", "32", "--num-solver-steps", "5", "--shard-size", "2", "
 """Strength 0.6 of five steps: levels 3 to 0, three evaluations."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loaded_once() -> Iterator[None]:
-    """Each teacher is read from the disk once: what is tested is what is done with it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "load_model", functools.cache(build_module.load_model))
-        yield
+pytestmark = pytest.mark.usefixtures("one_load")
 
 
 @pytest.fixture(scope="module")

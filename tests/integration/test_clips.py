@@ -35,6 +35,8 @@ from stdcli.media.probe import VideoInfo, probe
 from stdcli.media.video import VideoWriter, iter_frames
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sdxl
 
+pytestmark = pytest.mark.usefixtures("one_load")
+
 FPS = Fraction(30000, 1001)
 SIZE = (34, 50)
 LOUD_FROM_S = 0.5

@@ -20,6 +20,8 @@ from stdcli.metrics.optical_flow import dis_flows, write_flo
 from stdcli.metrics.registry import find_metric
 from stdcli.metrics.warping import WarpProtocol, warping_error
 
+pytestmark = pytest.mark.usefixtures("one_load")
+
 TIMES = ("created", "seconds")
 SUITE = """
 task: eval

@@ -21,6 +21,8 @@ from stdcli.media.sequence import probe_sequence
 from stdcli.media.video import VideoWriter, iter_frames
 from tests.tiny_models import save_tiny_embedded
 
+pytestmark = pytest.mark.usefixtures("one_load")
+
 WIDTH, HEIGHT = 75, 61
 
 

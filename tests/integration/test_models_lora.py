@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_sd15(tmp_path_factory.mktemp("sd15"))
 
 
+@cache
 def base_weights(model: Path) -> dict[str, torch.Tensor]:
     return UNet2DConditionModel.from_pretrained(model / "unet").state_dict()
 

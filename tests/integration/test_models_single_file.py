@@ -122,8 +122,9 @@ def test_inpainting_models_equal_their_folders(tmp_path: Path, models, name: str
     options = {"dtype": "float32", "masked": True}
     mine, theirs = load_model(str(file), base=str(configs), **options), load_model(str(folder), **options)
     assert mine.sees_mask
+    loaded = mine.denoiser.network.state_dict()
     for key, value in theirs.denoiser.network.state_dict().items():
-        assert torch.equal(mine.denoiser.network.state_dict()[key], value), key
+        assert torch.equal(loaded[key], value), key
 
 
 def test_identity_is_of_the_file(tmp_path: Path, models: dict[str, Path]) -> None:

@@ -13,6 +13,8 @@ from stdcli.cli.main import main
 from stdcli.inference import clips
 from tests.tiny_models import save_tiny_embedded
 
+pytestmark = pytest.mark.usefixtures("one_load")
+
 FRAMES = 7
 
 

@@ -31,6 +31,8 @@ from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
 from tests.tiny_models import save_tiny_embedded
 
+pytestmark = pytest.mark.usefixtures("one_load")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
