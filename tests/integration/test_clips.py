@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from stdcli.cli.main import main
-from stdcli.inference import clips, stylizer
+from stdcli.inference import clips, image_to_image
 from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.job import Job
 from stdcli.inference.session import StyleSession
@@ -439,9 +439,9 @@ def test_one_color_map_for_the_whole_clip(tmp_path, style, model, monkeypatch):
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
     (own / "recipe.json").write_text(json.dumps(recipe))
     seen = []
-    original = stylizer.encode_towards
+    original = image_to_image.encode_towards
     spied = lambda *args, **kwargs: (seen.append(original(*args, **kwargs)), seen[-1])[1]  # noqa: E731
-    monkeypatch.setattr(stylizer, "encode_towards", spied)
+    monkeypatch.setattr(image_to_image, "encode_towards", spied)
     left = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     frames = [np.concatenate([left, np.full_like(left, level)], 1) for level in (0, 90, 250)]
     info = VideoInfo(64, 32, FPS, 3)

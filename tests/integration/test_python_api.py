@@ -19,6 +19,7 @@ from stdcli import Stylizer, measure, open_bank
 from stdcli.cli.main import main
 from stdcli.errors import BankError, ConfigError, MediaError, ModelError
 from stdcli.inference import configured_model
+from stdcli.inference.session import StyleSession
 from stdcli.media.probe import VideoInfo
 from stdcli.media.video import VideoWriter
 from stdcli.reporter import LogReporter
@@ -110,13 +111,19 @@ def test_a_picture_in_every_form_is_the_commands_picture(stylizer, command, fold
     assert np.abs(made.astype(int) - array).mean() > 3
 
 
-def test_several_pictures_are_made_as_each_alone(stylizer, folder) -> None:
+def test_several_pictures_are_made_as_each_alone(stylizer, folder, monkeypatch) -> None:
+    """One after the other, as the command does: together their last bits could differ."""
+    sizes: list[int] = []
+    original = StyleSession.stylize
+    monkeypatch.setattr(StyleSession, "stylize", lambda s, f: (sizes.append(len(f)), original(s, f))[1])
     alone = [stylizer(frame) for frame in frames()[:3]]
     assert np.array_equal(stylizer(frames()[:3]), np.stack(alone))
+    assert sizes == [1] * 6
     listed = stylizer([folder / "photo.png", Image.open(folder / "other.png")])
     assert [image.size for image in listed] == [(WIDTH, HEIGHT)] * 2
     assert np.array_equal(np.array(listed[1]), stylizer(read(folder / "other.png")))
     batched = stylizer.using(batch=3)(frames()[:3]).astype(int)
+    assert sizes[-1] == 3
     assert np.abs(batched - np.stack(alone)).max() <= 1
 
 

@@ -107,3 +107,18 @@ def test_every_step_is_told_before_it_is_taken(bundle):
     quiet = session.stylize(frames)
     assert np.array_equal(session.telling(told.append).stylize(frames), quiet)
     assert told == ["encoding", "step 1 of 2", "step 2 of 2", "decoding"]
+
+
+def test_what_comes_up_about_the_model_is_said_once(bundle):
+    config = StylizeConfig(steps=1, strength=0.6)
+    told: list[str] = []
+    reporter = LogReporter()
+    reporter.warning = told.append
+    settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
+    picture = Picture(np.zeros((32, 32, 3), np.uint8))
+    session = StyleSession(bundle, config, settings, [picture], reporter)
+    frames = np.zeros((1, 32, 32, 3), np.uint8)
+    bundle.notes.append("coded in tiles")
+    session.stylize(frames)
+    session.in_style_of(picture.rgb).stylize(frames)
+    assert told == ["coded in tiles"]
