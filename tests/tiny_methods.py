@@ -19,6 +19,7 @@ from stdcli.bank.reader import Bank
 from stdcli.bank.shard import StoredPaths, write_shard
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.distill.method import EMA_STUDENT
 from stdcli.distill.roles import Roles
 from stdcli.models.condition import Condition
 from tests.tiny_banks import changed
@@ -104,9 +105,9 @@ class Known(nn.Module):
 def roles_of(student: nn.Module | None = None, *, ema: float | None = None) -> Roles:
     """The networks of a run around `Known`."""
     student = student or Known()
-    weights = None if ema is None else {"std": torch.tensor(ema, dtype=torch.float64)}
+    weights = {} if ema is None else {EMA_STUDENT: {"std": torch.tensor(ema, dtype=torch.float64)}}
     kind = PredictionType.EPSILON
-    return Roles(student, student, kind, torch.device("cpu"), autocast=nullcontext, ema=weights)
+    return Roles(student, student, kind, torch.device("cpu"), autocast=nullcontext, weights=weights)
 
 
 def mean_of(path: int) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from stdcli.cli.command import REQUIRED, Call, command, option, setting, show_settings
 from stdcli.cli.options import shared
 from stdcli.config.load import Resolved
+from stdcli.config.methods import method_names
 from stdcli.console import Console
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         "--data", list[str], "DIR|FILE", "Without a bank: pictures to walk from meanwhile.", key="paths.data"
     ),
     setting("--style-data", str, "DIR", "Style pictures of the bank or data."),
-    setting("--method", str, "NAME", "std or lcm."),
+    setting("--method", str, "NAME", f"{' or '.join(method_names())}."),
     setting("--model", str, "NAME", "The teacher, where it is not as the bank names it."),
     setting("--init", str, "RUN", "Student to start from: a run, folder or file."),
     setting("--target", str, "NAME", "teacher, consistency or mix.", key="std.target"),

@@ -1,22 +1,25 @@
 """What `stdcli distill` may be told: method, student, adversary, training. Knows nothing of files or torch.
 
-Defaults are those of the preset `distill/std-offline`.
+Every method brings a section of its own. Defaults are those of the preset `distill/std-offline`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, create_model
 
 from stdcli.config.bank import SELF, BankConfig
+from stdcli.config.methods import DEFAULT, MethodSettings, find_method, method_names
 from stdcli.config.schema import (
     Count,
+    Decay,
     Device,
     Dtype,
     Natural,
+    Positive,
     Section,
     Seed,
     Share,
@@ -28,37 +31,7 @@ from stdcli.config.schema import (
 
 VIRTUAL_BATCH = 8  # items that local batch normalization takes together, at most
 
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
 StepCounts = Annotated[tuple[Steps, ...], Field(min_length=1), BeforeValidator(split_numbers)]
-
-
-class StdSection(Section):
-    """Single trajectory distillation: from a state of the teacher's path at level j to one at s < j."""
-
-    target: Literal["teacher", "consistency", "mix"] = "teacher"
-    """What the student's jump to s is held against: the stored state there, the student's own jump to s from
-    the teacher's state at j - 1, or a mean of the two."""
-    mix: Share = 0.5
-    """Weight of the student's own jump in "mix"."""
-    policy: Literal["window", "proportional"] = "window"
-    """Where s is drawn from: at most `window` levels below j, or from where t_s >= gamma t_j."""
-    window: Count | None = None
-    """Levels of "window"; else 0.3 of the path, as in the released video recipe: 12 of 37 levels."""
-    gamma: Share = 0.7
-    """The paper's gamma, for "proportional"."""
-    p_sched: Share = 0.5
-    """How often s is the next level of a K-step path on which j lies, K being one of `step_counts`."""
-    anchor: bool = True
-    """Whether s = j - 1 may be drawn, where the target is the teacher's own step."""
-    target_weights: Literal["current", "average"] = "current"
-    """Weights of the jump in the consistency target, and of lcm's."""
-    target_decay: Decay = 0.95
-    """Of that average."""
-    jump_weight: Literal["none", "inverse-square"] = "none"
-    """"inverse-square" divides an error by what a unit of the network's output contributes over the jump, so
-    that long and short jumps count alike. A loss of l2 is so divided by its square, but one of huber, the
-    default, by it once: that is linear in errors far above `huber_c`."""
 
 
 class StudentSection(Section):
@@ -92,7 +65,7 @@ class AdversarySection(Section):
     style; else `x0`."""
     levels: Literal["xs-xr", "xs", "xs-x0", "x0", "xs-xR"] = "xs-xr"
     """Levels of the student's state and the real one; "xs-xr", the paper's, takes r below s at random. With
-    method lcm it is "x0" always."""
+    methods that predict a clean latent, as lcm, it is "x0" always."""
     loss: Literal["hinge", "non-saturating"] = "hinge"
     norm: Literal["group", "local-batch"] = "group"
     """Normalization inside the heads; "local-batch" is the paper's."""
@@ -150,10 +123,10 @@ class TrainSection(Section):
             yield "warmup_steps", f"{self.warmup_steps} leaves nothing of {self.steps} steps"
 
 
-class DistillConfig(Section):
-    """`stdcli distill`: train a student of few steps."""
+class DistillInputs(Section):
+    """What a student is made from; the sections of the methods come after it."""
 
-    method: Literal["std", "lcm"] = "std"
+    method: str = DEFAULT
     bank: Text | None = None
     """Folder of a finished bank; without one, paths are walked from `paths.data` while the student learns."""
     model: Text | None = None
@@ -162,7 +135,11 @@ class DistillConfig(Section):
     """Folder of configs for a single-file teacher."""
     init: Text | None = None
     """Student to start from instead of the base: a run, a student's folder or file, or a Hub id."""
-    std: StdSection = StdSection()
+
+
+class DistillSettings(DistillInputs):
+    """`stdcli distill`, but for the sections of the methods."""
+
     student: StudentSection = StudentSection()
     adversary: AdversarySection = AdversarySection()
     train: TrainSection = TrainSection()
@@ -190,11 +167,21 @@ class DistillConfig(Section):
         given = {"model": self.model, "base": self.base}
         return self.paths.model_copy(update=shared | {k: v for k, v in given.items() if v is not None})
 
+    @property
+    def is_online(self) -> bool:
+        """Whether paths are walked while the student learns."""
+        return self.bank is None and bool(self.paths.data)
+
+    def section_of(self, method: MethodSettings) -> Any:
+        """A method's own settings."""
+        return getattr(self, section_name(method))
+
     def conflicts(self) -> Iterator[tuple[str, str]]:
+        method = find_method(self.method)
         if self.steps not in self.step_counts:
             yield "steps", f"{self.steps} is not among step_counts {list(self.step_counts)}"
-        if self.method == "lcm":
-            yield from self._lcm_conflicts()
+        yield from method.conflicts(self)
+        yield from self._unused_sections(method)
         if self.adversary.weight and self.adversary.real == "style":
             yield from self._style_conflicts()
         if self.bank is not None and self.paths.data:
@@ -203,31 +190,58 @@ class DistillConfig(Section):
             size = self.train.batch_size
             if size % math.ceil(size / VIRTUAL_BATCH):
                 yield "train.batch_size", f"{size} does not divide into equal parts for local-batch norm"
-        if self.bank is None and self.paths.data:
-            yield from self._online_conflicts()
+        if self.is_online:
+            yield from self._online_conflicts(method)
+
+    def _unused_sections(self, method: MethodSettings) -> Iterator[tuple[str, str]]:
+        """Settings of other methods that are given and not read."""
+        for other in map(find_method, method_names()):
+            if other is method or other.section is None:
+                continue
+            given = self.section_of(other)
+            for name, field in type(given).model_fields.items():
+                key = f"{section_name(other)}.{name}"
+                if getattr(given, name) != field.default and key not in method.borrows:
+                    yield key, f"belongs to method {other.name}; {method.name} does not use it"
 
     def _style_conflicts(self) -> Iterator[tuple[str, str]]:
-        walks = self.bank is None and bool(self.paths.data)
+        walks = self.is_online
         key, given = ("paths.style_data", self.paths.style_data) if walks else ("style_data", self.style_data)
         if given is None:
             yield key, "is needed for adversary.real style; --style-data FOLDER"
         elif walks and given == SELF:
             yield key, f"{SELF} takes crops of the samples, and adversary.real style needs style pictures"
 
-    def _lcm_conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.student.s_embedding:
-            yield "student.s_embedding", "belongs to method std: lcm has one target level"
-        usual = StdSection()
-        for name in ("target", "mix", "policy", "window", "gamma", "p_sched", "anchor", "jump_weight"):
-            if getattr(self.std, name) != getattr(usual, name):
-                yield f"std.{name}", "belongs to method std; lcm does not use it"
-
-    def _online_conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.method != "std":
+    def _online_conflicts(self, method: MethodSettings) -> Iterator[tuple[str, str]]:
+        if method.states == "data":
             yield "bank", f"method {self.method} needs one: its samples and conditions come from there"
-        elif self.std.target != "consistency":
-            yield "bank", f"target {self.std.target} needs one: only stored paths know the state at s"
         if self.adversary.real == "path-end" and self.adversary.weight:
             yield "bank", "adversary.real path-end needs one"
         if self.train.batch_size > self.online.slots:
             yield "online.slots", f"{self.online.slots} are fewer than a batch of {self.train.batch_size}"
+
+
+def section_name(method: MethodSettings) -> str:
+    """The key of a method's own settings."""
+    return method.name.replace("-", "_")
+
+
+def distill_config() -> type[DistillSettings]:
+    """`DistillSettings` with the sections of all methods that are known."""
+    names = method_names()
+    sections = {
+        section_name(method): (method.section, method.section())
+        for method in map(find_method, names)
+        if method.section is not None
+    }
+    between = create_model("MethodSections", __base__=DistillInputs, __module__=__name__, **sections)
+    return create_model(
+        "DistillConfig",
+        __base__=(DistillSettings, between),
+        __module__=__name__,
+        __doc__="`stdcli distill`: train a student of few steps.",
+        method=(Literal[names], DEFAULT),
+    )
+
+
+DistillConfig = distill_config()

@@ -150,6 +150,8 @@ Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1), WrapValidator(_keep_bytes)]
 Prompt = Annotated[
     str, BeforeValidator(lambda value: _check_text(value) if isinstance(value, str) else value)

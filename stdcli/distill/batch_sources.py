@@ -174,9 +174,9 @@ class BankSource:
             start = torch.full_like(pairs.level_ids, self.bank.level_ids[0])
             return {"start": start} if self._is_styled else {}
         chosen = {"here": pairs.level_ids}
-        if "next" in self.method.reads:
+        if "next" in self.method.needs:
             chosen["next"] = _next_stored(self.bank.level_ids, pairs.level_ids)
-        if "target" in self.method.reads:
+        if "target" in self.method.needs:
             chosen["target"] = self.method.target_sampler.select(pairs.level_ids, pairs.draws)
         return chosen
 

@@ -1,21 +1,33 @@
-"""The seam between the trainer and a method of distillation.
+"""The seam between a run and a method of distillation.
 
-A method is one small file: where its states come from, how it draws s, what it predicts, what the prediction
-is held against, and how its student is sampled. The trainer knows nothing else of it.
+A method is one file in `methods/` with a `METHOD`: its name, its own section of settings, what a batch must
+have, what it trains, its losses, and how its students are sampled. The run knows nothing else of it. The
+settings read these classes before torch is there, so files of methods import it inside functions alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-from stdcli.diffusion.predictions import Denoised
-from stdcli.distill.batch import Batch
-from stdcli.distill.roles import Roles
-from stdcli.distill.target_sampler import TargetSampler
+    from stdcli.config.distill import DistillSettings
+    from stdcli.config.schema import Section
+    from stdcli.diffusion.levels import Level
+    from stdcli.diffusion.predictions import Denoised
+    from stdcli.distill.batch import Batch
+    from stdcli.distill.loss_terms import LossTerms
+    from stdcli.distill.roles import Roles
+    from stdcli.distill.target_sampler import TargetSampler
+    from stdcli.distill.teacher_paths import TeacherPaths
+    from stdcli.training.loop import Loss
+
+STUDENT, EMA_STUDENT, TEACHER, FAKE_SCORE = "student", "ema_student", "teacher", "fake_score"
+"""Roles: sets of weights on one base."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Prediction:
     """What the student says of a batch.
 
     Attributes:
-        state: [B, C, *space], its point at s (for lcm the clean latent), with gradients.
+        state: [B, C, *space], its point at s (a clean latent, for methods that predict one), with gradients.
         denoised: its x0 and eps at j.
     """
 
@@ -31,30 +43,82 @@ class Prediction:
     denoised: Denoised
 
 
-class Method(Protocol):
-    """One method of distillation.
+@dataclass(frozen=True)
+class Learner:
+    """Weights that a run trains.
 
     Attributes:
-        name: as in `--method`.
-        target_sampler: draws s.
-        states: "path" takes teacher states, "data" noises clean latents afresh and has the teacher step.
-        reads: which of "next" (teacher state below j) and "target" (teacher state at s) a batch must have.
-        uses_ema: whether `target` uses averaged weights.
-        sampling: recipe fields that its students need: sampler, final.
+        name: of the role; of its losses, metrics and tensors in checkpoints.
+        module: as gradients pass it, wrapped where there are several processes.
+        parameters: name -> what is trained.
+        learning_rate: the highest; None is `train.learning_rate`.
+        buffers: name -> further tensors that are part of the state.
+        after_update: called after every step taken.
     """
 
     name: str
+    module: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    learning_rate: float | None = None
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    after_update: Sequence[Callable[[], object]] = ()
+
+
+class Method(ABC):
+    """One method of distillation.
+
+    Attributes:
+        name, title, citation, section, borrows, states: see `config.methods.MethodSettings`.
+        sampling: recipe fields that its students need: sampler, final.
+        needs: which of "next" (teacher state below j), "target" (teacher state at s) a batch must have, and
+            whether the "teacher" must be in memory.
+        ema_decay: of the role `ema_student`, an average of the student; None keeps none.
+        target_sampler: draws s.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    citation: ClassVar[str]
+    section: ClassVar[type[Section] | None] = None
+    borrows: ClassVar[frozenset[str]] = frozenset()
+    states: ClassVar[Literal["path", "data"]] = "path"
+    sampling: ClassVar[Mapping[str, Any]]
+    needs: frozenset[str] = frozenset()
+    ema_decay: float | None = None
     target_sampler: TargetSampler
-    states: Literal["path", "data"]
-    reads: frozenset[str]
-    uses_ema: bool
-    sampling: Mapping[str, Any]
 
-    def predict(self, roles: Roles, batch: Batch) -> Prediction:
-        """The student's point, with gradients."""
+    @classmethod
+    def conflicts(cls, config: DistillSettings) -> Iterator[tuple[str, str]]:
+        """(dotted key, reason) of settings that this method contradicts."""
+        yield from ()
 
-    def target(self, roles: Roles, batch: Batch) -> Tensor:
-        """What it is held against, [B, C, *space], without gradients."""
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, config: DistillSettings, *, paths: TeacherPaths, table: Sequence[Level]) -> Method:
+        """The method of a run.
 
-    def scale(self, batch: Batch) -> Tensor | None:
-        """float64 [B] that errors are divided by before the distance, or None."""
+        Args:
+            config: all settings.
+            paths: what is learned from.
+            table: all levels by id.
+
+        Raises:
+            LevelError: a number of steps has no path among these levels.
+        """
+
+    def learners(self, roles: Roles) -> list[Learner]:
+        """What is trained, in the order of the steps; the student alone unless a method trains more."""
+        return [Learner(STUDENT, roles.wrapped, roles.module.trainable())]
+
+    @abstractmethod
+    def losses(self, roles: Roles, terms: LossTerms, batch: Batch, step: int) -> Iterator[Loss]:
+        """The losses of one micro-batch, each differentiated before the next is asked for.
+
+        Learners without a loss rest in this step; all micro-batches of a step must have the same ones.
+
+        Args:
+            roles: what evaluates.
+            terms: the losses that the run's settings give.
+            batch: B states.
+            step: of the run, from 0.
+        """

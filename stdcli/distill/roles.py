@@ -1,24 +1,25 @@
-"""The roles of a distillation, all on one base: student, ema_student, teacher."""
+"""The roles of a distillation, named sets of weights on one base: student, ema_student, teacher, others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
+from stdcli.distill.method import EMA_STUDENT
 from stdcli.models.condition import Condition
 from stdcli.models.student import Student
 
 
 @dataclass
 class Roles:
-    """Evaluates student and teacher.
+    """Evaluates the base under the weights of a role.
 
     Attributes:
         module: the trained one.
@@ -26,15 +27,21 @@ class Roles:
         prediction: what the network predicts.
         device: where it is.
         autocast: makes a context of mixed precision for evaluations that do not pass `wrapped`.
-        ema: weights of the target network; None takes the current ones.
+        weights: role -> its weights by name, where they are neither the student's own nor the base's.
     """
 
     module: Student
-    wrapped: torch.nn.Module
+    wrapped: nn.Module
     prediction: PredictionType
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
-    ema: Mapping[str, Tensor] | None = None
+    weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+    def add(self, role: str) -> dict[str, nn.Parameter]:
+        """A further set of weights to train, which begins as the student is now; its name -> parameter."""
+        trained = self.module.trainable()
+        self.weights[role] = {name: nn.Parameter(value.detach().clone()) for name, value in trained.items()}
+        return self.weights[role]
 
     def student(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
         """The student, with gradients."""
@@ -51,8 +58,14 @@ class Roles:
         weights: Mapping[str, Tensor] | None = None,
     ) -> Denoised:
         """The student without gradients: with given weights, else its average, else its current ones."""
-        weights = self.ema if weights is None else weights
+        weights = self.weights.get(EMA_STUDENT) if weights is None else weights
         with self.autocast(), nullcontext() if weights is None else self.module.using(weights):
+            output = self.module(x, self._t(level), cond, target_time=self._t(to_level))
+        return self._split(output, x, level)
+
+    def evaluate(self, role: str, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
+        """The network with the weights of an added role, with gradients to them."""
+        with self.autocast(), self.module.using(self.weights[role]):
             output = self.module(x, self._t(level), cond, target_time=self._t(to_level))
         return self._split(output, x, level)
 

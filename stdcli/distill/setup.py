@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import DistillConfig
-from stdcli.diffusion.levels import Level, LevelError
-from stdcli.diffusion.predictions import PredictionType
+from stdcli.config.methods import find_method
+from stdcli.diffusion.levels import Level, LevelError, select_levels
 from stdcli.diffusion.solvers import jump
+from stdcli.distill.adversarial_term import AdversarialTerm
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
 from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, Ranks, TeacherStep
-from stdcli.distill.lcm import Lcm
-from stdcli.distill.method import Method
+from stdcli.distill.loss_terms import LossTerms
+from stdcli.distill.method import EMA_STUDENT, STUDENT, Learner, Method
 from stdcli.distill.roles import Roles
-from stdcli.distill.std import Std, make_target_sampler
-from stdcli.distill.task import DISCRIMINATOR, STUDENT, AdversarialTerm, DistillTask
+from stdcli.distill.task import DistillTask
 from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
@@ -92,7 +92,7 @@ def build(
     table = paths.check(network)
     method = make_method(config, paths, table)
     has_adversary = config.adversary.weight > 0
-    keep_teacher = paths.bank is None or method.states == "data" or has_adversary
+    keep_teacher = paths.bank is None or "teacher" in method.needs or has_adversary
     student = _student(config, network, start, keep_teacher=keep_teacher)
     ema = _make_ema(config, student, method)
     roles = Roles(
@@ -101,31 +101,17 @@ def build(
         prediction=network.prediction,
         device=network.device,
         autocast=accelerator.autocast,
-        ema=ema[EMA_TARGET].average if EMA_TARGET in ema else None,
+        weights={EMA_STUDENT: ema[EMA_TARGET].average} if EMA_TARGET in ema else {},
     )
     ranks = Ranks(config.train.batch_size, accelerator.process_index, accelerator.num_processes)
-    task = DistillTask(
-        method=method,
-        source=_source(config, paths, method=method, table=table, roles=roles, ranks=ranks),
-        roles=roles,
-        table=table,
-        start_id=paths.start_id,
-        loss=config.train.loss,
-        huber_c=config.train.huber_c,
-        seed=config.seed,
-    )
-    trained = _trained_module(
-        STUDENT,
-        roles.wrapped,
-        student.trainable(),
-        config=config,
-        accelerator=accelerator,
-        learning_rate=config.train.learning_rate,
-        after_update=[average.update for average in ema.values()],
-    )
-    training = Training(paths, network, roles, task, [trained], ema)
+    source = _source(config, paths, method=method, table=table, roles=roles, ranks=ranks)
+    terms = LossTerms(paths.start_id, config.train.loss, config.train.huber_c)
+    task = DistillTask(method, source, roles, terms, config.train.accumulation)
+    training = Training(paths, network, roles, task, [], ema)
     if has_adversary:
-        _add_adversarial(training, config, accelerator, get_codec=get_codec)
+        _add_adversary(training, config, accelerator, table=table, get_codec=get_codec)
+    learners = [*method.learners(roles), *task.terms.learners()]
+    training.trained_modules += [_trained(learner, ema, config, accelerator) for learner in learners]
     return training
 
 
@@ -153,24 +139,12 @@ def make_method(config: DistillConfig, paths: TeacherPaths, table: tuple[Level, 
     Raises:
         ConfigError: its number of steps has no path among these levels.
     """
-    std = config.std
     try:
-        target_sampler = make_target_sampler(std, paths.stored_levels(table), config.step_counts)
+        for steps in config.step_counts:
+            select_levels(paths.start_id, steps)
+        return find_method(config.method).from_settings(config, paths=paths, table=table)
     except LevelError as error:
         raise ConfigError("too many steps for these paths", [("step_counts", str(error))]) from error
-    if config.method == "lcm":
-        return Lcm(table, paths.start_id, uses_ema=std.target_weights == "average")
-    uses_ema = std.target != "teacher" and std.target_weights == "average"
-    is_weighed = std.jump_weight == "inverse-square"
-    return Std(
-        table,
-        target_sampler,
-        std.target,
-        mix=std.mix,
-        uses_ema=uses_ema,
-        weighs_jumps=is_weighed,
-        prediction=PredictionType(paths.manifest.prediction),
-    )
 
 
 class TeacherDenoiser(Denoiser):
@@ -193,8 +167,8 @@ class TeacherDenoiser(Denoiser):
 
 def _make_ema(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema]:
     ema = {}
-    if method.uses_ema:
-        ema[EMA_TARGET] = Ema(student.trainable(), decay=config.std.target_decay)
+    if method.ema_decay is not None:
+        ema[EMA_TARGET] = Ema(student.trainable(), decay=method.ema_decay)
     if config.train.average_decay:
         ema[EMA_EXPORT] = Ema(student.trainable(), decay=config.train.average_decay)
     return ema
@@ -242,34 +216,43 @@ def _teacher_step(roles: Roles) -> TeacherStep:
     return step
 
 
-def _trained_module(
-    name: str,
-    module: torch.nn.Module,
-    parameters: Mapping[str, torch.nn.Parameter],
-    *,
+def _trained(
+    learner: Learner, ema: Mapping[str, Ema], config: DistillConfig, accelerator: Accelerator
+) -> TrainedModule:
+    """A learner with its optimizer; the student's averages follow its steps.
+
+    Raises:
+        ConfigError: several processes, which would not exchange its gradients.
+    """
+    train, parameters = config.train, list(learner.parameters.values())
+    exchanged = {id(parameter) for parameter in learner.module.parameters()}
+    if accelerator.num_processes > 1 and any(id(parameter) not in exchanged for parameter in parameters):
+        raise ConfigError(f"method {config.method} trains on one device only", got=learner.name)
+    peak = train.learning_rate if learner.learning_rate is None else learner.learning_rate
+    averages = [average.update for average in ema.values()] if learner.name == STUDENT else []
+    return TrainedModule(
+        learner.name,
+        learner.module,
+        learner.parameters,
+        torch.optim.AdamW(parameters, lr=peak, weight_decay=train.weight_decay),
+        make_lr_schedule(peak, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule),
+        train.max_grad_norm,
+        buffers=learner.buffers,
+        scaler=torch.amp.GradScaler(parameters[0].device.type, enabled=accelerator.mixed_precision == "fp16"),
+        after_update=[*averages, *learner.after_update],
+    )
+
+
+def _add_adversary(
+    training: Training,
     config: DistillConfig,
     accelerator: Accelerator,
-    learning_rate: float,
-    **more: object,
-) -> TrainedModule:
-    train = config.train
-    lr_schedule = make_lr_schedule(
-        learning_rate, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule
-    )
-    trained = list(parameters.values())
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=train.weight_decay)
-    is_scaled = accelerator.mixed_precision == "fp16"
-    scaler = torch.amp.GradScaler(trained[0].device.type, enabled=is_scaled)
-    return TrainedModule(
-        name, module, parameters, optimizer, lr_schedule, train.max_grad_norm, scaler=scaler, **more
-    )
-
-
-def _add_adversarial(
-    training: Training, config: DistillConfig, accelerator: Accelerator, *, get_codec: GetCodec
+    *,
+    table: Sequence[Level],
+    get_codec: GetCodec,
 ) -> None:
-    """Build the adversary and what trains it."""
-    section, roles, method = config.adversary, training.roles, training.task.method
+    """Give the run's losses an adversary, and its batches real latents."""
+    section, roles, task = config.adversary, training.roles, training.task
     adversary, note = make_adversary(
         section,
         paths=training.paths,
@@ -279,7 +262,7 @@ def _add_adversarial(
         seed=config.seed,
         offline=config.offline,
     )
-    training.task.source.real_latents, kind = make_real_latents(
+    task.source.real_latents, kind = make_real_latents(
         section,
         paths=training.paths,
         style_data=config.style_data,
@@ -287,24 +270,15 @@ def _add_adversarial(
         device=roles.device,
     )
     training.notes.append(f"{note}; its real pictures are {kind}")
-    wrapped = accelerator.prepare_model(adversary.discriminator)
-    training.task.adversarial = AdversarialTerm(
+    term = AdversarialTerm(
         adversary,
-        wrapped,
-        variant="x0" if method.states == "data" else section.levels,
+        accelerator.prepare_model(adversary.discriminator),
+        variant="x0" if task.method.states == "data" else section.levels,
         weight=section.weight,
-        start_number=section.start_step * config.train.accumulation,
-        schedule=training.network.schedule,
-    )
-    discriminator = adversary.discriminator
-    trained = _trained_module(
-        DISCRIMINATOR,
-        wrapped,
-        dict(discriminator.named_parameters()),
-        config=config,
-        accelerator=accelerator,
+        start_step=section.start_step,
         learning_rate=section.learning_rate,
-        buffers=dict(discriminator.named_buffers()),
-        after_update=[discriminator.update_spectral_norm],
+        schedule=training.network.schedule,
+        table=table,
+        seed=config.seed,
     )
-    training.trained_modules.append(trained)
+    task.terms = replace(task.terms, adversarial=term)

@@ -58,7 +58,7 @@ class TeacherPaths:
             console: told of pictures that cannot be read.
 
         Raises:
-            ConfigError, MediaError, ModelError, HubError, ResourceError: as `rollout.online.open_rollout`.
+            ConfigError, MediaError, ModelError, HubError, ResourceError: as `open_rollout`.
         """
         from stdcli.rollout.teacher_rollout import open_rollout  # a bank needs none of it
 

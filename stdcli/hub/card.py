@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
+from stdcli.config.methods import DEFAULT, find_method, method_names
 from stdcli.config.recipe import Recipe
 from stdcli.hub.artefact import Artefact
 from stdcli.models.locate import EMBEDDED
@@ -27,10 +28,6 @@ LICENSES = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
 }
 """Base model -> licence, which what is made from it inherits."""
-METHODS = {
-    "std": f"[Single Trajectory Distillation]({PAPER})",
-    "lcm": "latent consistency distillation ([LCM](https://arxiv.org/abs/2310.04378))",
-}
 ARROWS = {"higher": "↑", "lower": "↓"}
 TRAINING = ("steps", "batch_size", "accumulation", "learning_rate", "schedule", "loss")
 
@@ -102,7 +99,7 @@ def _metadata(data: CardData) -> dict[str, Any]:
 def _student(data: CardData) -> Iterator[str]:
     recipe, base = data.recipe, data.base
     trained = recipe.trained if recipe else None
-    method = f", made by {METHODS.get(trained.method, trained.method)}" if trained else ""
+    method = f", made by {_cited(trained.method)}" if trained else ""
     kind = "low-rank adapters (LoRA)" if data.artefact.is_lora else "all weights of the denoiser"
     yield f"A student of {_link(base)}{method}: {kind} that restyle pictures and clips in a few steps."
     model = "" if base in (None, EMBEDDED) else f" --model {base}"
@@ -138,7 +135,7 @@ def _bank(data: CardData) -> Iterator[str]:
     plan, guidance = manifest["plan"], manifest["guidance"]
     yield (
         f"{plan['num_paths']} paths of {_link(data.base)} through noise, every state kept, from which "
-        f"students of few steps learn without the teacher ({METHODS['std']})."
+        f"students of few steps learn without the teacher ({_cited(DEFAULT)})."
     )
     yield "## Use"
     name = data.repo.rpartition("/")[2]
@@ -263,3 +260,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _cited(method: str) -> str:
+    """A method with its source; the name alone of one that is not known here."""
+    return find_method(method).citation if method in method_names() else method

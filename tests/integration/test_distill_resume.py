@@ -17,7 +17,7 @@ from stdcli.bank.reader import Bank
 from stdcli.config.distill import DistillConfig
 from stdcli.distill import requirements
 from stdcli.distill.distill_run import open_run
-from stdcli.distill.std import Std
+from stdcli.distill.methods.std import Std
 from stdcli.errors import ConfigError
 from stdcli.runtime.free_memory import Room
 from stdcli.training.loop import Loop

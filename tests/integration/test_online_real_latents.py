@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from stdcli.config.bank import BankConfig
-from stdcli.config.distill import AdversarySection, StdSection
+from stdcli.config.distill import AdversarySection
 from stdcli.console import Console
 from stdcli.diffusion.levels import level_table
 from stdcli.distill.adversary_setup import make_real_latents
 from stdcli.distill.batch import Batch
 from stdcli.distill.batch_sources import OnlineSource, Ranks
-from stdcli.distill.std import Std, make_target_sampler
+from stdcli.distill.methods.std import Std, StdSection, make_target_sampler
 from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError
 from stdcli.media.image import read_image

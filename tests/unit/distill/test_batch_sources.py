@@ -12,12 +12,11 @@ from stdcli.bank.format import ClipExtent
 from stdcli.bank.online_bank import OnlineBank, PathStart
 from stdcli.bank.order import PairOrder
 from stdcli.bank.reader import Bank
-from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import Level, level_table, make_teacher_path
 from stdcli.distill.batch_sources import BankSource, OnlineSource, Ranks
-from stdcli.distill.lcm import Lcm
+from stdcli.distill.methods.lcm import Lcm
+from stdcli.distill.methods.std import Std, StdSection, make_target_sampler
 from stdcli.distill.real_latents import make_styles
-from stdcli.distill.std import Std, make_target_sampler
 from stdcli.errors import ConfigError
 from stdcli.runtime.seeding import fold
 from tests.tiny_banks import CLIPS, write_tiny_bank

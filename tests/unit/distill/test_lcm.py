@@ -9,7 +9,7 @@ import torch
 
 from stdcli.diffusion.levels import level_table, pick_levels
 from stdcli.distill.batch import Batch
-from stdcli.distill.lcm import Lcm, boundary
+from stdcli.distill.methods.lcm import Lcm, boundary
 from tests.tiny_methods import (
     AVERAGE_STD,
     SD,
@@ -93,8 +93,8 @@ def test_a_batch_is_its_items_one_by_one() -> None:
 
 def test_what_the_method_asks_for() -> None:
     method = Lcm(TABLE, 37)
-    assert method.states == "data" and method.reads == {"next"} and method.uses_ema
-    assert method.sampling == {"sampler": "renoise", "final": "x0"} and method.scale(batch_of()) is None
+    assert method.states == "data" and method.needs == {"next", "teacher"} and method.ema_decay
+    assert method.sampling == {"sampler": "renoise", "final": "x0"}
     draws = torch.rand(37, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert method.target_sampler.select(torch.arange(1, 38), draws).tolist() == [0] * 37
 

@@ -13,7 +13,8 @@ from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.batch import Batch
 from stdcli.distill.distances import distance, jump_gain
-from stdcli.distill.std import Std
+from stdcli.distill.loss_terms import LossTerms
+from stdcli.distill.methods.std import Std
 from stdcli.distill.target_sampler import TargetSampler
 from stdcli.distill.task import DistillTask
 from tests.tiny_methods import (
@@ -128,7 +129,7 @@ def test_the_mixed_target_is_a_mean_of_the_two(share) -> None:
 
 def test_averaged_weights_make_the_students_own_target_and_nothing_else() -> None:
     roles = roles_of(ema=AVERAGE_STD)
-    method = Std(TABLE, TARGETS, "consistency", uses_ema=True)
+    method = Std(TABLE, TARGETS, "consistency", ema_decay=0.9)
     close(method.target(roles, batch_of((0,), (37,), (28,))), [jumped(0, 36, 28, std=AVERAGE_STD)])
     close(method.predict(roles, batch_of((0,), (37,), (28,))).state, [jumped(0, 37, 28, std=STD)])
     assert float(roles.module.std.detach()) == STD
@@ -138,7 +139,7 @@ def test_averaged_weights_make_the_students_own_target_and_nothing_else() -> Non
     ("kind", "reads"), [("teacher", {"target"}), ("consistency", {"next"}), ("mix", {"target", "next"})]
 )
 def test_only_what_is_read_is_asked_for(kind, reads) -> None:
-    assert Std(TABLE, TARGETS, kind).reads == reads
+    assert Std(TABLE, TARGETS, kind).needs == reads
 
 
 def test_defect_11_a_batch_is_its_items_one_by_one() -> None:
@@ -203,8 +204,7 @@ class Given:
 
 
 def task_of(method: Std, batch: Batch, **options) -> DistillTask:
-    settings = {"loss": "l2", "huber_c": 1e-3, "seed": 0} | options
-    return DistillTask(method, Given(batch), roles_of(), TABLE, 37, **settings)
+    return DistillTask(method, Given(batch), roles_of(), LossTerms(37, **({"kind": "l2"} | options)))
 
 
 def errors_by_hand(*, weighed: bool) -> list[torch.Tensor]:
@@ -219,7 +219,7 @@ def errors_by_hand(*, weighed: bool) -> list[torch.Tensor]:
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("loss", ["l2", "huber"])
 def test_the_loss_by_hand(weighed, loss) -> None:
-    task = task_of(Std(TABLE, TARGETS, weighs_jumps=weighed), batch_of(), loss=loss, huber_c=0.03)
+    task = task_of(Std(TABLE, TARGETS, weighs_jumps=weighed), batch_of(), kind=loss, huber_c=0.03)
     (found,) = task.losses(0)
     errors = errors_by_hand(weighed=weighed)
     if loss == "l2":

@@ -9,9 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdcli.config.distill import StdSection
 from stdcli.diffusion.levels import LevelError, level_table
-from stdcli.distill.std import make_target_sampler
+from stdcli.distill.methods.std import StdSection, make_target_sampler
 from stdcli.distill.target_sampler import (
     TargetSampler,
     lowest_choices,

@@ -1,0 +1,79 @@
+"""Methods of distillation by name: files of `stdcli/distill/methods/`, each imported when it is asked for.
+
+The one place where a lower layer reaches for a higher one, and by name only: a method brings its own section
+of settings, and so must be known before anything of a run is. Such a file imports no torch at its top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stdcli.config.names import near_misses
+from stdcli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from stdcli.config.schema import Section
+
+PACKAGE = "stdcli.distill.methods"
+DEFAULT = "std"
+
+
+class MethodSettings(Protocol):
+    """What is known of a method before anything of a run is; see `stdcli.distill.method.Method` for the rest.
+
+    Attributes:
+        name: as in `--method`; its section of settings is called the same, with `_` for `-`.
+        title: for people.
+        citation: title and source as a page says them, in Markdown.
+        section: schema of its own settings; None without any.
+        borrows: dotted settings in other methods' sections that it reads too.
+        states: "path" takes the teacher's, "data" noises clean latents afresh and has the teacher step.
+    """
+
+    name: str
+    title: str
+    citation: str
+    section: type[Section] | None
+    borrows: frozenset[str]
+    states: str
+
+    def conflicts(self, config: Any) -> Iterator[tuple[str, str]]:
+        """(dotted key, reason) of settings that this method contradicts."""
+
+
+_registered: dict[str, MethodSettings] = {}
+
+
+def method_names() -> tuple[str, ...]:
+    """All of them, `DEFAULT` first; no method is imported."""
+    found = {module.name.replace("_", "-") for module in iter_modules(import_module(PACKAGE).__path__)}
+    return (DEFAULT, *sorted((found | _registered.keys()) - {DEFAULT}))
+
+
+def find_method(name: str) -> MethodSettings:
+    """The method called `name`.
+
+    Raises:
+        ConfigError: there is none; names near misses.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name not in method_names():
+        raise ConfigError("no such method", [("method", f"{name!r}: {near_misses(name, method_names())}")])
+    return import_module(f"{PACKAGE}.{name.replace('-', '_')}").METHOD
+
+
+def register(method: MethodSettings) -> None:
+    """Add a method from outside this package; it may then be named wherever its own methods may.
+
+    Args:
+        method: replaces one of the same name.
+    """
+    from stdcli.config.distill import distill_config
+    from stdcli.config.tasks import TASKS
+
+    _registered[method.name] = method
+    TASKS["distill"] = distill_config()

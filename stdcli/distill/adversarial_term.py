@@ -1,0 +1,100 @@
+"""The adversary as a term of a method's losses: its part of the student's, and the discriminator's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from stdcli.diffusion.levels import Level
+from stdcli.diffusion.schedule import NoiseSchedule
+from stdcli.distill.adversary import Adversary, RealFakeBatch, Variant, make_real_fake_batch
+from stdcli.distill.batch import Batch
+from stdcli.distill.method import Learner, Prediction
+from stdcli.runtime.seeding import fold
+from stdcli.training.loop import Loss
+
+DISCRIMINATOR = "discriminator"
+
+
+@dataclass(frozen=True)
+class AdversarialTerm:
+    """The adversary of a run.
+
+    Attributes:
+        adversary: features and discriminator.
+        discriminator: the discriminator as its gradients must pass it.
+        variant: levels of what it compares.
+        weight: of the student's part.
+        start_step: step from which the student sees it; the discriminator learns from the first.
+        learning_rate: of the discriminator.
+        schedule: of the model.
+        table: all levels by id.
+        seed: of the draws.
+    """
+
+    adversary: Adversary
+    discriminator: Callable
+    variant: Variant
+    weight: float
+    start_step: int
+    learning_rate: float
+    schedule: NoiseSchedule
+    table: Sequence[Level]
+    seed: int
+
+    def learner(self) -> Learner:
+        """The discriminator."""
+        module = self.adversary.discriminator
+        return Learner(
+            DISCRIMINATOR,
+            self.discriminator,
+            dict(module.named_parameters()),
+            learning_rate=self.learning_rate,
+            buffers=dict(module.named_buffers()),
+            after_update=[module.update_spectral_norm],
+        )
+
+    def losses(self, student: Loss, prediction: Prediction, batch: Batch, *, step: int) -> Iterator[Loss]:
+        """The student's loss with the adversary's part added, then the discriminator's.
+
+        Args:
+            student: its loss so far; one graph with what is added, so that both are differentiated at once.
+            prediction: what it says of the batch.
+            batch: with real latents.
+            step: of the run, from 0.
+        """
+        generator = fold(self.seed, "adversary", int(batch.sample_index[0]))
+        pair = self._pair(prediction, batch)
+        is_seen = step >= self.start_step
+        with torch.set_grad_enabled(is_seen):
+            seen = self.adversary.generator_loss(pair, batch.cond, generator=generator)
+        yield replace(
+            student,
+            value=student.value + self.weight * seen if is_seen else student.value,
+            metrics={**student.metrics, "loss/adversarial": seen.detach().reshape(1)},
+        )
+        parts = self.adversary.discriminator_loss(
+            pair, batch.cond, generator=generator, discriminator=self.discriminator
+        )
+        named = {f"discriminator/{k}": v.detach().reshape(1) for k, v in parts.items() if k != "total"}
+        yield Loss(DISCRIMINATOR, parts["total"], named)
+
+    def _pair(self, prediction: Prediction, batch: Batch) -> RealFakeBatch:
+        numbers = batch.sample_index.tolist()
+        draws = [fold(self.seed, "adversary level", number) for number in numbers]
+        noises = [fold(self.seed, "adversary noise", number) for number in numbers]
+        shape = batch.states.shape[1:]
+        from_level, to_level = batch.levels(self.table)
+        return make_real_fake_batch(
+            self.variant,
+            schedule=self.schedule,
+            from_level=from_level,
+            to_level=to_level,
+            jumped=prediction.state,
+            x0=prediction.denoised.x0,
+            real=batch.real_latents,
+            noise=torch.stack([torch.randn(shape, generator=g) for g in noises]).to(batch.states.device),
+            u=torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in draws]),
+        )
