@@ -41,7 +41,7 @@ bundle = load_model(model, device="cpu", dtype="bfloat16", student=student[0] if
 taken = time.process_time() - began
 over.set()
 thread.join()
-weights = sum(p.nbytes for p in bundle.denoiser.network.parameters())
+weights = sum(p.nbytes for p in bundle.network.denoiser.network.parameters())
 told = {"cpu_s": taken, "peak": peak[0] - before, "left": anonymous() - before, "weights": weights}
 print(json.dumps(told))
 """

@@ -11,6 +11,7 @@ from stdcli.config.recipe import Recipe, Trained
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_denoiser
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student import Student, make_student
 from tests.copies import copy_of
 from tests.tiny_models import CROSS, POOLED, STYLE
@@ -50,7 +51,7 @@ def _made(model: str, dtype: str, styles: bool, **options: object) -> Student:
 
 @cache
 def _denoiser(model: str, dtype: str, styles: bool) -> Denoiser:
-    return load_denoiser(model, device="cpu", dtype=dtype, styles=styles).denoiser
+    return load_denoiser(ModelSpec(model, device="cpu", dtype=dtype), styles=styles).denoiser
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def train(student: Student, *, scale: float = 0.1, seed: int = 3) -> Student:
 
 def recipe_of(model: Path | None = None, **trained: object) -> Recipe:
     """A student's recipe; with a model, naming the model's hashes."""
-    network = None if model is None else load_denoiser(str(model), device="cpu")
+    network = None if model is None else load_denoiser(ModelSpec(str(model), device="cpu"))
     facts = {
         "method": "std",
         "strength": 0.6,

@@ -13,8 +13,7 @@ from typing import Any
 
 from stdcli.config.distill import DistillConfig, TrainSection
 from stdcli.errors import ConfigError
-from stdcli.models.layout import LORA_FILE, RECIPE_FILE
-from stdcli.models.student_files import UNET
+from stdcli.models.layout import LORA_FILE, NETWORKS, RECIPE_FILE
 from stdcli.training import resume
 from stdcli.training.resume import RunKind
 from stdcli.training.run_files import check_strays
@@ -22,11 +21,12 @@ from stdcli.training.run_folder import RunFolder
 from stdcli.training.trained_module import make_lr_schedule
 
 TASK, STUDENT, TENSORBOARD = "distill", "student", "tensorboard"
+_ANY = "|".join(NETWORKS)
 OUTCOME = (
     rf"{STUDENT}/{re.escape(LORA_FILE)}",
     rf"{STUDENT}/{re.escape(RECIPE_FILE)}",
-    rf"{STUDENT}/{UNET}/config\.json",
-    rf"{STUDENT}/{UNET}/diffusion_pytorch_model\.safetensors",
+    rf"{STUDENT}/({_ANY})/config\.json",
+    rf"{STUDENT}/({_ANY})/diffusion_pytorch_model\.safetensors",
 )
 RUN_FILES = (*OUTCOME, rf"{TENSORBOARD}/events\.out\.tfevents\..+")
 MUTABLE_SETTINGS = {

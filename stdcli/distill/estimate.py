@@ -129,5 +129,6 @@ def _frozen_bytes(training: Training, weights: list[Tensor]) -> int:
     rollout = training.paths.rollout
     if rollout is None:
         return frozen
-    parts = rollout.bundle.need
-    return frozen + parts.weight_bytes - parts.parts["unet"] * parts.choice.dtype.itemsize
+    network = rollout.bundle.network
+    parts = network.need
+    return frozen + parts.weight_bytes - parts.parts[network.family.part] * parts.choice.dtype.itemsize

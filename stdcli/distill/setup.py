@@ -158,6 +158,16 @@ class TeacherDenoiser(Denoiser):
         super().__init__(roles.module.network)
         self._roles = roles
 
+    @property
+    def multiple(self) -> int:
+        """The student's."""
+        return self._roles.module.denoiser.multiple
+
+    @property
+    def sees_photo(self) -> bool:
+        """As the student."""
+        return self._roles.module.denoiser.sees_photo
+
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor | float, condition: Condition, **_: object) -> Tensor:
         """As the base would answer."""
@@ -187,7 +197,8 @@ def _source(
         from stdcli.rollout.teacher_rollout import make_online_bank  # a stored bank needs none of it
 
         rollout = paths.rollout
-        bundle = replace(rollout.bundle, denoiser=TeacherDenoiser(roles))
+        network = replace(rollout.bundle.network, denoiser=TeacherDenoiser(roles))
+        bundle = replace(rollout.bundle, network=network)
         online = make_online_bank(
             replace(rollout.teacher, bundle=bundle),
             rollout.pictures,

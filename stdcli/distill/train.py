@@ -32,7 +32,7 @@ from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ResourceError
 from stdcli.models.bundle import Network
 from stdcli.models.load import load_codec, load_denoiser
-from stdcli.models.locate import EMBEDDED
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student import save_student
 from stdcli.models.student_files import StudentFiles, find_student
 from stdcli.runtime.devices import choose
@@ -177,8 +177,8 @@ def _prepare(
             console.note(check_full(config, None if dry_run else folder, values=values, device=device))
 
     with console.stage("loading the base"):
-        network = paths.rollout.bundle if paths.rollout else _load(config, paths, before)
-    float16_ok = network.family != EMBEDDED
+        network = paths.rollout.bundle.network if paths.rollout else _load(config, paths, before)
+    float16_ok = network.family.float16_ok
     accelerator = make_accelerator(choose(config.device, config.dtype, float16_ok=float16_ok))
     get_codec = _codec_getter(config, network, paths)
     training = build(
@@ -204,11 +204,11 @@ def _prepare(
 def _load(config: DistillConfig, paths: TeacherPaths, before: Callable[[int, torch.device], None]) -> Network:
     """The base alone: no codec, no encoders."""
     return load_denoiser(
-        config.model or str(paths.manifest.model["name"]),
-        base=config.base,
-        device=config.device,
-        dtype="float32" if config.student.kind == "full" else config.dtype,
-        offline=config.offline,
+        ModelSpec.of(
+            config,
+            name=config.model or str(paths.manifest.model["name"]),
+            dtype="float32" if config.student.kind == "full" else config.dtype,
+        ),
         styles=paths.is_styled,
         half=paths.manifest.compute_dtype != "float32",  # the very files that the paths were walked with
         before=before,
@@ -218,13 +218,7 @@ def _load(config: DistillConfig, paths: TeacherPaths, before: Callable[[int, tor
 def _codec_getter(config: DistillConfig, network: Network, paths: TeacherPaths) -> GetCodec:
     if paths.rollout is not None:
         return lambda: paths.rollout.bundle.codec
-    return lambda: load_codec(
-        network.name,
-        base=config.base,
-        device=config.device,
-        dtype=config.dtype,
-        offline=config.offline,
-    )
+    return lambda: load_codec(ModelSpec.of(config, name=network.name))
 
 
 def _open(

@@ -69,7 +69,7 @@ class GridRun:
         forget_peak()
         pictures = [Picture(style.rgb) for style in styles]
         session = open_session(method.config, pictures, _Titled(method.title, reporter))
-        watch = Stopwatch(session.bundle.device)
+        watch = Stopwatch(session.bundle.network.device)
         return cls(method, replace(session, bundle=watch.watch(session.bundle)), watch)
 
     @property
@@ -97,13 +97,19 @@ class GridRun:
     def metadata(self) -> dict[str, Any]:
         """Settings in force, for the report."""
         config = self.method.config
-        names = {"model": config.model, "student": self.bundle.student and self.bundle.student[0]}
-        names |= {"device": self.bundle.device.type, "dtype": str(self.bundle.dtype).removeprefix("torch.")}
+        names = {
+            "model": config.model,
+            "student": self.bundle.network.student and self.bundle.network.student[0],
+        }
+        names |= {
+            "device": self.bundle.network.device.type,
+            "dtype": str(self.bundle.network.dtype).removeprefix("torch."),
+        }
         return {**names, **self.session.settings.metadata(), "seed": config.seed, "temporal": config.temporal}
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of everything with weights."""
-        identity = self.bundle.identity
+        identity = self.bundle.network.identity
         known = {
             name.removesuffix("_sha256"): value
             for name, value in identity.items()
@@ -117,7 +123,7 @@ class GridRun:
         """Counts per frame, times, and the most memory since the method was loaded."""
         settings = self.session.settings
         counts = {"evaluations": settings.evaluations, "forwards": settings.forwards}
-        return {**counts, **self.watch.metrics(), "peak-mib": peak_bytes(self.bundle.device) / 2**20}
+        return {**counts, **self.watch.metrics(), "peak-mib": peak_bytes(self.bundle.network.device) / 2**20}
 
 
 class _Titled:

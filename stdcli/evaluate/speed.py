@@ -37,7 +37,8 @@ class Stopwatch:
     def watch(self, bundle: Bundle) -> Bundle:
         """The same model, its stages timed."""
         codec = _Timed(bundle.codec, self, {"encode": "encode", "decode": "decode"})
-        return replace(bundle, codec=codec, denoiser=_Timed(bundle.denoiser, self, {"pair": "denoise"}))
+        denoiser = _Timed(bundle.network.denoiser, self, {"pair": "denoise"})
+        return replace(bundle, codec=codec, network=replace(bundle.network, denoiser=denoiser))
 
     def run(self, frames: int, work: Callable[[], Any]) -> Any:
         """Do some work on so many frames, and count it unless it is the first."""

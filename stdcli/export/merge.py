@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError, NumericsError
+from stdcli.models.families.family import Family
 from stdcli.models.folder import WITH_WEIGHTS, ModelFolder, component_files, weight_files
 from stdcli.models.layout import INDEX_FILE
 from stdcli.models.lora.reading import LoraLayer
@@ -25,7 +26,6 @@ from stdcli.models.style import ADAPTER_FOLDER
 from stdcli.models.weights import is_finite, read_shapes, save_tensors
 
 UNET = "unet"
-SINGLE_FILE_FAMILIES = ("sd15", "sdxl")
 _TEXTS = frozenset({".json", ".txt"})
 
 
@@ -36,7 +36,7 @@ class Merge:
     Attributes:
         name: of the base, as it was given.
         folder: the base, a diffusers folder.
-        family: of the base, `embedded`, `sd15` or `sdxl`.
+        family: of the base.
         layers: low-rank changes by module; empty for a student of full weights.
         unet: folder of a student's full weights, in place of the base's UNet; None for layers.
         dtype: of all weights; None keeps those that are stored.
@@ -44,7 +44,7 @@ class Merge:
 
     name: str
     folder: ModelFolder
-    family: str
+    family: Family
     layers: Mapping[str, LoraLayer]
     unet: Path | None
     dtype: torch.dtype | None
@@ -112,7 +112,7 @@ def single_file_tensors(merge: Merge) -> dict[str, Tensor]:
     """All tensors of a checkpoint in the original layout; held in memory at once.
 
     Args:
-        merge: checked by `check_merge`; of a family in `SINGLE_FILE_FAMILIES`.
+        merge: checked by `check_merge`; of a family with a single-file layout.
 
     Raises:
         NumericsError, ModelError: as `write_folder`.
@@ -121,8 +121,8 @@ def single_file_tensors(merge: Merge) -> dict[str, Tensor]:
     unet = {name: value for _, part in _unet_parts(merge) for name, value in part.items()}
     tensors = original_unet(unet, base.config(UNET))
     tensors |= original_vae(_part(merge, "vae"), base.config("vae"))
-    tensors |= original_clip(_part(merge, "text_encoder"), merge.family)
-    if merge.family == "sdxl":
+    tensors |= original_clip(_part(merge, "text_encoder"), merge.family.names.clip or "")
+    if "text_encoder_2" in merge.family.components:
         tensors |= original_open_clip(_part(merge, "text_encoder_2"))
     return tensors
 

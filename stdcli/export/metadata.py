@@ -14,16 +14,11 @@ from typing import Any
 
 from stdcli.config.recipe import Recipe
 from stdcli.export.lora_formats import adapter_config, has_sdxl_blocks
+from stdcli.models.families.registry import names_of
 from stdcli.models.folder import STORED_RECIPE
 from stdcli.models.lora.peft_config import ADAPTER_METADATA
 from stdcli.models.lora.reading import LoraLayer
 
-ARCHITECTURES = {
-    "sd15": "stable-diffusion-v1",
-    "sdxl": "stable-diffusion-xl-v1-base",
-    "embedded": "stdcli-embedded",
-}
-KOHYA_BASES = {"sd15": "sd_v1", "sdxl": "sdxl_base_v1-0"}
 ORIGINAL_CODE = "https://github.com/Stability-AI/generative-models"
 VERSION = "1"
 KOHYA_NOTE = (
@@ -48,7 +43,7 @@ def lora_metadata(
         recipe: how the student wants to be sampled; None where it brings none.
         kohya: whether keys and alphas are kohya's; else diffusers', whose alphas are here alone.
         title: name of the model.
-        family: `sd15`, `sdxl`, `embedded`, or None where it is not known.
+        family: name of it, or None where it is not known.
         hashes: further `std.*` values, without the prefix.
     """
     config = adapter_config(layers)
@@ -63,7 +58,7 @@ def lora_metadata(
     arguments = {"conv_dim": str(rank), "conv_alpha": str(alpha)} if of_convolutions and not mixed else {}
     return found | {
         "ss_v2": "False",
-        "ss_base_model_version": KOHYA_BASES.get(family or "", "unknown"),
+        "ss_base_model_version": names_of(family).kohya,
         "ss_network_module": "networks.lora",
         "ss_network_dim": "Dynamic" if mixed else str(rank),
         "ss_network_alpha": "Dynamic" if mixed else str(alpha),
@@ -98,11 +93,10 @@ def usage_hint(recipe: Recipe | None) -> str | None:
 def _model_metadata(
     recipe: Recipe | None, *, title: str, family: str | None, hashes: Mapping[str, str], suffix: str = ""
 ) -> dict[str, str]:
-    architecture = ARCHITECTURES.get(family or "", "unknown")
     found: dict[str, Any] = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture + suffix,
+        "modelspec.architecture": names_of(family).modelspec + suffix,
         "modelspec.title": title,
         "std.version": VERSION,
         **{f"std.{name}": value for name, value in hashes.items()},

@@ -19,7 +19,6 @@ from stdcli.errors import ConfigError, ModelError
 from stdcli.export import metadata
 from stdcli.export.lora_formats import adapter_config, cast, family_of_layers, to_diffusers, to_kohya
 from stdcli.export.merge import (
-    SINGLE_FILE_FAMILIES,
     UNET,
     Merge,
     check_merge,
@@ -28,12 +27,12 @@ from stdcli.export.merge import (
 )
 from stdcli.export.outputs import check_out, is_file_name, new_output
 from stdcli.models.configs import read_json
+from stdcli.models.families.registry import family_of
 from stdcli.models.folder import component_files, read_folder, read_recipe
 from stdcli.models.layout import LORA_FILE, RECIPE_FILE
 from stdcli.models.locate import is_public, locate_model
 from stdcli.models.lora.reading import LoraLayer, read_lora
 from stdcli.models.lora.unet_layers import check_finite, unet_layers
-from stdcli.models.pipeline import family_of
 from stdcli.models.student_files import RUN_FILE, StudentFiles, find_student
 from stdcli.models.weights import hash_files, read_metadata, save_weights
 
@@ -214,10 +213,10 @@ def _plan_merge(
             "the base of a merge is a diffusers folder or a Hub id", where=source.path, got="a single file"
         )
     folder = read_folder(source.path)
-    family = family_of(folder).name
-    if is_file_name(out) and family not in SINGLE_FILE_FAMILIES:
+    family = family_of(folder)
+    if is_file_name(out) and family.names.clip is None:
         raise ConfigError(
-            f"no single-file layout is known for {family} models",
+            f"no single-file layout is known for {family.name} models",
             where=out,
             expected="-o FOLDER",
         )
@@ -299,7 +298,7 @@ def _write_single_file(export: Export, merge: Merge, path: Path) -> None:
     words = metadata.merged_metadata(
         export.recipe,
         title=export.out.stem,
-        family=merge.family,
+        family=merge.family.name,
         prediction=prediction,
         hashes=export.hashes,
     )

@@ -11,6 +11,7 @@ from stdcli.inference.settings import SamplingSettings
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED, has_embedded_student
+from stdcli.models.spec import ModelSpec
 from stdcli.reporter import Reporter
 
 NO_STUDENT = "none"
@@ -49,13 +50,7 @@ def load_configured(
     """
     with reporter.stage(f"loading {config.model}") as tell:
         return load_model(
-            config.model,
-            base=config.base,
-            device=config.device,
-            dtype=config.dtype,
-            offline=config.offline,
-            student=choose_student(config),
-            loras=config.lora,
+            ModelSpec.of(config, student=choose_student(config), loras=config.lora),
             style_scale=config.style_scale,
             styles=styles,
             masked=masked,
@@ -74,7 +69,7 @@ def check_training_range(bundle: Bundle, settings: SamplingSettings) -> Iterator
     Yields:
         (flag, one sentence: both values and what to type).
     """
-    trained, recipe = bundle.recipe.trained, settings.recipe
+    trained, recipe = bundle.network.recipe.trained, settings.recipe
     if trained is not None:
         yield from _base(bundle, trained)
         yield from _start(bundle, settings, trained)
@@ -105,7 +100,7 @@ def _remedy(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> str
     """What to type to start where a student was trained to."""
     path = settings.recipe.path() | {"strength": trained.strength, "timesteps": None}
     try:
-        plan = make_sampling_path(bundle.schedule, **path)
+        plan = make_sampling_path(bundle.network.schedule, **path)
     except LevelError:
         return f"--timesteps {trained.start_t:g},..."
     if abs(plan.timesteps[0] - trained.start_t) < 0.5:
@@ -115,16 +110,16 @@ def _remedy(bundle: Bundle, settings: SamplingSettings, trained: Trained) -> str
 
 def _base(bundle: Bundle, trained: Trained) -> Iterator[tuple[str, str]]:
     for component, stored in trained.base_sha256.items():
-        current = bundle.hash_of(component)
-        if current is None and component in bundle.weight_files:
-            bundle.notes.append(
-                f"whether {bundle.name} is what this student was trained on is for a run to tell"
+        current = bundle.network.hash_of(component)
+        if current is None and component in bundle.network.weight_files:
+            bundle.network.notes.append(
+                f"whether {bundle.network.name} is what this student was trained on is for a run to tell"
             )
         if current is not None and current != stored:
             yield (
                 "--model",
                 f"this student was trained on {trained.base}, whose {component} has SHA-256 {stored[:12]}; "
-                f"that of {bundle.name} has {current[:12]}: --model {trained.base}",
+                f"that of {bundle.network.name} has {current[:12]}: --model {trained.base}",
             )
             return
 

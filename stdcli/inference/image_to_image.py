@@ -69,7 +69,7 @@ class ImageToImage:
         """
         bundle, settings = self.bundle, self.settings
         sampling = {
-            "schedule": bundle.schedule,
+            "schedule": bundle.network.schedule,
             "sampler": settings.recipe.sampler,
             "gamma": settings.recipe.gamma,
         }
@@ -80,14 +80,14 @@ class ImageToImage:
             pixels,
             self.style_statistics,
             content=self.content_statistics,
-            device=bundle.device,
+            device=bundle.network.device,
         )
         noise, keep = self._noise(latents), None
-        concat_latents = latents if bundle.sees_photo else None
-        if mask is not None and bundle.sees_mask:
+        concat_latents = latents if bundle.network.denoiser.sees_photo else None
+        if mask is not None and bundle.network.denoiser.sees_mask:
             concat_latents = self._concat_latents(pixels, mask, latents)
         elif mask is not None:
-            known = bundle.codec.encode(pixels.to(bundle.device))
+            known = bundle.codec.encode(pixels.to(bundle.network.device))
             cells = shrink_mask(mask.to(known), known.shape[-2:])
             keep = LatentBlend(known, noise, cells, settings.plan.evaluations)
         state = sample(
@@ -116,7 +116,7 @@ class ImageToImage:
 
         Source: diffusers' inpainting pipelines, whose masked picture is grey where it is to be repainted.
         """
-        left = self.bundle.codec.encode((pixels * (mask < 0.5)).to(self.bundle.device))
+        left = self.bundle.codec.encode((pixels * (mask < 0.5)).to(self.bundle.network.device))
         return torch.cat([shrink_mask(mask.to(latents), latents.shape[-2:]), left], dim=1)
 
     def _denoise(
@@ -128,4 +128,4 @@ class ImageToImage:
         conditions = [self.condition, self.unconditional]
         if concat_latents is not None:
             conditions = [c and replace(c.expand(len(x)), concat_latents=concat_latents) for c in conditions]
-        return self.bundle.denoise(x, level, *conditions, guidance=guidance, to_level=to_level)
+        return self.bundle.network.denoise(x, level, *conditions, guidance=guidance, to_level=to_level)

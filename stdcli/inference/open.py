@@ -50,7 +50,9 @@ def start_session(
     strict: bool = False,
 ) -> StyleSession:
     """A session of a model that is loaded; arguments and errors as `open_session`."""
-    settings = resolve_sampling(config, bundle.recipe, bundle.schedule, prediction=bundle.prediction)
+    settings = resolve_sampling(
+        config, bundle.network.recipe, bundle.network.schedule, prediction=bundle.network.prediction
+    )
     _check_fit(bundle, settings, reporter, strict=strict)
     session = StyleSession(bundle, config, settings, styles, reporter)
     session.report()
@@ -58,7 +60,7 @@ def start_session(
 
 
 def _check_fit(bundle: Bundle, settings: SamplingSettings, reporter: Reporter, *, strict: bool) -> None:
-    with reporter.stage(f"hashing {bundle.name}"):
+    with reporter.stage(f"hashing {bundle.network.name}"):
         mismatched = list(check_training_range(bundle, settings))
     if mismatched and strict:
         raise ConfigError(

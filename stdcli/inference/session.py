@@ -68,7 +68,9 @@ class StyleSession:
             samples: uint8 [H, W, 3] frames from all over it, for colours or statistics that fit them all.
         """
         mode = self.config.temporal
-        device = self.bundle.device if self.bundle.device.type == "cuda" else "cpu"  # mps lacks bicubic
+        device = (
+            self.bundle.network.device if self.bundle.network.device.type == "cuda" else "cpu"
+        )  # mps lacks bicubic
         memory = None if mode == "off" else TemporalBlend(mode, device)
         return replace(self, content=self._pool(samples), memory=memory)
 
@@ -91,14 +93,14 @@ class StyleSession:
 
     def report(self) -> None:
         """Say what has come up about the model, once."""
-        for note in self.bundle.notes:
+        for note in self.bundle.network.notes:
             self.reporter.warning(note)
-        self.bundle.notes.clear()
+        self.bundle.network.notes.clear()
 
     def batch_for(self, size_px: tuple[int, int]) -> int:
         """How many frames of `size_px` (H, W) fill the device, or as many as the user said."""
         height, width = self._size(size_px)
-        fitting = max(1, BATCH_PX[self.bundle.device.type] // (height * width))
+        fitting = max(1, BATCH_PX[self.bundle.network.device.type] // (height * width))
         return self.config.batch or 2 ** min(4, fitting.bit_length() - 1)
 
     def stylize(self, frames: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
@@ -125,7 +127,7 @@ class StyleSession:
                 raise
             torch.cuda.empty_cache()
             if len(frames) == 1:
-                elsewhere = "" if self.bundle.device.type == "cpu" else ", or --device cpu"
+                elsewhere = "" if self.bundle.network.device.type == "cpu" else ", or --device cpu"
                 hint = f"add --max-size {max(256, max(frames.shape[1:3]) // 2)}{elsewhere}"
                 raise ResourceError("one frame needs more memory than the device has", hint=hint) from error
         self.fitting = len(frames) // 2
@@ -193,7 +195,7 @@ class StyleSession:
         transform, pixels = self.settings.recipe.start.transform, to_tensor(rgb)
         if transform == "adain":
             pixels, _ = pad_to_multiple(pixels, self.bundle.multiple_px)
-        return measure(self.bundle.codec, pixels, transform, device=self.bundle.device)
+        return measure(self.bundle.codec, pixels, transform, device=self.bundle.network.device)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def stylize(
     masked = any(target.mask is not None for target in work.targets)
     session = open_session(config, work.styles, console, masked=masked, weights=not dry_run, strict=strict)
     console.note(session.settings.line())
-    console.detail(session.bundle.dtype_reason)
+    console.detail(session.bundle.network.dtype_reason)
     if dry_run:
         _foretell(session, work, console, masked=masked)
         return
@@ -79,11 +79,11 @@ def stylize(
 def _foretell(session: StyleSession, work: JobPlan, console: Console, *, masked: bool) -> None:
     """Say what would be written."""
     bundle = session.bundle
-    if work.styles or not (masked and bundle.needs_style):
+    if work.styles or not (masked and bundle.network.family.needs_style):
         session.check()
-    console.note(bundle.need.line())
+    console.note(bundle.network.need.line())
     for target in work.targets:
-        sampling = {"weight_bytes": bundle.need.weight_bytes, **session.settings.metadata()}
+        sampling = {"weight_bytes": bundle.network.need.weight_bytes, **session.settings.metadata()}
         console.result(f"would write {target.path}", path=target.path, dry_run=True, **sampling)
 
 
@@ -164,8 +164,8 @@ def _run(session: StyleSession, target: Target, *, overwrite: bool, metadata: bo
     for note in () if target.mask is None else target.mask.notes:
         reporter.warning(note)
     if metadata or target.clip is not None:
-        with reporter.stage(f"hashing {session.bundle.name}"):
-            identity = session.bundle.identity
+        with reporter.stage(f"hashing {session.bundle.network.name}"):
+            identity = session.bundle.network.identity
         data = record(session.config, sampling, identity, source=target.source.path)
     if target.clip is None:
         name, frames = target.source.path.name, 1
@@ -238,7 +238,9 @@ def _run_clip(
 
 def _styled(session: StyleSession, target: Target, rgb: np.ndarray) -> StyleSession:
     """What is repainted in no style is painted as the picture itself."""
-    repaints_itself = target.mask is not None and session.bundle.needs_style and not session.styles
+    repaints_itself = (
+        target.mask is not None and session.bundle.network.family.needs_style and not session.styles
+    )
     return session.in_style_of(rgb) if repaints_itself else session
 
 

@@ -1,6 +1,7 @@
 """One shape for every model: denoiser, latent codec, text and style conditioning, schedule, recipe.
 
-`Bundle` is what the rest of the program sees; it never meets a diffusers class or asks which family it has.
+`Bundle` is what the rest of the program sees; it never meets a diffusers class or asks which family it has,
+which the row of the family (`families/family.py`) answers.
 `Network` is the part of it that a trainer needs. Neither knows sampling or training.
 
 Legend: B batch, C latent channels, h w latent cells, H W pixels.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -28,24 +29,10 @@ from stdcli.errors import ModelError
 from stdcli.models.codec import Codec
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
+from stdcli.models.families.family import Family, TextConditioner
 from stdcli.models.memory_need import Need
-from stdcli.models.style import StyleAdapter, StyleEmbeds
+from stdcli.models.style import StyleAdapter
 from stdcli.models.weights import hash_files
-
-
-class TextConditioner(Protocol):
-    """A family's way from prompts (and, where pooled, style) to conditions."""
-
-    def encode(
-        self,
-        *,
-        prompt: str | None,
-        negative_prompt: str | None,
-        size_px: tuple[int, int],
-        guided: bool,
-        style: StyleEmbeds | None,
-    ) -> tuple[Condition, Condition | None]:
-        """Conditions without `image_embeds`, of one row each; the second is None unless `guided`."""
 
 
 @dataclass(kw_only=True)
@@ -54,8 +41,9 @@ class Network:
 
     Attributes:
         name: as the user gave it.
-        family: `embedded`, `sd15` or `sdxl`.
+        family: the row of what it is.
         denoiser: x, t, condition -> raw output.
+        style: style pictures -> embeddings, by IP-Adapter, once it is installed.
         schedule: noise schedule the denoiser was trained on.
         prediction: what the denoiser's output means.
         recipe: how this model wants to be sampled.
@@ -64,7 +52,7 @@ class Network:
         dtype_reason: why this device and dtype.
         notes: what the user should know about how the model was loaded.
         revision: commit on the Hub; None for local models.
-        weight_files: files of each component, loaded or not; of the style adapter once it is installed.
+        weight_files: files of each component, loaded or not, but for the style adapter's.
         loras: (name, scale, files) of each fused LoRA.
         student: (name, files) of the distilled student whose weights these are; None for the model itself.
         need: what its weights take of memory.
@@ -72,8 +60,9 @@ class Network:
     """
 
     name: str
-    family: str
+    family: Family
     denoiser: Denoiser
+    style: StyleAdapter
     schedule: NoiseSchedule
     prediction: PredictionType
     recipe: Recipe
@@ -129,7 +118,7 @@ class Network:
         Raises:
             ModelError: a weights file is gone since loading.
         """
-        record: dict[str, Any] = {"family": self.family, "name": self.name, "revision": self.revision}
+        record: dict[str, Any] = {"family": self.family.name, "name": self.name, "revision": self.revision}
         record |= {f"{part}_sha256": self.hash_of(part) for part in sorted(self._files())}
         record["loras"] = [{"name": n, "scale": s, "sha256": _hash_files(p)} for n, s, p in self.loras]
         if self.student is not None:
@@ -150,33 +139,30 @@ class Network:
         return _hash_files(paths)
 
     def _files(self) -> Mapping[str, Sequence[Path]]:
-        return self.weight_files
+        return {**self.weight_files, **self.style.weight_files}
 
     def _time(self, level: Level) -> Tensor | float:
         return level.t.to(self.device) if isinstance(level.t, Tensor) else level.t
 
 
 @dataclass(kw_only=True)
-class Bundle(Network):
+class Bundle:
     """A loaded model: a network, and the ways to it from pictures and prompts.
 
     Attributes:
+        network: the denoiser, and all that says what its output means.
         codec: pictures <-> latents.
         text: prompts -> conditions; use `condition` instead.
-        style: style pictures -> embeddings, by IP-Adapter.
-        multiple_px: picture sides must be multiples of this.
-        needs_style: whether the network knows style pictures alone, and no prompts.
-        sees_mask: whether the network is shown a mask and what it leaves, to repaint the rest.
-        sees_photo: whether the network is shown the clean latents of what a path begins with.
     """
 
+    network: Network
     codec: Codec
     text: TextConditioner
-    style: StyleAdapter
-    multiple_px: int
-    needs_style: bool
-    sees_mask: bool
-    sees_photo: bool = False
+
+    @property
+    def multiple_px(self) -> int:
+        """Picture sides must be multiples of this."""
+        return self.codec.factor * self.network.denoiser.multiple
 
     def condition(
         self,
@@ -213,22 +199,22 @@ class Bundle(Network):
             HubError: the style adapter is not here and cannot be fetched.
         """
         guided = guidance != 1.0
-        style = self.style.embed(styles, style_weights) if styles or style_weights else None
+        adapter = self.network.style
+        style = adapter.embed(styles, style_weights) if styles or style_weights else None
         cond, uncond = self.text.encode(
-            prompt=prompt, negative_prompt=negative_prompt, size_px=size_px, guided=guided, style=style
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            size_px=size_px,
+            guided=guided,
+            style=style,
+            pooled=pooled,
         )
-        if pooled == "keep" and uncond is not None and self.family == "sdxl":
-            pooled = {"text_embeds": cond.added["text_embeds"]}
-            uncond = replace(uncond, added={**uncond.added, **pooled})
         if style is None:
-            if not self.style.loaded:
+            if not adapter.loaded:
                 return cond, uncond
-            style = self.style.embed(())  # an installed adapter must be fed; zero embeds are "no style"
+            style = adapter.embed(())  # an installed adapter must be fed; zero embeds are "no style"
         cond = replace(cond, added={**cond.added, "image_embeds": style.cond})
         return cond, uncond and replace(uncond, added={**uncond.added, "image_embeds": style.uncond})
-
-    def _files(self) -> Mapping[str, Sequence[Path]]:
-        return {**self.weight_files, **self.style.weight_files}
 
 
 def _hash_files(paths: Sequence[Path]) -> str:

@@ -18,9 +18,8 @@ from stdcli.config.recipe import Recipe
 from stdcli.disk.reading import read_text
 from stdcli.errors import ModelError
 from stdcli.models.configs import check_configs, read_json
-from stdcli.models.inpainting import sees_mask
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.models.layout import COMPONENTS, INDEX_FILE, LORA_FILE, RECIPE_FILE, WEIGHTS
+from stdcli.models.layout import COMPONENTS, INDEX_FILE, LORA_FILE, NETWORKS, RECIPE_FILE, WEIGHTS
 from stdcli.models.locate import PICKLE_SUFFIXES
 from stdcli.models.painter_unet import PainterUNet
 from stdcli.models.patch_autoencoder import PatchAutoencoder
@@ -32,11 +31,10 @@ OWN_CLASSES: dict[str, type] = {**OWN_CODECS, PainterUNet.__name__: PainterUNet}
 TRUSTED = frozenset({"diffusers", "transformers", "stable_diffusion"}) | {
     kind.__module__ for kind in OWN_CLASSES.values()
 }
-WITH_WEIGHTS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder")
+WITH_WEIGHTS = (*NETWORKS, "vae", "text_encoder", "text_encoder_2", "image_encoder")
 SD2_WIDTH = 1024  # of the text tokens
 STORED_RECIPE = "std.recipe"
 """Key of a file's metadata for its recipe as JSON."""
-UNET_CLASSES = ("UNet2DConditionModel", PainterUNet.__name__)
 VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", *OWN_CODECS)
 
 
@@ -105,12 +103,16 @@ def read_folder(path: Path) -> ModelFolder:
     return ModelFolder(path, class_name, components, options)
 
 
-def check_folder(folder: ModelFolder, *, needed: Iterable[str]) -> None:
+def check_folder(folder: ModelFolder, *, needed: Iterable[str], kinds: Mapping[str, Sequence[str]]) -> None:
     """Check that all needed parts are there and are of a kind that is loaded.
 
+    Args:
+        folder: of a model.
+        needed: parts.
+        kinds: part -> classes that are known, beside those of codecs.
+
     Raises:
-        ModelError: a part is missing, or is an inpainting, refiner, guidance-embedded or otherwise unknown
-            network.
+        ModelError: a part is missing, or of an unknown class.
     """
     missing = [n for n in needed if n not in folder.components or not (folder.path / n).is_dir()]
     if missing:
@@ -120,7 +122,7 @@ def check_folder(folder: ModelFolder, *, needed: Iterable[str]) -> None:
             got=", ".join(sorted(folder.components)),
             expected=", ".join(needed),
         )
-    for part, known in (("unet", UNET_CLASSES), ("vae", VAE_CLASSES)):
+    for part, known in {**kinds, "vae": VAE_CLASSES}.items():
         if folder.components[part] not in known:
             raise ModelError(
                 f"unknown kind of {part}",
@@ -128,7 +130,6 @@ def check_folder(folder: ModelFolder, *, needed: Iterable[str]) -> None:
                 got=folder.components[part],
                 expected=" or ".join(known),
             )
-    _check_unet(folder)
 
 
 def weight_files(folder: ModelFolder, component: str, *, half: bool) -> list[Path]:
@@ -267,31 +268,6 @@ def _parse_recipe(text: str, path: Path) -> Recipe:
         raise ModelError(
             "cannot read this recipe", where=where, got=first.get("input"), expected=first["msg"]
         ) from e
-
-
-def _check_unet(folder: ModelFolder) -> None:
-    config = folder.config("unet")
-    channels, latent = config.get("in_channels", 4), config.get("out_channels", 4)
-    for value in (channels, latent):
-        if not isinstance(value, int) or value < 1:
-            where = folder.path / "unet" / "config.json"
-            raise ModelError("a UNet's channels are whole numbers", where=where, got=value)
-    has_photo = folder.components["unet"] == PainterUNet.__name__ and channels == 2 * latent
-    if channels != latent and not sees_mask(config) and not has_photo:
-        raise ModelError(
-            "this UNet takes more than a latent (an edit model)",
-            where=folder.path / "unet",
-            got=f"{channels} input channels",
-            expected=f"{latent}, or {2 * latent + 1} for inpainting",
-        )
-    if config.get("cross_attention_dim") == SD2_WIDTH and "text_encoder" in folder.components:
-        raise ModelError("Stable Diffusion 2 is not a supported family", where=folder.path)
-    if config.get("time_cond_proj_dim") is not None:
-        raise ModelError(
-            "UNets with an embedded guidance value (LCM) are not supported", where=folder.path / "unet"
-        )
-    if folder.options.get("requires_aesthetics_score"):
-        raise ModelError("this is SDXL's refiner, not its base model", where=folder.path)
 
 
 def _what_it_may_be(path: Path) -> str | None:

@@ -8,21 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stdcli.errors import ModelError
-
 
 def sees_mask(unet_config: Mapping[str, Any]) -> bool:
     """Whether a UNet of such a config is shown masks."""
     latent = unet_config.get("out_channels", 4)
     return unet_config.get("in_channels", 4) == 2 * latent + 1
-
-
-def check_masked(unet_config: Mapping[str, Any], name: str, *, masked: bool) -> None:
-    """Refuse a network that needs masks where none are given.
-
-    Raises:
-        ModelError: it does.
-    """
-    if sees_mask(unet_config) and not masked:
-        hint = "stdcli inpaint IN --mask MASK"
-        raise ModelError("this model repaints parts of pictures and needs a mask", where=name, hint=hint)

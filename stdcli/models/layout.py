@@ -11,16 +11,18 @@ PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 INDEX_FILE = "model_index.json"
 RECIPE_FILE = "recipe.json"
+NETWORKS = ("unet", "transformer")
+"""What diffusers' pipelines call the network that denoises."""
 STUDENT_FILES = (
     LORA_FILE,
     PEFT_FILE,
     PEFT_CONFIG,
     RECIPE_FILE,
-    "unet/config.json",
-    "unet/diffusion_pytorch_model*.safetensors",
+    *(f"{part}/config.json" for part in NETWORKS),
+    *(f"{part}/diffusion_pytorch_model*.safetensors" for part in NETWORKS),
 )
 COMPONENTS = (
-    "unet",
+    *NETWORKS,
     "vae",
     "scheduler",
     "text_encoder",

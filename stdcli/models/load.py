@@ -13,38 +13,25 @@ from typing import Any
 import torch
 
 from stdcli.config.recipe import Recipe
-from stdcli.diffusion.predictions import prediction_of
-from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import ModelError
 from stdcli.models.bundle import Bundle, Network
 from stdcli.models.codec import Codec, codec_dtype
-from stdcli.models.families import embedded
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.folder import read_recipe
 from stdcli.models.formulation import check_scheduler
-from stdcli.models.inpainting import check_masked, sees_mask
 from stdcli.models.lora.fusing import AppliedLora, apply_lora, check_lora
 from stdcli.models.outline import StyleOutline, outline_model
-from stdcli.models.painter_unet import check_unseeing, sees_photo
 from stdcli.models.pipeline import FoundModel, Opened, count_denoiser, find_model, move, open_model
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student_files import StudentFiles, apply_student, find_student
 from stdcli.models.style import StyleAdapter
-from stdcli.models.unet_denoiser import UNetDenoiser
-from stdcli.runtime.devices import DeviceChoice
 
-DENOISER = frozenset({"unet", "scheduler"})
-"""Parts of a pipeline that say what a denoiser's output is."""
 CODEC = frozenset({"vae"})
 
 
 def load_model(
-    name: str,
+    spec: ModelSpec,
     *,
-    base: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    offline: bool = False,
-    student: str | None = None,
-    loras: Sequence[str] = (),
     style_scale: float | None = None,
     styles: bool = False,
     masked: bool = False,
@@ -54,13 +41,7 @@ def load_model(
     """Load a model.
 
     Args:
-        name: `embedded`, a local diffusers folder, a `.safetensors` checkpoint, or `OWNER/NAME[@REVISION]`.
-        base: folder (or Hub id) with configs and tokenizers for a single-file checkpoint.
-        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
-        dtype: "auto", "float32", "float16" or "bfloat16".
-        offline: never reach the network, for Hub ids or the style adapter of a model without its own.
-        student: one distilled from this model, see `find_student`; its recipe is taken before any other.
-        loras: `path[:scale]` or Hub ids, fused in this order; the last recipe beside one is taken.
+        spec: which one.
         style_scale: strength of the style picture; None is 1.
         styles: whether there will be style pictures: their adapter is then found before weights are read, and
             installed, so that `identity` names it from the start.
@@ -75,39 +56,44 @@ def load_model(
         HubError: the Hub refuses or cannot be reached, or offline and not in its cache.
         ResourceError: no such device, or not enough memory on it.
     """
-    for text in loras:
+    name, offline = spec.name, spec.offline
+    for text in spec.loras:
         check_lora(text, offline=offline)
-    distilled = None if student is None else find_student(student, offline=offline)
-    found = find_model(
-        name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, weights=weights
-    )
+    student = None if spec.student is None else find_student(spec.student, offline=offline)
+    found = find_model(spec, styles=styles, weights=weights)
     opened = open_model(found) if weights else outline_model(found)
     pipe, family = opened.pipe, opened.family
-    check_masked(pipe.unet.config, name, masked=masked)
+    denoiser = _denoiser(found, opened, student, masked=masked)
     if weights:
         move(pipe, found.choice.device)
-    if distilled is not None or loras:
+    if student is not None or spec.loras:
         tell(f"fusing adapters into {name}")
-    doubts = [] if distilled is None else [*apply_student(pipe, distilled, family=family.name)]
-    applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in loras]
+    doubts = [] if student is None else [*apply_student(pipe, student, denoiser, family=family.name)]
+    applied = [apply_lora(pipe, text, family=family.name, offline=offline) for text in spec.loras]
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
     kind = StyleAdapter if weights else StyleOutline
     style = kind(pipe, files=found.adapter, scale=scale, offline=offline)
-    if styles or family is embedded.FAMILY:  # the embedded network was trained with it
+    if styles or family.needs_style:  # such a network was trained with it
         tell(f"installing the style adapter of {name}")
         style.load()
-    bundle = _bundle(found, opened, style=style, applied=applied, student=distilled)
-    bundle.notes.extend([*doubts, *(note for lora in applied for note in lora.notes)])
+    if student is not None and student.recipe is None:
+        found.notes.append(
+            f"the student {student.name} brings no recipe: sampled as the model itself would be"
+        )
+    network = _network(found, opened, denoiser, style)
+    network.recipe = _recipe_of(opened.recipe, student, applied, notes=found.notes)
+    network.loras = [(lora.name, lora.scale, lora.files) for lora in applied]
+    network.student = None if student is None else (student.name, student.weights)
+    network.is_outline = not weights
+    codec = _codec(found, pipe)
+    bundle = Bundle(network=network, codec=codec, text=family.make_text(pipe))
+    network.notes.extend([*doubts, *(note for lora in applied for note in lora.notes)])
     return bundle
 
 
 def load_denoiser(
-    name: str,
+    spec: ModelSpec,
     *,
-    base: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    offline: bool = False,
     style_scale: float | None = None,
     styles: bool = False,
     half: bool | None = None,
@@ -119,7 +105,8 @@ def load_denoiser(
     Adapters are trained on a base in any dtype; full weights need `dtype="float32"`.
 
     Args:
-        name: as in `load_model`, like those not named here.
+        spec: which model; its student and LoRAs are left out.
+        style_scale: as in `load_model`.
         styles: install the projections of the style adapter; the embedded kind has them always.
         half: whether to take the half-precision files of a folder that has both kinds; None goes by `dtype`.
         before: called before weights are read, with how many values the denoiser has and its device to be;
@@ -128,102 +115,69 @@ def load_denoiser(
     Raises:
         ModelError, HubError, ResourceError: as `load_model`.
     """
-    found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=styles, half=half)
+    found = find_model(spec, styles=styles, half=half)
     before(count_denoiser(found), found.choice.device)
-    opened = open_model(found, only=DENOISER)
+    opened = open_model(found, only=frozenset({found.family.part, "scheduler"}))
     pipe, family = opened.pipe, opened.family
-    check_masked(pipe.unet.config, name, masked=False)
-    check_unseeing(pipe.unet, name)
+    denoiser = _denoiser(found, opened, None, masked=False)
     move(pipe, found.choice.device)
     encoder = found.folder.path / "image_encoder" if "image_encoder" in opened.weight_files else None
     scale = family.style_scale(1.0 if style_scale is None else style_scale)
-    style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=offline, own_encoder=encoder)
-    if styles or family is embedded.FAMILY:
+    style = StyleAdapter(pipe, files=found.adapter, scale=scale, offline=spec.offline, own_encoder=encoder)
+    if styles or family.needs_style:
         style.load(encoder=False)
-    fields = _network_fields(found, opened)
-    return Network(**fields | {"weight_files": {**opened.weight_files, **style.weight_files}})
+    return _network(found, opened, denoiser, style)
 
 
-def load_codec(
-    name: str, *, base: str | None = None, device: str = "auto", dtype: str = "auto", offline: bool = False
-) -> Codec:
-    """Load a model's codec and nothing else of it; arguments and errors as `load_model`."""
-    found = find_model(name, base=base, device=device, dtype=dtype, offline=offline, styles=False)
+def load_codec(spec: ModelSpec) -> Codec:
+    """Load a model's codec and nothing else of it; errors as `load_model`."""
+    found = find_model(spec, styles=False)
     pipe = open_model(found, only=CODEC).pipe
     move(pipe, found.choice.device)
-    return _codec(pipe, found.choice, found.notes)
+    return _codec(found, pipe)
 
 
-def _codec(pipe: Any, choice: DeviceChoice, notes: list[str]) -> Codec:
+def _codec(found: FoundModel, pipe: Any) -> Codec:
     num_parameters = sum(p.numel() for p in pipe.vae.parameters())
-    pipe.vae.to(codec_dtype(choice.dtype, num_parameters=num_parameters))
-    return Codec(pipe.vae, factor=pipe.vae_scale_factor, notes=notes)
+    pipe.vae.to(codec_dtype(found.choice.dtype, num_parameters=num_parameters))
+    return found.family.make_codec(pipe.vae, factor=pipe.vae_scale_factor, notes=found.notes)
 
 
-def multiple_of(unet: Any, *, factor: int) -> int:
-    """Pixels that picture sides must be multiples of, so that every level of the UNet halves evenly.
+def _denoiser(found: FoundModel, opened: Opened, student: StudentFiles | None, *, masked: bool) -> Denoiser:
+    """Around the network of a pipeline; refused without masks where it needs them."""
+    make, has_target_time = opened.family.make_denoiser, student is not None and student.has_target_time
+    denoiser = make(getattr(opened.pipe, make.part), has_target_time=has_target_time)
+    if denoiser.sees_mask and not masked:
+        hint = "stdcli inpaint IN --mask MASK"
+        what = "this model repaints parts of pictures and needs a mask"
+        raise ModelError(what, where=found.source.name, hint=hint)
+    return denoiser
 
-    Args:
-        unet: diffusers' UNet2DConditionModel.
-        factor: pixels of a latent cell's side.
-    """
-    return factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
-
-def _network_fields(found: FoundModel, opened: Opened) -> dict[str, Any]:
-    """The fields of `Network`."""
-    pipe, choice = opened.pipe, found.choice
-    scheduler = {"_class_name": type(pipe.scheduler).__name__, **pipe.scheduler.config}
-    check_scheduler(scheduler, found.source.path)
+def _network(found: FoundModel, opened: Opened, denoiser: Denoiser, style: StyleAdapter) -> Network:
+    choice, scheduler = found.choice, opened.pipe.scheduler
+    config = {"_class_name": type(scheduler).__name__, **scheduler.config}
+    check_scheduler(config, found.source.path)
     try:
-        schedule = NoiseSchedule.from_config(scheduler)
-        prediction = prediction_of(scheduler)
+        schedule, prediction = opened.family.schedule_of(config)
     except (ValueError, KeyError) as e:
         what = "this model's noise schedule is not supported"
         raise ModelError(what, where=found.source.path, got=str(e)) from e
-    return {
-        "name": found.source.name,
-        "family": opened.family.name,
-        "denoiser": UNetDenoiser(pipe.unet),
-        "schedule": schedule,
-        "prediction": prediction,
-        "recipe": opened.recipe,
-        "device": choice.device,
-        "dtype": choice.dtype,
-        "dtype_reason": choice.reason,
-        "notes": found.notes,
-        "revision": found.source.revision,
-        "weight_files": opened.weight_files,
-        "need": opened.need,
-    }
-
-
-def _bundle(
-    found: FoundModel,
-    opened: Opened,
-    *,
-    style: StyleAdapter,
-    applied: Sequence[AppliedLora],
-    student: StudentFiles | None,
-) -> Bundle:
-    fields = _network_fields(found, opened) | {"is_outline": isinstance(style, StyleOutline)}
-    pipe, notes = opened.pipe, found.notes
-    if student is not None:
-        fields["student"] = (student.name, student.weights)
-        fields["denoiser"] = UNetDenoiser(pipe.unet, has_target_time=student.has_target_time)
-        if student.recipe is None:
-            notes.append(f"the student {student.name} brings no recipe: sampled as the model itself would be")
-    fields["recipe"] = _recipe_of(opened.recipe, student, applied, notes=notes)
-    return Bundle(
-        **fields,
-        codec=_codec(pipe, found.choice, notes),
-        text=opened.family.make_text(pipe),
+    return Network(
+        name=found.source.name,
+        family=opened.family,
+        denoiser=denoiser,
         style=style,
-        multiple_px=multiple_of(pipe.unet, factor=pipe.vae_scale_factor),
-        needs_style=opened.family is embedded.FAMILY,
-        sees_mask=sees_mask(pipe.unet.config),
-        sees_photo=sees_photo(pipe.unet),
-        loras=[(lora.name, lora.scale, lora.files) for lora in applied],
+        schedule=schedule,
+        prediction=prediction,
+        recipe=opened.recipe,
+        device=choice.device,
+        dtype=choice.dtype,
+        dtype_reason=choice.reason,
+        notes=found.notes,
+        revision=found.source.revision,
+        weight_files=opened.weight_files,
+        need=opened.need,
     )
 
 

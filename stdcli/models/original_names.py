@@ -14,7 +14,6 @@ from torch import Tensor
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-CLIP = {"sd15": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
 OPEN_CLIP = "conditioner.embedders.1.model."
 
 UNET_ENDS = (
@@ -132,14 +131,14 @@ def original_vae(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> di
     return found
 
 
-def original_clip(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+def original_clip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The first text encoder's tensors under their original names, which are transformers' own.
 
     Args:
         tensors: by transformers' names, with or without `text_model.` before them.
-        family: `sd15` or `sdxl`.
+        prefix: what stands before them.
     """
-    return {f"{CLIP[family]}text_model.{name.removeprefix('text_model.')}": v for name, v in tensors.items()}
+    return {f"{prefix}text_model.{name.removeprefix('text_model.')}": v for name, v in tensors.items()}
 
 
 def original_open_clip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

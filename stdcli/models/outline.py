@@ -51,7 +51,7 @@ def outline_model(found: FoundModel) -> Opened:
             _check_shapes(found, part, network, count=counts[part], files=files.get(part, ()))
     try:
         pipe = found.family.pipeline.from_pretrained(
-            str(found.folder.path), **found.skipped, **parts, local_files_only=True
+            str(found.folder.path), **{**found.family.left_out, **parts}, local_files_only=True
         )
     except FAULTS as e:
         what = "this model's files do not fit together"

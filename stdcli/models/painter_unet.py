@@ -23,8 +23,6 @@ from diffusers import DDIMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor
 
-from stdcli.errors import ModelError
-
 LOWEST, HIGHEST = 0.03, 2.0
 """Noise over signal at the first and the last time; between them it rises geometrically."""
 TIMES = 1000
@@ -74,20 +72,6 @@ class PainterUNet(UNet2DConditionModel):
 def sees_photo(unet: ModelMixin) -> bool:
     """Whether a network is shown the photo at every step."""
     return isinstance(unet, PainterUNet)
-
-
-def check_unseeing(unet: ModelMixin, name: str) -> None:
-    """Refuse a network that sees the photo where paths are stored or trained on without one.
-
-    Raises:
-        ModelError: it does.
-    """
-    if sees_photo(unet):
-        raise ModelError(
-            "this model sees the photo at every step, which banks and students do not know yet",
-            where=name,
-            hint="a teacher that was trained without --paintings",
-        )
 
 
 def noise_ratio(t: Tensor) -> Tensor:

@@ -16,13 +16,12 @@ import torch
 from stdcli.config.recipe import Recipe
 from stdcli.errors import HubError, ModelError, ResourceError
 from stdcli.models.diffusers_api import FAULTS, class_named, first_line, load_part
-from stdcli.models.families import embedded, sd15, sdxl
 from stdcli.models.families.family import Family
+from stdcli.models.families.registry import FAMILIES, family_of
 from stdcli.models.folder import (
     OWN_CLASSES,
     WITH_WEIGHTS,
     ModelFolder,
-    check_folder,
     component_files,
     read_folder,
     read_recipe,
@@ -32,12 +31,11 @@ from stdcli.models.folder import (
 from stdcli.models.locate import EMBEDDED, LocatedFiles, locate_model
 from stdcli.models.memory_need import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
+from stdcli.models.spec import ModelSpec
 from stdcli.models.style import AdapterFiles, find_adapter, folder_adapter
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.free_memory import measure_room
-
-FAMILIES = {family.name: family for family in (embedded.FAMILY, sd15.FAMILY, sdxl.FAMILY)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class FoundModel:
         choice: device and dtype.
         half: whether half-precision files are taken where there are both.
         adapter: its style adapter, if it has one.
-        styled: whether that is going to be installed.
+        wants_styles: whether there will be style pictures.
         notes: what the user should know.
     """
 
@@ -61,14 +59,13 @@ class FoundModel:
     choice: DeviceChoice
     half: bool
     adapter: AdapterFiles | None
-    styled: bool
+    wants_styles: bool
     notes: list[str]
 
     @property
-    def skipped(self) -> dict[str, Any]:
-        """What diffusers is not to look for: the style adapter brings a processor without torchvision."""
-        filtered = {"safety_checker": None, "requires_safety_checker": False}
-        return {"feature_extractor": None} | (filtered if self.family is sd15.FAMILY else {})
+    def installs_style(self) -> bool:
+        """Whether a style adapter is installed at once."""
+        return self.adapter is not None and (self.wants_styles or self.family.needs_style)
 
 
 @dataclass
@@ -91,21 +88,14 @@ class Opened:
 
 
 def find_model(
-    name: str,
-    *,
-    base: str | None,
-    device: str,
-    dtype: str,
-    offline: bool,
-    styles: bool,
-    half: bool | None = None,
-    weights: bool = True,
+    spec: ModelSpec, *, styles: bool, half: bool | None = None, weights: bool = True
 ) -> FoundModel:
     """All that is known of a model before its weights are read; arguments and errors as `load_denoiser`.
 
     Without `weights` none are fetched from the Hub, only configs and tokenizers.
     """
-    choice = choose(device, dtype)
+    name, offline = spec.name, spec.offline
+    choice = choose(spec.device, spec.dtype)
     is_half = choice.dtype != torch.float32 if half is None else half
     source = locate_model(name, offline=offline, half=is_half, weights=weights or offline)
     if name == EMBEDDED and not source.path.is_dir():
@@ -113,21 +103,20 @@ def find_model(
         raise ModelError("the embedded model is not in this installation", where=source.path, hint=hint)
     notes: list[str] = []
     if source.path.is_file():
-        folder, family = _base_of(source, base, offline=offline)
+        folder, family = _base_of(source, spec.base, offline=offline)
     else:
         folder = read_folder(source.path)
         family = family_of(folder)
-        choice = choose(device, dtype, float16_ok=family.float16_ok)
+        choice = choose(spec.device, spec.dtype, float16_ok=family.float16_ok)
         is_half = choice.dtype != torch.float32 if half is None else half
-        if base is not None:
-            notes.append(f"--base {base} is not used: {name} has configs of its own")
+        if spec.base is not None:
+            notes.append(f"--base {spec.base} is not used: {name} has configs of its own")
     adapter = folder_adapter(folder) or family.adapter
     if styles and (weights or offline):
         adapter = find_adapter(adapter, offline=offline)
     elif styles:
         adapter = _adapter_here(adapter, notes)
-    styled = adapter is not None and (styles or family is embedded.FAMILY)
-    return FoundModel(source, folder, family, choice, is_half, adapter, styled, notes)
+    return FoundModel(source, folder, family, choice, is_half, adapter, styles, notes)
 
 
 def _adapter_here(adapter: AdapterFiles | None, notes: list[str]) -> AdapterFiles:
@@ -159,18 +148,6 @@ def open_model(found: FoundModel, *, only: frozenset[str] | None = None) -> Open
     return opened
 
 
-def family_of(folder: ModelFolder) -> Family:
-    """The family of a diffusers folder that can be loaded; raises ModelError for any other."""
-    textless = not {"text_encoder", "text_encoder_2"} & folder.components.keys()
-    for family in FAMILIES.values():
-        if folder.class_name in family.class_names and textless == (family is embedded.FAMILY):
-            check_folder(folder, needed=family.components)
-            return family
-    known = ", ".join(sorted(set().union(*(f.class_names for f in FAMILIES.values()))))
-    got, expected = folder.class_name, f"one of {known}"
-    raise ModelError("unknown kind of model", where=folder.path, got=got, expected=expected)
-
-
 def _open_folder(found: FoundModel, *, only: frozenset[str] | None = None) -> Opened:
     folder, family, choice, half = found.folder, found.family, found.choice, found.half
     files = {
@@ -190,7 +167,7 @@ def _open_folder(found: FoundModel, *, only: frozenset[str] | None = None) -> Op
             variant=variant,
             use_safetensors=True,
             local_files_only=True,
-            **found.skipped | left_out | loaded,
+            **{**found.family.left_out, **left_out, **loaded},
         )
     except FAULTS as e:
         raise ModelError(
@@ -212,7 +189,7 @@ def check_room(found: FoundModel, parts: Mapping[str, int], *, only: frozenset[s
         ResourceError: the weights surely do not fit.
     """
     read = {part: count for part, count in parts.items() if only is None or part in only}
-    if found.styled and only is None and found.adapter.repo is None:
+    if found.installs_style and only is None and found.adapter.repo is None:
         folders = [found.adapter.encoder and Path(found.adapter.encoder)]
         encoder = [path for folder in folders if folder for path in component_files(folder, half=found.half)]
         read["style"] = count_values([Path(found.adapter.weights), *encoder])
@@ -238,8 +215,8 @@ def count_parts(found: FoundModel) -> dict[str, int]:
 def count_denoiser(found: FoundModel) -> int:
     """Number of values of a model's denoiser, from headers alone."""
     if found.source.path.is_file():
-        return count_parts(found)["unet"]
-    return count_values(weight_files(found.folder, "unet", half=found.half))
+        return count_parts(found)[found.family.part]
+    return count_values(weight_files(found.folder, found.family.part, half=found.half))
 
 
 def _load_part(folder: ModelFolder, part: str, files: Sequence[Path]) -> torch.nn.Module:
@@ -253,7 +230,7 @@ def _base_of(source: LocatedFiles, base: str | None, *, offline: bool) -> tuple[
     """The base folder of a single-file checkpoint, and the family of both."""
     family = FAMILIES[family_name(source.path)]
     if base is None:
-        raise base_needed(source.path, family.name)
+        raise base_needed(source.path, family)
     folder = read_folder(locate_model(base, offline=offline, weights=False).path)
     if family_of(folder) is not family:
         raise ModelError(

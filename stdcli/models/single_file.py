@@ -26,6 +26,7 @@ from stdcli.models.diffusers_api import (
     first_line,
     load_part,
 )
+from stdcli.models.families.family import Family
 from stdcli.models.folder import SD2_WIDTH, ModelFolder, weight_files
 from stdcli.models.formulation import schedule_overrides
 from stdcli.models.inpainting import sees_mask
@@ -42,10 +43,6 @@ PARTS = {
     "text_encoder_2": ("conditioner.embedders.1.",),
 }
 CLASSES = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-BASES = {
-    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-}
 
 
 def family_name(path: Path) -> str:
@@ -76,21 +73,19 @@ def family_name(path: Path) -> str:
     if SDXL_MARK in shapes:
         return "sdxl"
     if shapes.get(CROSS_MARK, ())[1:2] == (SD2_WIDTH,):
-        raise ModelError(
-            "Stable Diffusion 2 is not a supported family", where=path, expected=" or ".join(BASES)
-        )
+        raise ModelError("Stable Diffusion 2 is not a supported family", where=path, expected="sd15 or sdxl")
     return "sd15"
 
 
-def base_needed(path: Path, family: str) -> ModelError:
+def base_needed(path: Path, family: Family) -> ModelError:
     """The error for a checkpoint without `--base`, with the command that gets one."""
-    repo = BASES[family]
-    fetch = f'hf download {repo} --include "*.json" --include "*.txt" --local-dir {family}-base'
+    name, repo = family.name, family.names.repo
+    fetch = f'hf download {repo} --include "*.json" --include "*.txt" --local-dir {name}-base'
     return ModelError(
         "a single-file checkpoint has no configs and no tokenizer",
         where=path,
-        expected=f"--base FOLDER, a diffusers folder of the same family ({family})",
-        hint=f"{fetch}, then --base {family}-base",
+        expected=f"--base FOLDER, a diffusers folder of the same family ({name})",
+        hint=f"{fetch}, then --base {name}-base",
     )
 
 

@@ -21,15 +21,13 @@ from safetensors.torch import load_file
 from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.configs import read_json
-from stdcli.models.diffusers_api import UNet2DConditionModel
+from stdcli.models.denoiser import Denoiser
 from stdcli.models.folder import component_files, read_recipe, stored_recipe
-from stdcli.models.layout import LORA_FILE
+from stdcli.models.layout import LORA_FILE, NETWORKS
 from stdcli.models.locate import EMBEDDED, locate_lora, locate_student
 from stdcli.models.lora.fusing import check_lora_file, fuse_lora
-from stdcli.models.unet_denoiser import add_target_time
 from stdcli.models.weights import read_shapes
 
-UNET = "unet"
 RUN_FILE = "run.json"
 OWN_KEYS = ("encoder_hid_dim_type", "sample_size", "time_cond_proj_dim")
 """What may differ between the configs of a model's UNet and a student's."""
@@ -73,16 +71,17 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
     path = locate_student(name, offline=offline).path
     if not path.exists():
         raise ModelError(f"the model '{EMBEDDED}' has no student in this installation", where=path)
-    if path.is_dir() and not (path / LORA_FILE).is_file() and (path / UNET).is_dir():
-        weights = component_files(path / UNET, half=True)
+    part = next((part for part in NETWORKS if (path / part).is_dir()), None)
+    if part is not None and not (path / LORA_FILE).is_file():
+        weights = component_files(path / part, half=True)
         student = StudentFiles(name, "full", weights, read_recipe(path))
-        _check_target(path, student)
+        _check_target(path / part, student)
         return student
     if (path / RUN_FILE).is_file():
         raise ModelError(
             "this run has no student yet",
             where=path,
-            expected=f"student/{LORA_FILE} or student/{UNET}/",
+            expected=f"student/{LORA_FILE} or student/{NETWORKS[0]}/",
             hint="the command that began the run goes on with it",
         )
     path = locate_lora(str(path), offline=offline).path if path.is_dir() else path
@@ -91,12 +90,13 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
     return StudentFiles(name, "lora", files, stored or read_recipe(path.parent) or stored_recipe(path))
 
 
-def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> Sequence[str]:
+def apply_student(pipe: Any, student: StudentFiles, denoiser: Denoiser, *, family: str) -> Sequence[str]:
     """Make a model its student. Call it before LoRAs are fused and a style adapter is installed.
 
     Args:
-        pipe: diffusers pipeline; its UNet is changed in place.
+        pipe: diffusers pipeline; its network is changed in place.
         student: of `find_student`.
+        denoiser: around the network.
         family: the model's family, for messages.
 
     Returns:
@@ -107,12 +107,12 @@ def apply_student(pipe: Any, student: StudentFiles, *, family: str) -> Sequence[
     """
     if student.kind == "lora":
         return fuse_lora(pipe, student.weights[0], scale=1.0, family=family).notes
-    _replace_weights(pipe.unet, student, family=family)
+    _replace_weights(denoiser, student, family=family)
     return ()
 
 
 def _check_target(folder: Path, student: StudentFiles) -> None:
-    width = read_json(folder / UNET / "config.json").get("time_cond_proj_dim")
+    width = read_json(folder / "config.json").get("time_cond_proj_dim")
     if (width is not None) != student.has_target_time:
         raise ModelError(
             "network and recipe of this student contradict each other",
@@ -123,13 +123,13 @@ def _check_target(folder: Path, student: StudentFiles) -> None:
 
 
 @torch.no_grad()
-def _replace_weights(unet: UNet2DConditionModel, student: StudentFiles, *, family: str) -> None:
-    where = student.weights[0]
-    _check_config(read_json(where.parent / "config.json"), unet.config, where=where)
+def _replace_weights(denoiser: Denoiser, student: StudentFiles, *, family: str) -> None:
+    where, network = student.weights[0], denoiser.network
+    _check_config(read_json(where.parent / "config.json"), network.config, where=where)
     if student.has_target_time:
-        add_target_time(unet)
+        denoiser.add_target_time()
     stored = {name: shape for path in student.weights for name, shape in read_shapes(path).items()}
-    current = unet.state_dict()
+    current = network.state_dict()
     wrong = [name for name in current.keys() | stored.keys() if name not in current or name not in stored]
     wrong += [name for name in current.keys() & stored.keys() if tuple(current[name].shape) != stored[name]]
     if wrong:
@@ -140,7 +140,7 @@ def _replace_weights(unet: UNet2DConditionModel, student: StudentFiles, *, famil
             f"first that do not: {', '.join(sorted(wrong)[:3])}",
             expected=f"all {len(current)}",
         )
-    if unet.device.type == "meta":  # an outline: there is nothing to replace
+    if network.device.type == "meta":  # an outline: there is nothing to replace
         return
     for path in student.weights:
         for name, value in load_file(path).items():

@@ -10,12 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from stdcli.errors import ModelError
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser, FeatureTaps
 from stdcli.models.diffusers_api import UNet2DConditionModel, get_timestep_embedding
+from stdcli.models.folder import SD2_WIDTH, ModelFolder
 from stdcli.models.inpainting import sees_mask
 from stdcli.models.painter_unet import PainterUNet
 
+UNET_CLASSES = ("UNet2DConditionModel", PainterUNet.__name__)
 TARGET_TIME_WIDTH = 256
 """Width of the embedding of a step's target."""
 LORA_TARGETS = (
@@ -98,6 +101,36 @@ class UNetDenoiser(Denoiser):
     def plain_config(self) -> dict[str, Any]:
         """Without the style adapter."""
         return super().plain_config() | {"encoder_hid_dim_type": None}
+
+
+def check_unet(folder: ModelFolder) -> None:
+    """Refuse a folder with an inpainting, refiner, guidance-embedded or otherwise unknown UNet.
+
+    Raises:
+        ModelError: it has one.
+    """
+    config = folder.config("unet")
+    channels, latent = config.get("in_channels", 4), config.get("out_channels", 4)
+    for value in (channels, latent):
+        if not isinstance(value, int) or value < 1:
+            where = folder.path / "unet" / "config.json"
+            raise ModelError("a UNet's channels are whole numbers", where=where, got=value)
+    has_photo = folder.components["unet"] == PainterUNet.__name__ and channels == 2 * latent
+    if channels != latent and not sees_mask(config) and not has_photo:
+        raise ModelError(
+            "this UNet takes more than a latent (an edit model)",
+            where=folder.path / "unet",
+            got=f"{channels} input channels",
+            expected=f"{latent}, or {2 * latent + 1} for inpainting",
+        )
+    if config.get("cross_attention_dim") == SD2_WIDTH and "text_encoder" in folder.components:
+        raise ModelError("Stable Diffusion 2 is not a supported family", where=folder.path)
+    if config.get("time_cond_proj_dim") is not None:
+        raise ModelError(
+            "UNets with an embedded guidance value (LCM) are not supported", where=folder.path / "unet"
+        )
+    if folder.options.get("requires_aesthetics_score"):
+        raise ModelError("this is SDXL's refiner, not its base model", where=folder.path)
 
 
 def lora_targets(unet: nn.Module) -> list[str]:

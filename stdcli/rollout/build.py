@@ -26,7 +26,7 @@ from stdcli.errors import (
 )
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
-from stdcli.models.painter_unet import check_unseeing
+from stdcli.models.spec import ModelSpec
 from stdcli.rollout.path_inputs import Pictures, Sample, draw_samples, make_sample
 from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.plan import (
@@ -90,7 +90,7 @@ def build_bank(
     found, styles = find_data(config, existing, console)
     with console.stage(f"loading {config.model}"):
         bundle = load_teacher(config)
-    console.note(f"{bundle.name}: {bundle.dtype_reason}")
+    console.note(f"{bundle.network.name}: {bundle.network.dtype_reason}")
     wanted = max(config.num_paths or len(existing) + _count_new(found, existing), len(existing))
     make = sample_maker(config, bundle, prompts=prompts, styles=styles)
     samples = draw_samples(found.files, count=wanted, existing=existing, make=make)
@@ -119,16 +119,7 @@ def build_bank(
 
 def load_teacher(config: BankConfig) -> Bundle:
     """The model that walks, its style adapter found where there will be style pictures."""
-    bundle = load_model(
-        config.model,
-        base=config.base,
-        device=config.device,
-        dtype=config.dtype,
-        offline=config.offline,
-        styles=config.style_data is not None,
-    )
-    check_unseeing(bundle.denoiser.network, config.model)
-    return bundle
+    return load_model(ModelSpec.of(config), styles=config.style_data is not None)
 
 
 def sample_maker(

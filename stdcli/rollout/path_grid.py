@@ -12,6 +12,7 @@ from stdcli.errors import ModelError
 from stdcli.media.image import Picture, write_image
 from stdcli.media.tensors import to_uint8
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 
 COLUMNS = 7
 _GAP_PX = 4
@@ -32,8 +33,8 @@ def write_grid(root: Path, out: Path, *, num_paths: int, device: str = "auto") -
         MediaError: the picture cannot be written.
     """
     bank = Bank(root)
-    bundle = load_model(bank.manifest.model["name"], device=device, dtype="float32")
-    stored, current = bank.manifest.model.get("vae_sha256"), bundle.identity.get("vae_sha256")
+    bundle = load_model(ModelSpec(bank.manifest.model["name"], device=device, dtype="float32"))
+    stored, current = bank.manifest.model.get("vae_sha256"), bundle.network.identity.get("vae_sha256")
     if stored != current:
         raise ModelError("the bank was built with another codec", where=root, got=current, expected=stored)
     rows = np.linspace(0, len(bank) - 1, min(num_paths, len(bank))).round().astype(int)
@@ -42,7 +43,7 @@ def write_grid(root: Path, out: Path, *, num_paths: int, device: str = "auto") -
     for path in rows:
         latents = torch.cat([bank.x0([path]), bank.path(path)[torch.from_numpy(columns)]]).float()
         with torch.inference_mode():
-            pictures = [bundle.codec.decode(z[None].to(bundle.device)).cpu() for z in latents]
+            pictures = [bundle.codec.decode(z[None].to(bundle.network.device)).cpu() for z in latents]
         lines.append(_beside([to_uint8(picture)[0] for picture in pictures], axis=1))
     sheet = _beside(lines, axis=0)
     write_image(out, Picture(sheet), overwrite=True)

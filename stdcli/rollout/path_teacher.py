@@ -178,7 +178,7 @@ class Teacher:
         self, x: Tensor, level: Level, cond: Condition, uncond: Condition, guidance: Tensor
     ) -> Denoised:
         """The guided teacher; guidance float64 [B]. Without any guidance one forward, else two."""
-        return self.bundle.denoise(x, level, cond, uncond if self.guided else None, guidance=guidance)
+        return self.bundle.network.denoise(x, level, cond, uncond if self.guided else None, guidance=guidance)
 
     def _states(
         self,
@@ -202,7 +202,7 @@ class Teacher:
             return self.denoise(x, level, cond, uncond, guidance)
 
         try:
-            sample_path(denoise, start, self.path, schedule=self.bundle.schedule, on_step=keep)
+            sample_path(denoise, start, self.path, schedule=self.bundle.network.schedule, on_step=keep)
         except NumericsError as error:
             if len(samples) > 1:  # find the one
                 for k, sample in enumerate(samples):
@@ -219,7 +219,7 @@ class Teacher:
 
     def _fault(self, error: NumericsError | None, sample: Sample, where: str) -> NumericsError:
         stored = str(self.store_dtype).removeprefix("torch.")
-        dtype = str(self.bundle.dtype).removeprefix("torch.")
+        dtype = str(self.bundle.network.dtype).removeprefix("torch.")
         return NumericsError(
             "a state of a path is NaN or infinite" if error else f"a state does not fit into {stored}",
             where=f"{sample.source}, {where}, teacher in {dtype}",
@@ -230,7 +230,7 @@ class Teacher:
         self, rgb: Sequence[np.ndarray], styles: Sequence[np.ndarray | None]
     ) -> tuple[Tensor, Tensor]:
         """Clean latents, and the same moved towards the styles: [B, C, h, w] each."""
-        codec, device = self.bundle.codec, self.bundle.device
+        codec, device = self.bundle.codec, self.bundle.network.device
         pixels = torch.cat([to_tensor(picture) for picture in rgb])
         x0 = codec.encode(pixels.to(device))
         moved = x0.clone()

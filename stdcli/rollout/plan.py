@@ -19,9 +19,6 @@ from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
 from stdcli.rollout.path_inputs import Sample
 
-SIDES_PX = {"embedded": 256, "sd15": 512, "sdxl": 1024}
-"""Sides of pictures that the families were made for."""
-
 _ROW_BYTES = 450  # of a path's line in samples.jsonl and in its sidecar together, roughly
 
 
@@ -31,10 +28,12 @@ def teacher_path(config: BankConfig, bundle: Bundle) -> SamplingPath:
     Raises:
         ConfigError: strength and number of solver steps name no path, or one that the teacher cannot walk.
     """
-    strength = bundle.recipe.strength if config.strength is None else config.strength
+    strength = bundle.network.recipe.strength if config.strength is None else config.strength
     try:
-        path = make_teacher_path(bundle.schedule, num_solver_steps=config.num_solver_steps, strength=strength)
-        check_path(path, bundle.prediction)
+        path = make_teacher_path(
+            bundle.network.schedule, num_solver_steps=config.num_solver_steps, strength=strength
+        )
+        check_path(path, bundle.network.prediction)
     except LevelError as error:
         raise ConfigError(str(error), hint="stdcli bank build --help") from error
     return path
@@ -42,7 +41,7 @@ def teacher_path(config: BankConfig, bundle: Bundle) -> SamplingPath:
 
 def guidance_range(config: BankConfig, bundle: Bundle) -> tuple[float, float]:
     """Lowest and highest guidance of the paths."""
-    return config.guidance_range or (bundle.recipe.guidance, bundle.recipe.guidance)
+    return config.guidance_range or (bundle.network.recipe.guidance, bundle.network.recipe.guidance)
 
 
 def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
@@ -52,7 +51,7 @@ def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
         ConfigError: no such path or level, or a side that is no multiple of the model's.
     """
     path = teacher_path(config, bundle)
-    side_px = config.resolution or SIDES_PX.get(bundle.family, 512)
+    side_px = config.resolution or bundle.network.family.size_px
     if side_px % bundle.multiple_px:
         problem = f"{side_px} is not a multiple of {bundle.multiple_px}, as this model needs"
         raise ConfigError("the resolution does not fit", [("resolution", problem)])
@@ -62,25 +61,25 @@ def describe(config: BankConfig, bundle: Bundle, *, num_paths: int) -> Manifest:
         problem = f"{', '.join(map(str, sorted(kept - ids)))} not in {min(ids)}..{max(ids)}"
         raise ConfigError("no such level on this path", [("keep_levels", problem)])
     low, high = guidance_range(config, bundle)
-    probe = torch.zeros(1, 3, bundle.multiple_px, bundle.multiple_px, device=bundle.device)
+    probe = torch.zeros(1, 3, bundle.multiple_px, bundle.multiple_px, device=bundle.network.device)
     with torch.inference_mode():
         channels = bundle.codec.encode(probe).shape[1]
     cells = side_px // bundle.codec.factor
     pooled = {} if config.pooled == "zero" else {"pooled": config.pooled}
     return Manifest(
-        model=dict(bundle.identity),
-        schedule=bundle.schedule.fingerprint(),
-        prediction=str(bundle.prediction),
+        model=dict(bundle.network.identity),
+        schedule=bundle.network.schedule.fingerprint(),
+        prediction=str(bundle.network.prediction),
         levels=tuple(level_json(level) for level in path.levels if level.id in kept),
-        strength=bundle.recipe.strength if config.strength is None else config.strength,
+        strength=bundle.network.recipe.strength if config.strength is None else config.strength,
         num_solver_steps=config.num_solver_steps,
         solver=config.solver,
         guidance={"min": low, "max": high, "form": "imagen"} | pooled,
         latent_shape=(channels, cells, cells),
         resolution_px=side_px,
-        compute_dtype=str(bundle.dtype).removeprefix("torch."),
+        compute_dtype=str(bundle.network.dtype).removeprefix("torch."),
         store_dtype=config.store_dtype,
-        start={"transform": config.start or bundle.recipe.start.transform},
+        start={"transform": config.start or bundle.network.recipe.start.transform},
         seed=config.seed,
         num_paths=num_paths,
         shard_size=config.shard_size,

@@ -42,7 +42,7 @@ TOLD_AGAIN = 0.15  # a share by which a time must turn out otherwise to be told 
 def recall_pace(files: BankFiles, teacher: Teacher) -> Pace:
     """What earlier builds of a bank learnt on a machine like this, if anything."""
     pace = Pace(teacher.path.evaluations)
-    pace.recall(_paces(files).get(machine_of(teacher.bundle.device)))
+    pace.recall(_paces(files).get(machine_of(teacher.bundle.network.device)))
     return pace
 
 
@@ -145,7 +145,7 @@ class Work:
         """Settings and what is known of times, other machines' too; the plan's lock must be held."""
         paces = _paces(self.files)
         if self.pace.seconds:
-            paces[machine_of(self.teacher.bundle.device)] = self.pace.to_json()
+            paces[machine_of(self.teacher.bundle.network.device)] = self.pace.to_json()
         run = {"task": "bank", "config": self.config.model_dump(mode="json"), "pace": paces}
         self.files.write_json(RUN, sealed(run))
 

@@ -133,5 +133,5 @@ def make_online_bank(
         rank=rank,
         num_ranks=num_ranks,
         rate=rate,
-        device=teacher.bundle.device,
+        device=teacher.bundle.network.device,
     )

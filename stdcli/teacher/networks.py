@@ -39,6 +39,7 @@ from stdcli.models.folder import OWN_CODECS, check_folder, read_folder, weight_f
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.painter_unet import PainterUNet
 from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.models.unet_denoiser import UNET_CLASSES, check_unet
 
 ADAPTER_FILE = "ip_adapter/ip_adapter.safetensors"
 STARTABLE = "a folder that `stdcli teacher train` wrote"
@@ -320,7 +321,8 @@ def check_start(folder: Path) -> None:
         ModelError: it is no such model, holds only pickles, or names foreign code.
     """
     found = read_folder(folder)
-    check_folder(found, needed=("unet", "vae", "image_encoder"))
+    check_folder(found, needed=("unet", "vae", "image_encoder"), kinds={"unet": UNET_CLASSES})
+    check_unet(found)
     for part in ("unet", "vae", "image_encoder"):
         weight_files(found, part, half=False)
     codec = found.components["vae"]

@@ -32,6 +32,7 @@ from stdcli.metrics.metric import Subject
 from stdcli.models.bundle import Bundle
 from stdcli.models.condition import split_conditions
 from stdcli.models.load import load_denoiser, load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.runtime.devices import choose
 from stdcli.training.loop import Loop, make_accelerator
 from tests.tiny_subjects import NoBackbones
@@ -54,7 +55,7 @@ class Held:
         self.bank = bank = Bank(root)
         self.manifest = bank.manifest
         paths = range(min(PATHS, len(bank)))
-        self.teacher = load_model("embedded", dtype="float32")
+        self.teacher = load_model(ModelSpec("embedded", dtype="float32"))
         self.cond, self.uncond = split_conditions(bank.conditions(paths), "cpu")
         self.guidance = bank.guidance(paths).double()
         start = bank.level_ids[0]
@@ -63,7 +64,7 @@ class Held:
         self.stored = bank.states(paths, [0] * len(paths)).float()
         if fine:
             whole = make_teacher_path(
-                self.teacher.schedule, num_solver_steps=500, strength=self.manifest.strength
+                self.teacher.network.schedule, num_solver_steps=500, strength=self.manifest.strength
             )
             self.fine = self.walk(whole)
 
@@ -76,14 +77,17 @@ class Held:
         uncond = self.uncond if self.is_guided else None
 
         def denoise(x, level):
-            return self.teacher.denoise(x, level, self.cond, uncond, guidance=self.guidance)
+            return self.teacher.network.denoise(x, level, self.cond, uncond, guidance=self.guidance)
 
-        return sample(denoise, self.start, plan, schedule=self.teacher.schedule)
+        return sample(denoise, self.start, plan, schedule=self.teacher.network.schedule)
 
     def ddim(self, steps: int) -> Tensor:
         m = self.manifest
         plan = make_sampling_path(
-            self.teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
+            self.teacher.network.schedule,
+            steps=steps,
+            strength=m.strength,
+            num_solver_steps=m.num_solver_steps,
         )
         return self.walk(plan)
 
@@ -96,10 +100,10 @@ class Held:
         """DPM-Solver++(2M) of diffusers, over the same timesteps, from the same state."""
         m, teacher = self.manifest, self.teacher
         plan = make_sampling_path(
-            teacher.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
+            teacher.network.schedule, steps=steps, strength=m.strength, num_solver_steps=m.num_solver_steps
         )
-        betas = 1 - (teacher.schedule.alphas**2)[1:] / (teacher.schedule.alphas**2)[:-1]
-        first = 1 - teacher.schedule.alphas[:1] ** 2
+        betas = 1 - (teacher.network.schedule.alphas**2)[1:] / (teacher.network.schedule.alphas**2)[:-1]
+        first = 1 - teacher.network.schedule.alphas[:1] ** 2
         scheduler = DPMSolverMultistepScheduler(
             trained_betas=torch.cat([first, betas]).tolist(),
             prediction_type="sample",
@@ -111,23 +115,23 @@ class Held:
         x = self.start
         uncond = self.uncond if self.is_guided else None
         for level in plan.levels[:-1]:
-            denoised = teacher.denoise(x, level, self.cond, uncond, guidance=self.guidance)
+            denoised = teacher.network.denoise(x, level, self.cond, uncond, guidance=self.guidance)
             x = scheduler.step(denoised.x0, int(level.t), x, return_dict=False)[0]
         return x
 
     @torch.no_grad()
     def student(self, model: Bundle, steps: int) -> Tensor:
-        recipe: Recipe = model.recipe.override(steps=steps)
-        plan = make_sampling_path(model.schedule, **recipe.path())
+        recipe: Recipe = model.network.recipe.override(steps=steps)
+        plan = make_sampling_path(model.network.schedule, **recipe.path())
 
         def noise(step: int) -> Tensor:
             return make_noise(self.start.shape[1:], 0, 0, step=step).expand_as(self.start)
 
         return sample(
-            lambda x, level: model.denoise(x, level, self.cond),
+            lambda x, level: model.network.denoise(x, level, self.cond),
             self.start,
             plan,
-            schedule=model.schedule,
+            schedule=model.network.schedule,
             sampler=recipe.sampler,
             make_step_noise=noise,
         )
@@ -145,7 +149,9 @@ class Held:
 
     def _style_vectors(self, pictures: Tensor) -> Tensor:
         images = [Image.fromarray(frame) for frame in to_uint8(pictures * 2 - 1)]
-        return torch.cat([self.teacher.style.embed([image], None).cond.flatten(1) for image in images])
+        return torch.cat(
+            [self.teacher.network.style.embed([image], None).cond.flatten(1) for image in images]
+        )
 
     @torch.no_grad()
     def style_distances(self, ends: Tensor) -> str:
@@ -182,7 +188,7 @@ def train(out: Path, *options: str, steps: int, bank: str | None = BANK) -> Path
 def make_loop(preset: str, sets: list[str]) -> Loop:
     """Steps of a run on the bank, in memory; `training` is what it trains."""
     config = resolve("distill", preset=preset, sets=sets, flags={"bank": BANK, "dtype": "float32"}).config
-    network = load_denoiser("embedded", dtype="float32")
+    network = load_denoiser(ModelSpec("embedded", dtype="float32"))
     accelerator = make_accelerator(choose("auto", "float32"))
     training = build_training(
         config,

@@ -29,6 +29,7 @@ from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import jump, start_state
 from stdcli.models.condition import Condition
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.rollout.path_inputs import Pictures, make_sample
 from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.prompts import Prompts
@@ -67,12 +68,12 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle():
-    return load_model("embedded", dtype="float32")
+    return load_model(ModelSpec("embedded", dtype="float32"))
 
 
 @pytest.fixture(scope="module")
 def teacher(bundle) -> Teacher:
-    plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=STRENGTH)
+    plan = make_teacher_path(bundle.network.schedule, num_solver_steps=50, strength=STRENGTH)
     kept = frozenset(level.id for level in plan.levels)
     return Teacher(bundle, plan, kept, "colours", torch.float16, seed=0, side_px=SIDE_PX, guided=False)
 
@@ -93,7 +94,7 @@ def test_building_costs_little_beside_the_forwards(work, teacher, bundle):
     @torch.no_grad()
     def bare() -> None:
         for level in teacher.path.levels[:-1]:
-            bundle.denoiser(x, level.t, cond)
+            bundle.network.denoiser(x, level.t, cond)
 
     teacher.rollout(samples, pictures, batch_size=BATCH)
     seconds = alternate(7, bare=bare, built=lambda: teacher.rollout(samples, pictures, batch_size=BATCH))
@@ -105,7 +106,7 @@ def test_building_costs_little_beside_the_forwards(work, teacher, bundle):
 def student_step(bundle, optimizer) -> Callable[[torch.Tensor, object, Condition, torch.Tensor], None]:
     def step(x: torch.Tensor, t: object, cond: Condition, target: torch.Tensor) -> None:
         optimizer.zero_grad()
-        (bundle.denoiser(x, t, cond) - target).square().mean().backward()
+        (bundle.network.denoiser(x, t, cond) - target).square().mean().backward()
         optimizer.step()
 
     return step
@@ -113,8 +114,8 @@ def student_step(bundle, optimizer) -> Callable[[torch.Tensor, object, Condition
 
 @pytest.fixture(scope="module")
 def student():
-    bundle = load_model("embedded", dtype="float32")
-    weights = list(bundle.denoiser.network.requires_grad_(True).parameters())
+    bundle = load_model(ModelSpec("embedded", dtype="float32"))
+    weights = list(bundle.network.denoiser.network.requires_grad_(True).parameters())
     return bundle, torch.optim.AdamW(weights, lr=1e-7)
 
 

@@ -21,6 +21,7 @@ from stdcli.inference.settings import resolve_sampling
 from stdcli.media.probe import VideoInfo
 from stdcli.media.video import VideoWriter
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 
 MEASURED = """
 import json, sys
@@ -76,17 +77,17 @@ def test_throughput_against_bare_forwards(tmp_path, style, capsys):
     """
     frames, side_px, batch = 96, 256, 4
     clip = write_clip(tmp_path / "clip.mp4", side_px=side_px, frames=frames)
-    bundle = load_model("embedded")
-    plan = resolve_sampling(StylizeConfig(steps=4), bundle.recipe, bundle.schedule).plan
+    bundle = load_model(ModelSpec("embedded"))
+    plan = resolve_sampling(StylizeConfig(steps=4), bundle.network.recipe, bundle.network.schedule).plan
     condition, _ = bundle.condition(styles=[Image.open(style)], size_px=(side_px, side_px), guidance=1.0)
-    pixels = torch.zeros(batch, 3, side_px, side_px, device=bundle.device)
+    pixels = torch.zeros(batch, 3, side_px, side_px, device=bundle.network.device)
     seconds: dict[str, list[float]] = {}
 
     def networks(codec: bool) -> None:
         for _ in range(frames // batch):
             x = bundle.codec.encode(pixels)
             for level in plan.levels[:4]:
-                bundle.denoiser(x, level.t, condition)
+                bundle.network.denoiser(x, level.t, condition)
             if codec:
                 bundle.codec.decode(x)
         x.cpu()

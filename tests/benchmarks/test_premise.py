@@ -23,6 +23,7 @@ from stdcli.diffusion.levels import level_table, make_teacher_path
 from stdcli.diffusion.noise import make_noise
 from stdcli.diffusion.solvers import start_state
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.rollout.path_inputs import Pictures, make_sample
 from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.prompts import Prompts
@@ -39,16 +40,16 @@ def distance(a: torch.Tensor, b: torch.Tensor, sigma: float) -> float:
 def test_states_depend_on_where_their_path_began(tmp_path):
     pytest.importorskip("skimage")
     photos, _ = write_samples(tmp_path, frames=1)
-    bundle = load_model("embedded", dtype="float32")
+    bundle = load_model(ModelSpec("embedded", dtype="float32"))
     files = find_files([str(path) for path in photos]).files
     styles = find_files([str(tmp_path / "styles")]).files
     pictures = Pictures(files, styles, side_px=SIDE_PX)
     make = partial(make_sample, guidance_range=(1.0, 1.0), prompts=Prompts(), styles=styles, seed=0)
     samples = [make(file, 0) for file in files]
-    table = level_table(bundle.schedule, 50)
+    table = level_table(bundle.network.schedule, 50)
     states = {}
     for strength in STRENGTHS:
-        plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=strength)
+        plan = make_teacher_path(bundle.network.schedule, num_solver_steps=50, strength=strength)
         kept = frozenset(LEVEL_IDS) | {0}
         teacher = Teacher(bundle, plan, kept, "colours", torch.float32, seed=0, side_px=SIDE_PX, guided=False)
         walked = teacher.rollout(samples, pictures, batch_size=4).states

@@ -29,6 +29,7 @@ from stdcli.media.probe import VideoInfo
 from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 
 ROUNDS = 7
 ASSETS = Path(__file__).parents[2] / "stdcli/assets/embedded"
@@ -88,9 +89,9 @@ def test_clip(tmp_path, capsys):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_loop_against_plain_diffusers(guidance):
     """Same model, picture, timesteps and forwards: our loop may not be slower than a pipeline's."""
-    bundle = load_model("embedded", device="cpu", dtype="float32")
+    bundle = load_model(ModelSpec("embedded", device="cpu", dtype="float32"))
     config = StylizeConfig(steps=8, strength=0.6, guidance=guidance, match_style_statistics=False)
-    settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(config, bundle.network.recipe, bundle.network.schedule)
     style, pixels = picture(2), to_tensor(np.asarray(picture(1)))
     condition, unconditional = bundle.condition(styles=[style], size_px=(256, 256), guidance=guidance)
     ours = ImageToImage(bundle, settings, condition, unconditional, None, seed=0)

@@ -34,6 +34,7 @@ from stdcli.media.video import iter_frames
 from stdcli.metrics.optical_flow import dis_flows
 from stdcli.metrics.warping import WarpProtocol, warping_error
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 
 DEFAULT = StylizeConfig().temporal  # the mode that is held to the limit
 LIMIT = 0.5  # of the error of fresh noise for every frame
@@ -63,12 +64,12 @@ def detail(frames: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def bundle():
-    return load_model("embedded", device="cpu", dtype="float32")
+    return load_model(ModelSpec("embedded", device="cpu", dtype="float32"))
 
 
 def restyled(bundle, source: list[np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Results by name, and seconds per frame of those that take any."""
-    settings = resolve_sampling(StylizeConfig(style=(STYLE,)), bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(StylizeConfig(style=(STYLE,)), bundle.network.recipe, bundle.network.schedule)
     style = read_image(Path(STYLE)).rgb
     scale = (source[0][..., 0].size / style[..., 0].size) ** 0.5
     small = resize(style, *(round(side * scale) for side in style.shape[:2]))

@@ -23,6 +23,7 @@ import pytest
 from torch import Tensor
 
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.benchmarks.held import BANK, HELD, Held, make_loop, median_seconds, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "200"))
@@ -77,7 +78,7 @@ def test_students_end_near_the_teachers_path(held, runs):
         say("teacher, DPM++ 2M at equal forwards: " + " ".join(f"{k} {v:.5f}" for k, v in dpm.items()))
         found["ddim"] = half
     for name, run in (("std", std), ("lcm, equal steps", lcm), ("lcm, equal seconds", quick)):
-        model = load_model("embedded", dtype="float32", student=str(run))
+        model = load_model(ModelSpec("embedded", dtype="float32", student=str(run)))
         found[name] = report(held, name, lambda steps, model=model: held.student(model, steps), forwards=1)
     say(f"{(time.perf_counter() - began_s) / 60:.0f} minutes")
     for steps in (4, 6, 8):

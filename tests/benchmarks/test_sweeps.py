@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.benchmarks.held import BANK, HELD, Held, build, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "100"))
@@ -82,7 +83,7 @@ def test_sweep(name, held, runs):
         run = train(folder, *BASE, *options, steps=STEPS)
         styles = ""
         if name == "adversary":
-            model = load_model("embedded", dtype="float32", student=str(run))
+            model = load_model(ModelSpec("embedded", dtype="float32", student=str(run)))
             styles = f" style distances {held.style_distances(held.student(model, 4))}"
         say(f"{variant:28} error {report(held, run, within=name != 'adversary')}{styles}")
 
@@ -105,7 +106,7 @@ def test_strengths(runs):
         apart = build(runs / f"held-{strength}", *sized, strength, "--split", "held-out", "--num-paths", "24")
         held = Held(str(apart), fine=False)
         run = train(runs / f"strength-{strength}", *BASE, steps=STEPS, bank=str(bank))
-        model = load_model("embedded", dtype="float32", student=str(run))
+        model = load_model(ModelSpec("embedded", dtype="float32", student=str(run)))
         say(f"strength {strength}: error {report(held, run)}; DDIM 4 steps {held.ddim_error(4):.5f}")
         say(f"    student {held.style_distances(held.student(model, 4))}")
         say(f"    teacher {held.style_distances(held.stored)}; sample {held.style_distances(held.x0)}")
@@ -113,7 +114,7 @@ def test_strengths(runs):
 
 def report(held: Held, run: Path, *, within: bool = True) -> str:
     """Latent errors of a student against the whole path; `within`: below those of two DDIM steps."""
-    model = load_model("embedded", dtype="float32", student=str(run))
+    model = load_model(ModelSpec("embedded", dtype="float32", student=str(run)))
     errors = {k: held.errors(held.student(model, k), held.stored)["latent"] for k in (4, 8)}
     assert not within or errors[4] < held.ddim_error(2)
     return " ".join(f"{steps} steps {error:.5f}" for steps, error in errors.items())

@@ -22,6 +22,7 @@ from stdcli.inference.image_to_image import ImageToImage
 from stdcli.media.ffmpeg import run_ffmpeg
 from stdcli.media.image import read_image
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import save_tiny_checkpoint, save_tiny_embedded, save_tiny_lora, save_tiny_sd15
 
 pytestmark = pytest.mark.usefixtures("one_load")
@@ -57,9 +58,9 @@ def loads(monkeypatch) -> list[str]:
 
     seen = []
 
-    def counted(name: str, **options: object):
-        seen.append(name)
-        return load_model(name, **options)
+    def counted(spec: ModelSpec, **options: object):
+        seen.append(spec.name)
+        return load_model(spec, **options)
 
     monkeypatch.setattr(module, "load_model", counted)
     return seen

@@ -263,8 +263,9 @@ def test_each_path_is_walked_with_the_guidance_it_stores(
     monkeypatch.setattr(Denoiser, "__call__", counted)
     from stdcli.models.condition import Condition
     from stdcli.models.load import load_model
+    from stdcli.models.spec import ModelSpec
 
-    bundle = load_model(str(world.model), dtype="float32", device="cpu")
+    bundle = load_model(ModelSpec(str(world.model), dtype="float32", device="cpu"))
     first, second = bank.manifest.path_levels()[:2]
     stored = bank.conditions(range(7))
     sides = [
@@ -274,10 +275,10 @@ def test_each_path_is_walked_with_the_guidance_it_stores(
     start = bank.states(range(7), [3] * 7)
     with torch.no_grad():
         t = torch.full((7,), float(first.t))
-        cond, uncond = (bundle.denoiser(start, t, side) for side in sides)
+        cond, uncond = (bundle.network.denoiser(start, t, side) for side in sides)
     assert not torch.allclose(cond, uncond, atol=1e-3)
     output = uncond + values.view(-1, 1, 1, 1) * (cond - uncond)
-    if str(bundle.prediction) in ("v", "v_prediction", "Prediction.V"):
+    if str(bundle.network.prediction) in ("v", "v_prediction", "Prediction.V"):
         x0 = first.alpha * start - first.sigma * output
         eps = first.sigma * start + first.alpha * output
     else:
@@ -483,10 +484,11 @@ def test_frames_of_a_clip(world: SimpleNamespace, tmp_path: Path) -> None:
     from stdcli.media.tensors import to_tensor
     from stdcli.media.video import iter_frames
     from stdcli.models.load import load_model
+    from stdcli.models.spec import ModelSpec
     from stdcli.rollout.path_inputs import square
 
     codec, pictures = (
-        load_model(str(world.model), dtype="float32", device="cpu").codec,
+        load_model(ModelSpec(str(world.model), dtype="float32", device="cpu")).codec,
         list(iter_frames(clip)),
     )
     for path, frame in enumerate(frames):
@@ -921,8 +923,12 @@ def test_a_picture_of_a_bank(world: SimpleNamespace, tmp_path: Path) -> None:
     assert (sheet[32:36] == 255).all() and (sheet[:, 32:36] == 255).all()
     from stdcli.media.tensors import to_uint8
     from stdcli.models.load import load_model
+    from stdcli.models.spec import ModelSpec
 
-    bank, codec = Bank(world.bank), load_model(str(world.model), dtype="float32", device="cpu").codec
+    bank, codec = (
+        Bank(world.bank),
+        load_model(ModelSpec(str(world.model), dtype="float32", device="cpu")).codec,
+    )
     with torch.no_grad():
         last = to_uint8(codec.decode(bank.path(6)[3:4].float()))[0]
         first = to_uint8(codec.decode(bank.x0([0]).float()))[0]

@@ -29,6 +29,7 @@ from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import resolve_sampling
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED_FOLDER
+from stdcli.models.spec import ModelSpec
 from stdcli.models.start import measure
 from stdcli.models.student import save_student
 from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
@@ -78,15 +79,15 @@ def pixels_of(seed: int, size: tuple[int, int] = SIZE) -> torch.Tensor:
 @torch.no_grad()
 def stylized(model: str, student: str | None, style: torch.Tensor | None = None, **options) -> torch.Tensor:
     """What `stylize` computes, before it is rounded to bytes."""
-    bundle = load_model(model, device="cpu", dtype="float32", student=student, **options)
-    settings = resolve_sampling(StylizeConfig(), bundle.recipe, bundle.schedule)
+    bundle = load_model(ModelSpec(model, device="cpu", dtype="float32", student=student, **options))
+    settings = resolve_sampling(StylizeConfig(), bundle.network.recipe, bundle.network.schedule)
     styles = [] if style is None else [to_image(style)]
     prompt = PROMPT if style is None else None
     condition, _ = bundle.condition(prompt=prompt, styles=styles, size_px=SIZE)
     statistics = None
     if style is not None:
         transform = settings.recipe.start.transform
-        statistics = measure(bundle.codec, style, transform, device=bundle.device)
+        statistics = measure(bundle.codec, style, transform, device=bundle.network.device)
     made = ImageToImage(bundle, settings, condition, None, statistics, SEED)(pixels_of(0))
     return (made / 2 + 0.5).clamp(0, 1)
 
@@ -291,9 +292,9 @@ def test_metadata(sdxl, tmp_path) -> None:
 
 def test_a_loose_file_brings_its_recipe(sdxl, tmp_path) -> None:
     export(sdxl.run, "--format", "kohya", "-o", tmp_path / "k.safetensors")
-    bundle = load_model(str(sdxl.model), device="cpu", student=str(tmp_path / "k.safetensors"))
-    assert bundle.recipe.timesteps == (599, 459, 299, 159)
-    assert bundle.recipe.trained.base == sdxl.model.name
+    bundle = load_model(ModelSpec(str(sdxl.model), device="cpu", student=str(tmp_path / "k.safetensors")))
+    assert bundle.network.recipe.timesteps == (599, 459, 299, 159)
+    assert bundle.network.recipe.trained.base == sdxl.model.name
     (tmp_path / "recipe.json").write_text('{"steps": 2}')
-    bundle = load_model(str(sdxl.model), device="cpu", student=str(tmp_path / "k.safetensors"))
-    assert bundle.recipe.steps == 4, "a recipe that happens to lie beside is another's"
+    bundle = load_model(ModelSpec(str(sdxl.model), device="cpu", student=str(tmp_path / "k.safetensors")))
+    assert bundle.network.recipe.steps == 4, "a recipe that happens to lie beside is another's"

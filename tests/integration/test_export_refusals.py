@@ -14,6 +14,7 @@ from stdcli.cli.main import main
 from stdcli.errors import MediaError
 from stdcli.export.outputs import new_output
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student import save_student
 from tests.tiny_models import (
     add_style_adapter,
@@ -129,7 +130,7 @@ def test_half_precision_files_become_plain_ones(models, lora, tmp_path, export) 
     export(lora, "--format", "merged", "--model", base, "-o", tmp_path / "m")
     assert not list((tmp_path / "m").rglob("*fp16*"))
     assert {v.dtype for v in load_file(tmp_path / "m" / UNET).values()} == {torch.float16}
-    load_model(str(tmp_path / "m"), device="cpu")
+    load_model(ModelSpec(str(tmp_path / "m"), device="cpu"))
     export(lora, "--format", "merged", "--model", base, "--dtype", "float32", "-o", tmp_path / "f")
     merged = [load_file(path) for path in sorted((tmp_path / "f").rglob("*.safetensors"))]
     floats = {value.dtype for tensors in merged for value in tensors.values() if value.is_floating_point()}
@@ -144,8 +145,10 @@ def test_a_full_student_is_merged_as_it_is_and_is_no_lora(models, tmp_path, expo
     assert told["base"] == str(base)
     merged = load_file(tmp_path / "m" / UNET)
     assert all(torch.equal(value, merged[name]) for name, value in load_file(tmp_path / "s" / UNET).items())
-    bundle = load_model(str(tmp_path / "m"), device="cpu", dtype="float32")
-    assert bundle.recipe.trained.base_sha256["unet"] == bundle.hash_of("unet"), "its own base: no warning"
+    bundle = load_model(ModelSpec(str(tmp_path / "m"), device="cpu", dtype="float32"))
+    assert bundle.network.recipe.trained.base_sha256["unet"] == bundle.network.hash_of("unet"), (
+        "its own base: no warning"
+    )
     for format, out in (("diffusers", "l"), ("kohya", "l.safetensors")):
         error = export(tmp_path / "s", "--format", format, "-o", tmp_path / out, code=4)
         assert "no LoRA holds it" in error["what"] and error["hint"] == "--format merged"

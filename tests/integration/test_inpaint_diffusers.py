@@ -26,6 +26,7 @@ from stdcli.errors import ModelError
 from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import SamplingSettings
 from stdcli.models.load import load_denoiser, load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
 
 TIMESTEPS = (739, 559, 379, 199)
@@ -100,10 +101,10 @@ def test_inpainting_equals_plain_pipeline(folders, family: str, channels: int, g
         generator=torch.Generator().manual_seed(SEED),
         output_type="pt",
     ).images
-    bundle = load_model(str(folder), dtype="float32", device="cpu", masked=True)
-    assert bundle.sees_mask == (channels == 9)
-    recipe = bundle.recipe.override(timesteps=TIMESTEPS, guidance=guidance)
-    settings = SamplingSettings(recipe, make_sampling_path(bundle.schedule, **recipe.path()))
+    bundle = load_model(ModelSpec(str(folder), dtype="float32", device="cpu"), masked=True)
+    assert bundle.network.denoiser.sees_mask == (channels == 9)
+    recipe = bundle.network.recipe.override(timesteps=TIMESTEPS, guidance=guidance)
+    settings = SamplingSettings(recipe, make_sampling_path(bundle.network.schedule, **recipe.path()))
     conditions = bundle.condition(prompt="an oil painting", size_px=SIZE, guidance=guidance)
     pixels = torch.from_numpy(np.asarray(picture(), dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
     mine = WithNoise(bundle, settings, *conditions, None, SEED)(pixels, mask) / 2 + 0.5

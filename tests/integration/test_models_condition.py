@@ -17,6 +17,7 @@ from stdcli.models import pipeline
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
 from stdcli.models.prompt_notes import UNUSED_NEGATIVE
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import (
     CROSS,
     POOLED,
@@ -45,7 +46,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def bundles(folders: dict[str, Path]) -> dict[str, Bundle]:
-    return {name: load_model(str(path), device="cpu", dtype="float32") for name, path in folders.items()}
+    return {
+        name: load_model(ModelSpec(str(path), device="cpu", dtype="float32"))
+        for name, path in folders.items()
+    }
 
 
 def test_guidance_off_needs_no_unconditional(bundles: dict[str, Bundle]) -> None:
@@ -75,7 +79,7 @@ def test_sdxl_zeros_do_not_depend_on_the_folder(folders: dict[str, Path], tmp_pa
     model = shutil.copytree(folders["sdxl"], tmp_path / "m")
     index = json.loads((model / "model_index.json").read_text())
     (model / "model_index.json").write_text(json.dumps(index | {"force_zeros_for_empty_prompt": False}))
-    bundle = load_model(str(model), device="cpu", dtype="float32")
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32"))
     _, uncond = bundle.condition(prompt="x", size_px=SIZE, guidance=5.0)
     assert not uncond.encoder_hidden_states.any()
     assert not uncond.added["text_embeds"].any()
@@ -200,38 +204,40 @@ def test_style_picture_is_prepared_as_the_folder_says(
     )
     pixels = ((torch.tensor([1.0, 0.0, 0.0]) - mean) / std)[None, :, None, None].expand(1, 3, 256, 256)
     expected = bundle.text._unet  # the encoder hangs on the pipeline
-    encoder = bundle.style._pipe.image_encoder
+    encoder = bundle.network.style._pipe.image_encoder
     with torch.no_grad():
         by_hand = encoder(pixel_values=pixels).image_embeds
     cond, _ = bundle.condition(styles=[RED], size_px=SIZE)
-    assert expected is bundle.denoiser.network
+    assert expected is bundle.network.denoiser.network
     assert torch.allclose(cond.added["image_embeds"][:, 0], by_hand, atol=1e-4)
 
 
 def test_adapter_is_loaded_at_the_first_style_and_fed_from_then_on(folders: dict[str, Path]) -> None:
-    bundle = load_model(str(folders["sdxl-style"]), device="cpu", dtype="float32")
-    assert not bundle.style.loaded
+    bundle = load_model(ModelSpec(str(folders["sdxl-style"]), device="cpu", dtype="float32"))
+    assert not bundle.network.style.loaded
     before, _ = bundle.condition(prompt="x", size_px=SIZE)
     assert "image_embeds" not in before.added
     _, uncond = bundle.condition(prompt="x", styles=[RED], size_px=SIZE, guidance=5.0)
     assert not uncond.added["image_embeds"].any()
     after, _ = bundle.condition(prompt="x", size_px=SIZE)
     assert not after.added["image_embeds"].any()
-    bundle.denoiser(torch.zeros(1, 4, 8, 8), 499, after)
-    assert {"style_sha256", "style_encoder_sha256"} <= bundle.identity.keys()
+    bundle.network.denoiser(torch.zeros(1, 4, 8, 8), 499, after)
+    assert {"style_sha256", "style_encoder_sha256"} <= bundle.network.identity.keys()
 
 
 def test_style_scale_reaches_the_network(folders: dict[str, Path]) -> None:
     def output(scale: float | None) -> torch.Tensor:
-        bundle = load_model(str(folders["sdxl-style"]), device="cpu", dtype="float32", style_scale=scale)
+        bundle = load_model(
+            ModelSpec(str(folders["sdxl-style"]), device="cpu", dtype="float32"), style_scale=scale
+        )
         cond, _ = bundle.condition(prompt="x", styles=[RED], size_px=SIZE)
         with torch.no_grad():
-            return bundle.denoiser(torch.ones(1, 4, 8, 8), 499, cond)
+            return bundle.network.denoiser(torch.ones(1, 4, 8, 8), 499, cond)
 
-    plain = load_model(str(folders["sdxl-style"]), device="cpu", dtype="float32")
+    plain = load_model(ModelSpec(str(folders["sdxl-style"]), device="cpu", dtype="float32"))
     cond, _ = plain.condition(prompt="x", size_px=SIZE)
     with torch.no_grad():
-        without = plain.denoiser(torch.ones(1, 4, 8, 8), 499, cond)
+        without = plain.network.denoiser(torch.ones(1, 4, 8, 8), 499, cond)
     assert torch.allclose(output(0.0), without, atol=1e-6)
     assert torch.equal(output(None), output(1.0))
     assert not torch.allclose(output(1.0), output(0.5), atol=1e-5)
@@ -254,7 +260,7 @@ def test_a_missing_adapter_is_noticed_before_any_weights(
 ) -> None:
     monkeypatch.setattr(pipeline, "_open_folder", lambda *_: pytest.fail("the model was opened"))
     with pytest.raises(HubError, match="not in the local Hub cache, and offline") as caught:
-        load_model(str(folders[name]), device="cpu", dtype="float32", offline=True, styles=True)
+        load_model(ModelSpec(str(folders[name]), device="cpu", dtype="float32", offline=True), styles=True)
     assert caught.value.hint.startswith("hf download h94/IP-Adapter --include ")
 
 
@@ -262,13 +268,15 @@ def test_a_missing_adapter_is_noticed_before_any_weights(
 def test_an_adapter_of_the_models_own_is_installed_before_anything_is_recorded(
     folders: dict[str, Path], name: str
 ) -> None:
-    bundle = load_model(str(folders[name]), device="cpu", dtype="float32", offline=True, styles=True)
-    before = bundle.identity
+    bundle = load_model(
+        ModelSpec(str(folders[name]), device="cpu", dtype="float32", offline=True), styles=True
+    )
+    before = bundle.network.identity
     file = folders[name] / "ip_adapter" / "ip_adapter.safetensors"
     assert before["style_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     cond, _ = bundle.condition(styles=[RED], size_px=SIZE)
     assert cond.added["image_embeds"].any()
-    assert bundle.identity == before
+    assert bundle.network.identity == before
 
 
 def test_a_negative_prompt_without_guidance_is_noted(bundles: dict[str, Bundle]) -> None:
@@ -282,8 +290,8 @@ def test_a_negative_prompt_without_guidance_is_noted(bundles: dict[str, Bundle])
 
 def test_a_base_beside_a_folder_is_noted(folders: dict[str, Path]) -> None:
     name, base = str(folders["sd15"]), str(folders["sdxl"])
-    bundle = load_model(name, base=base, device="cpu", dtype="float32")
-    assert bundle.notes == [f"--base {base} is not used: {name} has configs of its own"]
+    bundle = load_model(ModelSpec(name, base=base, device="cpu", dtype="float32"))
+    assert bundle.network.notes == [f"--base {base} is not used: {name} has configs of its own"]
 
 
 @pytest.fixture
@@ -292,7 +300,7 @@ def styled(folders: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def style_error(model: Path) -> ModelError:
-    bundle = load_model(str(model), device="cpu", dtype="float32")
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32"))
     with pytest.raises(ModelError) as caught:
         bundle.condition(styles=[RED], size_px=SIZE)
     return caught.value
@@ -338,4 +346,4 @@ def test_not_an_adapter(styled: Path) -> None:
 def test_two_adapters_are_ambiguous(styled: Path) -> None:
     shutil.copy(styled / "ip_adapter" / "ip_adapter.safetensors", styled / "ip_adapter" / "b.safetensors")
     with pytest.raises(ModelError, match="more than one style adapter"):
-        load_model(str(styled))
+        load_model(ModelSpec(str(styled)))

@@ -13,6 +13,7 @@ from PIL import Image
 from stdcli.models import codec
 from stdcli.models.diffusers_api import AutoencoderKL, UNet2DConditionModel
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 
 RED = Image.new("RGB", (40, 40), "red")
@@ -25,17 +26,17 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 def outputs(model: Path, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
-    bundle = load_model(str(model), device="cpu", dtype=dtype)
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype=dtype))
     cond, _ = bundle.condition(
-        prompt="x", styles=[RED] if bundle.family == "embedded" else [], size_px=(64, 64)
+        prompt="x", styles=[RED] if bundle.network.family.name == "embedded" else [], size_px=(64, 64)
     )
     z = bundle.codec.encode(torch.linspace(-1, 1, 3 * 64 * 64).view(1, 3, 64, 64))
-    return bundle.codec.decode(z), bundle.denoiser(z, 499, cond)
+    return bundle.codec.decode(z), bundle.network.denoiser(z, 499, cond)
 
 
 def test_bfloat16_denoiser_beside_a_float32_codec(embedded: Path) -> None:
-    bundle = load_model(str(embedded), device="cpu", dtype="bfloat16")
-    assert bundle.dtype == bundle.denoiser.network.dtype == torch.bfloat16
+    bundle = load_model(ModelSpec(str(embedded), device="cpu", dtype="bfloat16"))
+    assert bundle.network.dtype == bundle.network.denoiser.network.dtype == torch.bfloat16
     assert bundle.codec.vae.dtype == torch.float32
     (picture, output), (picture32, output32) = outputs(embedded, "bfloat16"), outputs(embedded, "float32")
     assert picture.dtype == output.dtype == torch.float32
@@ -46,7 +47,7 @@ def test_bfloat16_denoiser_beside_a_float32_codec(embedded: Path) -> None:
 
 def test_sdxl_text_runs_in_bfloat16(tmp_path: Path) -> None:
     model = save_tiny_sdxl(tmp_path / "m")
-    bundle = load_model(str(model), device="cpu", dtype="bfloat16")
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="bfloat16"))
     cond, _ = bundle.condition(prompt="x", size_px=(1000, 1000))
     assert cond.encoder_hidden_states.dtype == torch.bfloat16
     assert cond.added["time_ids"].tolist() == [[1000, 1000, 0, 0, 1000, 1000]], "bfloat16 would round these"
@@ -68,9 +69,9 @@ def save_in_both_precisions(path: Path) -> Path:
 @pytest.mark.parametrize(("dtype", "read"), [("bfloat16", 2.0), ("float32", 1.0)])
 def test_fp16_files_are_for_half_precision(tmp_path: Path, dtype: str, read: float) -> None:
     model = save_in_both_precisions(tmp_path / "m")
-    bundle = load_model(str(model), device="cpu", dtype=dtype)
-    assert (bundle.denoiser.network.conv_in.bias == read).all()
-    (file,) = bundle.weight_files["unet"]
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype=dtype))
+    assert (bundle.network.denoiser.network.conv_in.bias == read).all()
+    (file,) = bundle.network.weight_files["unet"]
     assert (".fp16" in file.name) == (read == 2.0)
 
 
@@ -79,10 +80,10 @@ def test_one_part_with_only_fp16_files_leaves_the_others_plain(tmp_path: Path) -
     vae = AutoencoderKL.from_pretrained(model / "vae")
     (model / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     vae.half().save_pretrained(model / "vae", variant="fp16")
-    bundle = load_model(str(model), device="cpu", dtype="float32")
-    assert (bundle.denoiser.network.conv_in.bias == 1.0).all()
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32"))
+    assert (bundle.network.denoiser.network.conv_in.bias == 1.0).all()
     assert bundle.codec.vae.dtype == torch.float32
-    names = {part: file.name for part, (file,) in bundle.weight_files.items()}
+    names = {part: file.name for part, (file,) in bundle.network.weight_files.items()}
     assert names["unet"] == "diffusion_pytorch_model.safetensors"
     assert names["vae"] == "diffusion_pytorch_model.fp16.safetensors"
 
@@ -93,8 +94,8 @@ def test_folder_with_only_fp16_files_loads_in_float32(tmp_path: Path) -> None:
         network = cls.from_pretrained(model / part)
         (model / part / "diffusion_pytorch_model.safetensors").unlink()
         network.half().save_pretrained(model / part, variant="fp16")
-    bundle = load_model(str(model), device="cpu", dtype="float32")
-    assert bundle.denoiser.network.dtype == bundle.codec.vae.dtype == torch.float32
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32"))
+    assert bundle.network.denoiser.network.dtype == bundle.codec.vae.dtype == torch.float32
 
 
 def test_large_pictures_are_coded_in_tiles_by_large_codecs(
@@ -103,16 +104,16 @@ def test_large_pictures_are_coded_in_tiles_by_large_codecs(
     model = str(save_tiny_sd15(tmp_path / "m"))
     pixels = torch.rand(2, 3, 128, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     small = pixels[..., :64, :]
-    plain = load_model(model, device="cpu", dtype="float32")
+    plain = load_model(ModelSpec(model, device="cpu", dtype="float32"))
     monkeypatch.setattr(codec, "UNTILED_PX", 64 * 64)
     with torch.no_grad():
         whole, part = (plain.codec.decode(plain.codec.encode(x)) for x in (pixels, small))
-        assert plain.notes == []  # this codec is a small one
+        assert plain.network.notes == []  # this codec is a small one
         monkeypatch.setattr(codec, "SMALL_CODEC", 0)
-        bundle = load_model(model, device="cpu", dtype="float32")
+        bundle = load_model(ModelSpec(model, device="cpu", dtype="float32"))
         tiled = bundle.codec.decode(bundle.codec.encode(pixels))
         assert bundle.codec.vae.use_tiling and bundle.codec.vae.use_slicing
-        assert len(bundle.notes) == 1 and "in tiles" in bundle.notes[0]
+        assert len(bundle.network.notes) == 1 and "in tiles" in bundle.network.notes[0]
         again = bundle.codec.decode(bundle.codec.encode(small))
         assert not bundle.codec.vae.use_tiling and not bundle.codec.vae.use_slicing
     assert torch.equal(again, part)
@@ -125,14 +126,14 @@ def test_large_pictures_are_coded_in_tiles_by_large_codecs(
 def test_codecs_without_tiling_do_without(embedded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "UNTILED_PX", 0)
     monkeypatch.setattr(codec, "SMALL_CODEC", 0)
-    bundle = load_model(str(embedded), device="cpu", dtype="float32")
+    bundle = load_model(ModelSpec(str(embedded), device="cpu", dtype="float32"))
     bundle.codec.decode(torch.ones(1, 8, 4, 4))
-    assert bundle.notes == []
+    assert bundle.network.notes == []
 
 
 def test_gradients_are_off_until_asked_for(embedded: Path) -> None:
-    bundle = load_model(str(embedded), device="cpu", dtype="float32")
-    modules = (bundle.denoiser.network, bundle.codec.vae)
+    bundle = load_model(ModelSpec(str(embedded), device="cpu", dtype="float32"))
+    modules = (bundle.network.denoiser.network, bundle.codec.vae)
     assert not any(p.requires_grad for m in modules for p in m.parameters())
     assert not any(m.training for m in modules)
 

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from stdcli.errors import ModelError, ResourceError
 from stdcli.models import locate, pipeline
 from stdcli.models.diffusers_api import UNet2DConditionModel
+from stdcli.models.families import sdxl
 from stdcli.models.load import load_denoiser, load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.models.weights import count_values
 from stdcli.runtime.free_memory import Room
 from tests.tiny_models import (
@@ -44,7 +46,7 @@ def edit(path: Path, change: Callable[[dict], None]) -> None:
 
 def error_of(model: Path, **options: object) -> ModelError:
     with pytest.raises(ModelError) as caught:
-        load_model(str(model), device="cpu", dtype="float32", **options)
+        load_model(ModelSpec(str(model), device="cpu", dtype="float32", **options))
     assert caught.value.exit_code == 4
     return caught.value
 
@@ -138,8 +140,8 @@ def test_a_shard_beside_those_of_the_index(model: Path) -> None:
     network.save_pretrained(model / "unet", max_shard_size="200KB")
     shards = sorted((model / "unet").glob("*.safetensors"))
     assert len(shards) > 1
-    bundle = load_model(str(model), device="cpu", dtype="float32")
-    assert bundle.weight_files["unet"] == shards
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32"))
+    assert bundle.network.weight_files["unet"] == shards
     shutil.copy(shards[0], model / "unet" / "diffusion_pytorch_model-00009-of-00009.safetensors")
     error = error_of(model)
     assert error.what == "this shard index and the weights beside it do not agree"
@@ -166,7 +168,7 @@ def test_code_beside_a_model_is_refused(model: Path, name: str) -> None:
 
 def test_scripts_beside_the_parts_are_nobodys_business(model: Path) -> None:
     (model / "convert.py").write_text("raise SystemExit")
-    assert load_model(str(model), device="cpu", dtype="float32").family == "sdxl"
+    assert load_model(ModelSpec(str(model), device="cpu", dtype="float32")).network.family.name == "sdxl"
 
 
 def test_no_weights(model: Path) -> None:
@@ -305,9 +307,9 @@ def test_out_of_memory_is_a_resource_error(model: Path, monkeypatch: pytest.Monk
     def fail(self: object, device: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pipeline.sdxl.FAMILY.pipeline, "to", fail)
+    monkeypatch.setattr(sdxl.FAMILY.pipeline, "to", fail)
     with pytest.raises(ResourceError, match="not enough memory") as caught:
-        load_model(str(model), device="cpu", dtype="float32")
+        load_model(ModelSpec(str(model), device="cpu", dtype="float32"))
     assert caught.value.exit_code == 7
 
 
@@ -325,12 +327,12 @@ def test_a_model_without_room_is_told_before_its_weights_are_read(
         for opener in ("load_part", "open_checkpoint", "_check_complete"):
             patch.setattr(pipeline, opener, lambda *_, **__: pytest.fail("weights were read"))
         with pytest.raises(ResourceError, match="not enough main memory") as caught:
-            load_model(name, base=base, device="cpu", dtype="float32")
+            load_model(ModelSpec(name, base=base, device="cpu", dtype="float32"))
     assert caught.value.exit_code == 7
-    load_denoiser(name, base=base, device="cpu", dtype="float32")
+    load_denoiser(ModelSpec(name, base=base, device="cpu", dtype="float32"))
     room = Room(needed, needed, 0, limited=False)
     monkeypatch.setattr(pipeline, "measure_room", lambda: room)
-    (note,) = load_model(name, base=base, device="cpu", dtype="float32").notes
+    (note,) = load_model(ModelSpec(name, base=base, device="cpu", dtype="float32")).network.notes
     assert "little main memory" in note
 
 
@@ -345,6 +347,6 @@ def test_the_style_adapter_counts_where_it_is_going_to_be_used(
         room = Room(needed - 1, needed, 0, limited=False)
         monkeypatch.setattr(pipeline, "measure_room", lambda room=room: room)
         with pytest.raises(ResourceError, match="not enough main memory"):
-            load_model(str(folder), device="cpu", dtype="float32", styles=styles)
+            load_model(ModelSpec(str(folder), device="cpu", dtype="float32"), styles=styles)
     monkeypatch.setattr(pipeline, "measure_room", lambda: Room(rooms[False], 0, 0, limited=False))
-    load_model(str(folder), device="cpu", dtype="float32")
+    load_model(ModelSpec(str(folder), device="cpu", dtype="float32"))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from stdcli.errors import HubError, ModelError
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import add_style_adapter, save_tiny_lora, save_tiny_sd15, save_tiny_sdxl
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -54,45 +55,49 @@ def use_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("family", "name"), [("sd15", "o/sd15"), ("sdxl", "o/sdxl")])
 def test_model_and_published_style_adapter(family: str, name: str) -> None:
-    bundle = load_model(name, device="cpu", dtype="float32", offline=True)
-    assert (bundle.family, bundle.name, bundle.revision) == (family, name, SHA)
+    bundle = load_model(ModelSpec(name, device="cpu", dtype="float32", offline=True))
+    assert (bundle.network.family.name, bundle.network.name, bundle.network.revision) == (family, name, SHA)
     cond, uncond = bundle.condition(prompt="x", styles=[RED], size_px=(64, 64), guidance=2.0)
     with torch.no_grad():
-        under, without = bundle.denoiser.pair(torch.ones(1, 4, 8, 8), 499, cond, uncond)
+        under, without = bundle.network.denoiser.pair(torch.ones(1, 4, 8, 8), 499, cond, uncond)
     assert not torch.allclose(under, without)
-    assert bundle.identity["revision"] == SHA
+    assert bundle.network.identity["revision"] == SHA
 
 
 def test_environment_variable_means_offline_too() -> None:
     assert constants.is_offline_mode()
-    assert load_model("o/sd15@v1", device="cpu", dtype="float32").revision == SHA
+    assert load_model(ModelSpec("o/sd15@v1", device="cpu", dtype="float32")).network.revision == SHA
 
 
 def test_lora_file_in_a_repository() -> None:
     lora = "o/lora/students/four.safetensors"
-    bundle = load_model("o/sd15", device="cpu", dtype="float32", offline=True, loras=[f"{lora}:0.5"])
-    (entry,) = bundle.identity["loras"]
+    bundle = load_model(
+        ModelSpec("o/sd15", device="cpu", dtype="float32", offline=True, loras=[f"{lora}:0.5"])
+    )
+    (entry,) = bundle.network.identity["loras"]
     assert (entry["name"], entry["scale"]) == (lora, 0.5)
 
 
 def test_students_in_a_repository(cache: Path) -> None:
     """All weights under their own name, and adapters by the name of a file."""
     options = {"device": "cpu", "dtype": "float32", "offline": True}
-    bundle = load_model("o/sd15", student="o/student", **options)
+    bundle = load_model(ModelSpec("o/sd15", student="o/student", **options))
     (file,) = (cache / "models--o--student").rglob("*.safetensors")
     stored = load_file(file)
-    weights = bundle.denoiser.network.state_dict()
+    weights = bundle.network.denoiser.network.state_dict()
     assert weights.keys() == stored.keys() and all(torch.equal(weights[k], v) for k, v in stored.items())
-    assert bundle.identity["student"]["name"] == "o/student"
+    assert bundle.network.identity["student"]["name"] == "o/student"
     lora = "o/lora/students/four.safetensors"
-    assert load_model("o/sd15", student=lora, **options).identity["student"]["name"] == lora
+    assert (
+        load_model(ModelSpec("o/sd15", student=lora, **options)).network.identity["student"]["name"] == lora
+    )
     with pytest.raises(HubError, match="not in the local Hub cache"):
-        load_model("o/sd15", student="o/nowhere", **options)
+        load_model(ModelSpec("o/sd15", student="o/nowhere", **options))
 
 
 def test_unknown_revision_is_not_in_the_cache() -> None:
     with pytest.raises(HubError, match="not in the local Hub cache") as caught:
-        load_model("o/sd15@v2", offline=True)
+        load_model(ModelSpec("o/sd15@v2", offline=True))
     assert caught.value.where == "o/sd15@v2"
 
 
@@ -102,7 +107,7 @@ def test_incomplete_style_adapter_names_what_lacks(
     mine = shutil.copytree(cache, tmp_path / "cache")
     (mine / "models--h94--IP-Adapter" / "snapshots" / SHA / "models/image_encoder/model.safetensors").unlink()
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(mine))
-    bundle = load_model("o/sd15", device="cpu", dtype="float32", offline=True)
+    bundle = load_model(ModelSpec("o/sd15", device="cpu", dtype="float32", offline=True))
     with pytest.raises(ModelError, match="not complete in the local Hub cache") as caught:
         bundle.condition(styles=[RED], size_px=(64, 64))
     assert caught.value.got == "no models/image_encoder/model.safetensors"
@@ -114,4 +119,4 @@ def test_half_downloaded_model(cache: Path, tmp_path: Path, monkeypatch: pytest.
     shutil.rmtree(mine / "models--o--sd15" / "snapshots" / SHA / "text_encoder")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(mine))
     with pytest.raises(ModelError, match="lacks text_encoder"):
-        load_model("o/sd15", offline=True)
+        load_model(ModelSpec("o/sd15", offline=True))

@@ -23,6 +23,7 @@ from stdcli.diffusion.solvers import start_state
 from stdcli.models.bundle import Bundle
 from stdcli.models.condition import Condition
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 
 TIMESTEPS = [739, 559, 379, 199]
@@ -50,7 +51,7 @@ class Case:
 
 @torch.no_grad()
 def ours(case: Case) -> torch.Tensor:
-    bundle = load_model(str(case.folder), dtype="float32", device="cpu")
+    bundle = load_model(ModelSpec(str(case.folder), dtype="float32", device="cpu"))
     cond, uncond = bundle.condition(
         prompt=case.prompt,
         negative_prompt=case.negative_prompt,
@@ -58,23 +59,23 @@ def ours(case: Case) -> torch.Tensor:
         size_px=SIZE,
         guidance=case.guidance,
     )
-    plan = make_sampling_path(bundle.schedule, steps=4, strength=0.75, timesteps=TIMESTEPS)
+    plan = make_sampling_path(bundle.network.schedule, steps=4, strength=0.75, timesteps=TIMESTEPS)
     assert [int(t) for t in plan.timesteps] == TIMESTEPS
     generator = torch.Generator().manual_seed(SEED)
     z = bundle.codec.encode(to_tensor(picture(0)), generator=generator)
     noise = torch.randn(z.shape, generator=generator)
     x = start_state(z, noise, plan.levels[0])
     denoise = denoiser_of(bundle, cond, uncond, case.guidance)
-    return bundle.codec.decode(sample(denoise, x, plan, schedule=bundle.schedule))
+    return bundle.codec.decode(sample(denoise, x, plan, schedule=bundle.network.schedule))
 
 
 def denoiser_of(bundle: Bundle, cond: Condition, uncond: Condition | None, guidance: float):
     def denoise(x: torch.Tensor, level: Level) -> Denoised:
         if uncond is None:
-            output = bundle.denoiser(x, level.t, cond)
+            output = bundle.network.denoiser(x, level.t, cond)
         else:
-            output = guide(*bundle.denoiser.pair(x, level.t, cond, uncond), guidance)
-        return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=bundle.prediction)
+            output = guide(*bundle.network.denoiser.pair(x, level.t, cond, uncond), guidance)
+        return to_x0_eps(output, x, alpha=level.alpha, sigma=level.sigma, kind=bundle.network.prediction)
 
     return denoise
 

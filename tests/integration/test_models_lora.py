@@ -16,6 +16,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.load import load_model
 from stdcli.models.lora.fusing import apply_lora
+from stdcli.models.spec import ModelSpec
 from tests.real_configs import SDXL
 from tests.sparse_models import measure_loading, save_sparse_lora, save_sparse_model
 from tests.tiny_models import (
@@ -46,7 +47,9 @@ def base_weights(model: Path) -> dict[str, torch.Tensor]:
 
 
 def fused_weights(model: Path, *loras: str) -> dict[str, torch.Tensor]:
-    return load_model(str(model), dtype="float32", device="cpu", loras=loras).denoiser.network.state_dict()
+    return load_model(
+        ModelSpec(str(model), dtype="float32", device="cpu", loras=loras)
+    ).network.denoiser.network.state_dict()
 
 
 def product(lora: Path, layer: str = CHANGED) -> torch.Tensor:
@@ -96,8 +99,8 @@ def test_original_block_names(tmp_path: Path, sdxl: Path) -> None:
 def test_half_precision_file_in_a_bfloat16_model(tmp_path: Path, sdxl: Path) -> None:
     lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
     save_file({k: v.half() for k, v in load_file(lora).items()}, lora)
-    bundle = load_model(str(sdxl), dtype="bfloat16", device="cpu", loras=[str(lora)])
-    weight = bundle.denoiser.network.get_submodule(CHANGED).weight
+    bundle = load_model(ModelSpec(str(sdxl), dtype="bfloat16", device="cpu", loras=[str(lora)]))
+    weight = bundle.network.denoiser.network.get_submodule(CHANGED).weight
     assert weight.dtype == torch.bfloat16
     expected = base_weights(sdxl)[f"{CHANGED}.weight"] + product(lora)
     assert torch.allclose(weight.float(), expected, atol=0.01)
@@ -166,10 +169,10 @@ def test_student_folder_brings_its_recipe(tmp_path: Path, sdxl: Path) -> None:
     save_tiny_lora(tmp_path / "s" / "pytorch_lora_weights.safetensors", sdxl)
     recipe = Recipe(timesteps=(739, 559), strength=0.75, guidance_fused=True)
     (tmp_path / "s" / "recipe.json").write_text(recipe.model_dump_json())
-    bundle = load_model(str(sdxl), device="cpu", dtype="float32", loras=[f"{tmp_path / 's'}:0.9"])
-    assert bundle.recipe == recipe
-    assert "recipe" in bundle.notes[0]
-    (entry,) = bundle.identity["loras"]
+    bundle = load_model(ModelSpec(str(sdxl), device="cpu", dtype="float32", loras=[f"{tmp_path / 's'}:0.9"]))
+    assert bundle.network.recipe == recipe
+    assert "recipe" in bundle.network.notes[0]
+    (entry,) = bundle.network.identity["loras"]
     assert entry["name"] == str(tmp_path / "s")
     assert entry["scale"] == 0.9
     assert len(entry["sha256"]) == 64
@@ -318,22 +321,27 @@ def save_peft(folder: Path, model: Path, rank: int = 4, **config: object) -> Pat
 )
 def test_peft_says_alpha_beside_the_weights(tmp_path: Path, sdxl: Path, config: dict, factor: float) -> None:
     folder = save_peft(tmp_path / "p", sdxl, **config)
-    bundle = load_model(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)])
-    mine = bundle.denoiser.network.get_submodule(CHANGED).weight
+    bundle = load_model(ModelSpec(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)]))
+    mine = bundle.network.denoiser.network.get_submodule(CHANGED).weight
     expected = base_weights(sdxl)[f"{CHANGED}.weight"] + factor * product(folder / "plain" / "a.safetensors")
     assert torch.allclose(mine, expected, atol=1e-6)
-    assert not any("alpha" in note for note in bundle.notes)
-    before = bundle.identity["loras"][0]["sha256"]
+    assert not any("alpha" in note for note in bundle.network.notes)
+    before = bundle.network.identity["loras"][0]["sha256"]
     (folder / "adapter_config.json").write_text(json.dumps(config | {"r": 4, "lora_alpha": 7}))
-    assert before != load_model(str(sdxl), device="cpu", loras=[str(folder)]).identity["loras"][0]["sha256"]
+    assert (
+        before
+        != load_model(ModelSpec(str(sdxl), device="cpu", loras=[str(folder)])).network.identity["loras"][0][
+            "sha256"
+        ]
+    )
 
 
 def test_without_any_alpha_it_is_the_rank_and_said(tmp_path: Path, sdxl: Path) -> None:
     folder = save_peft(tmp_path / "p", sdxl)
-    bundle = load_model(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)])
+    bundle = load_model(ModelSpec(str(sdxl), dtype="float32", device="cpu", loras=[str(folder)]))
     expected = base_weights(sdxl)[f"{CHANGED}.weight"] + product(folder / "plain" / "a.safetensors")
-    assert torch.allclose(bundle.denoiser.network.get_submodule(CHANGED).weight, expected, atol=1e-6)
-    (note,) = [note for note in bundle.notes if "alpha" in note]
+    assert torch.allclose(bundle.network.denoiser.network.get_submodule(CHANGED).weight, expected, atol=1e-6)
+    (note,) = [note for note in bundle.network.notes if "alpha" in note]
     assert "adapter_config.json" in note and "a factor of 1" in note
 
 
@@ -418,10 +426,10 @@ def test_two_spellings_in_one_file(tmp_path: Path, sdxl: Path, prefix: str) -> N
 
 def test_fusing_rounds_once(tmp_path: Path, sdxl: Path) -> None:
     lora = save_tiny_lora(tmp_path / "a.safetensors", sdxl)
-    bundle = load_model(str(sdxl), dtype="bfloat16", device="cpu", loras=[f"{lora}:0.3"])
+    bundle = load_model(ModelSpec(str(sdxl), dtype="bfloat16", device="cpu", loras=[f"{lora}:0.3"]))
     base = base_weights(sdxl)[f"{CHANGED}.weight"].bfloat16().float()
     expected = (base + 0.3 * product(lora)).bfloat16()
-    assert torch.equal(bundle.denoiser.network.get_submodule(CHANGED).weight, expected)
+    assert torch.equal(bundle.network.denoiser.network.get_submodule(CHANGED).weight, expected)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from diffusers.loaders import IPAdapterMixin
 
 from stdcli.models.condition import Condition
 from stdcli.models.families.sdxl import style_block_only, time_ids
-from stdcli.models.load import multiple_of
 from stdcli.models.unet_denoiser import UNetDenoiser
 from tests.real_configs import SD15, SDXL
 
@@ -32,7 +31,7 @@ def test_parameter_counts(unets: dict[str, UNet2DConditionModel], name: str, cou
 
 @pytest.mark.parametrize(("name", "pixels"), [("sd15", 64), ("sdxl", 32)])
 def test_picture_sides(unets: dict[str, UNet2DConditionModel], name: str, pixels: int) -> None:
-    assert multiple_of(unets[name], factor=8) == pixels
+    assert 8 * UNetDenoiser(unets[name]).multiple == pixels
 
 
 def test_sdxl_forward_with_our_condition(unets: dict[str, UNet2DConditionModel]) -> None:

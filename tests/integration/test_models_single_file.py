@@ -13,6 +13,7 @@ from stdcli.diffusion.predictions import PredictionType
 from stdcli.errors import ModelError
 from stdcli.models.formulation import schedule_overrides
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import save_tiny_checkpoint, save_tiny_lora, save_tiny_sd15, save_tiny_sdxl
 
 BUILDERS = {"sd15": save_tiny_sd15, "sdxl": save_tiny_sdxl}
@@ -33,12 +34,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @torch.no_grad()
 def outputs(name: Path, **options: object) -> list[torch.Tensor]:
     """Everything a checkpoint brings: latents, picture, text, denoiser."""
-    bundle = load_model(str(name), dtype="float32", device="cpu", **options)
+    bundle = load_model(ModelSpec(str(name), dtype="float32", device="cpu", **options))
     cond, _ = bundle.condition(prompt="a painting", size_px=(64, 64))
     generator = torch.Generator().manual_seed(0)
     pixels = torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1
     z = bundle.codec.encode(pixels)
-    return [z, bundle.codec.decode(z), cond.encoder_hidden_states, bundle.denoiser(z, 499, cond)]
+    return [z, bundle.codec.decode(z), cond.encoder_hidden_states, bundle.network.denoiser(z, 499, cond)]
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
@@ -54,13 +55,13 @@ def test_base_weights_fill_what_the_file_lacks(tmp_path: Path, models: dict[str,
     for a, b in zip(outputs(file, base=str(models["sdxl"])), outputs(models["sdxl"]), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     with pytest.raises(ModelError, match="no vae in this checkpoint, nor in its base folder"):
-        load_model(str(file), base=str(models["sdxl-base"]))
+        load_model(ModelSpec(str(file), base=str(models["sdxl-base"])))
 
 
 def test_missing_base_names_the_command(tmp_path: Path, models: dict[str, Path]) -> None:
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sdxl"])
     with pytest.raises(ModelError) as caught:
-        load_model(str(file))
+        load_model(ModelSpec(str(file)))
     text = caught.value.render()
     assert "no configs and no tokenizer" in text
     assert "--base FOLDER" in text
@@ -70,18 +71,20 @@ def test_missing_base_names_the_command(tmp_path: Path, models: dict[str, Path])
 def test_base_of_another_family(tmp_path: Path, models: dict[str, Path]) -> None:
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"])
     with pytest.raises(ModelError, match="different families"):
-        load_model(str(file), base=str(models["sdxl-base"]))
+        load_model(ModelSpec(str(file), base=str(models["sdxl-base"])))
 
 
 def test_markers_of_v_prediction(tmp_path: Path, models: dict[str, Path]) -> None:
     base = str(models["sdxl-base"])
-    plain = load_model(str(save_tiny_checkpoint(tmp_path / "p.safetensors", models["sdxl"])), base=base)
-    assert plain.prediction == PredictionType.EPSILON
+    plain = load_model(
+        ModelSpec(str(save_tiny_checkpoint(tmp_path / "p.safetensors", models["sdxl"])), base=base)
+    )
+    assert plain.network.prediction == PredictionType.EPSILON
     marked = save_tiny_checkpoint(tmp_path / "v.safetensors", models["sdxl"], markers=("v_pred", "ztsnr"))
-    bundle = load_model(str(marked), base=base)
-    assert bundle.prediction == PredictionType.V
-    assert bundle.schedule.alphas[-1] < 1e-6
-    assert plain.schedule.alphas[-1] > 0.06
+    bundle = load_model(ModelSpec(str(marked), base=base))
+    assert bundle.network.prediction == PredictionType.V
+    assert bundle.network.schedule.alphas[-1] < 1e-6
+    assert plain.network.schedule.alphas[-1] > 0.06
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_other_formulations_are_refused_by_name(tmp_path: Path, models, marks, m
     file = tmp_path / "m.safetensors"
     save_file(load_file(plain) | {mark: torch.tensor(120.0) for mark in marks}, file, metadata)
     with pytest.raises(ModelError, match="formulation that is not sampled here") as caught:
-        load_model(str(file), base=str(models["sdxl-base"]))
+        load_model(ModelSpec(str(file), base=str(models["sdxl-base"])))
     assert (caught.value.exit_code, caught.value.where, caught.value.got) == (4, str(file), got)
 
 
@@ -118,37 +121,40 @@ def test_inpainting_models_equal_their_folders(tmp_path: Path, models, name: str
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", folder)
     configs = {"folder": folder, "plain": models[f"{name}-base"]}[base]
     with pytest.raises(ModelError, match="needs a mask"):
-        load_model(str(file), base=str(configs), dtype="float32")
-    options = {"dtype": "float32", "masked": True}
-    mine, theirs = load_model(str(file), base=str(configs), **options), load_model(str(folder), **options)
-    assert mine.sees_mask
-    loaded = mine.denoiser.network.state_dict()
-    for key, value in theirs.denoiser.network.state_dict().items():
+        load_model(ModelSpec(str(file), base=str(configs), dtype="float32"))
+    specs = [
+        ModelSpec(str(file), base=str(configs), dtype="float32"),
+        ModelSpec(str(folder), dtype="float32"),
+    ]
+    mine, theirs = (load_model(spec, masked=True) for spec in specs)
+    assert mine.network.denoiser.sees_mask
+    loaded = mine.network.denoiser.network.state_dict()
+    for key, value in theirs.network.denoiser.network.state_dict().items():
         assert torch.equal(loaded[key], value), key
 
 
 def test_identity_is_of_the_file(tmp_path: Path, models: dict[str, Path]) -> None:
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"])
-    identity = load_model(str(file), base=str(models["sd15-base"])).identity
+    identity = load_model(ModelSpec(str(file), base=str(models["sd15-base"]))).network.identity
     assert identity["family"] == "sd15"
     assert identity["unet_sha256"] == identity["vae_sha256"] == identity["text_encoder_sha256"]
 
 
 def test_identity_names_the_base_for_what_came_from_it(tmp_path: Path, models: dict[str, Path]) -> None:
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"], parts=("unet", "text_encoder"))
-    bundle = load_model(str(file), base=str(models["sd15"]))
-    assert bundle.weight_files == {
+    bundle = load_model(ModelSpec(str(file), base=str(models["sd15"])))
+    assert bundle.network.weight_files == {
         "unet": [file],
         "vae": [models["sd15"] / "vae" / "diffusion_pytorch_model.safetensors"],
         "text_encoder": [file],
     }
-    assert len({bundle.identity[f"{part}_sha256"] for part in ("unet", "vae")}) == 2
+    assert len({bundle.network.identity[f"{part}_sha256"] for part in ("unet", "vae")}) == 2
 
 
 def test_lora_is_not_a_checkpoint(tmp_path: Path, models: dict[str, Path]) -> None:
     lora = save_tiny_lora(tmp_path / "l.safetensors", models["sdxl"])
     with pytest.raises(ModelError, match="not a Stable Diffusion checkpoint") as caught:
-        load_model(str(lora))
+        load_model(ModelSpec(str(lora)))
     assert caught.value.hint == f"this is a LoRA: --lora {lora}"
 
 
@@ -166,4 +172,4 @@ def test_other_families_are_refused(
     file = tmp_path / "m.safetensors"
     save_file({f"model.diffusion_model.{k}": torch.zeros(s) for k, s in shapes.items()}, file)
     with pytest.raises(ModelError, match=message):
-        load_model(str(file))
+        load_model(ModelSpec(str(file)))

@@ -22,6 +22,7 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError, NumericsError, ResourceError
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.models.patch_autoencoder import PatchAutoencoder
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student import save_student
 from tests.tiny_models import (
     add_style_adapter,
@@ -112,17 +113,17 @@ def test_adapters_through_load_model(models, tmp_path, family) -> None:
     expected = output_of(student, family)
     save_student(tmp_path / "s", student, recipe=recipe_of(), dtype=torch.float32)
     loading = {"device": "cpu", "dtype": "float32"}
-    bundle = load_model(str(models[family]), student=str(tmp_path / "s"), **loading)
-    assert (output_of(bundle.denoiser, family) - expected).abs().max() < 1e-4
-    assert bundle.recipe == recipe_of()
-    named = bundle.identity["student"]
+    bundle = load_model(ModelSpec(str(models[family]), student=str(tmp_path / "s"), **loading))
+    assert (output_of(bundle.network.denoiser, family) - expected).abs().max() < 1e-4
+    assert bundle.network.recipe == recipe_of()
+    named = bundle.network.identity["student"]
     assert named["name"] == str(tmp_path / "s") and len(named["sha256"]) == 64
-    other = load_model(str(models[family]), **loading)
-    assert "student" not in other.identity
-    assert {k: v for k, v in bundle.identity.items() if k != "student"} == other.identity
-    one = load_model(str(models[family]), student=str(tmp_path / "s" / LORA), **loading)
-    assert torch.equal(output_of(one.denoiser, family), output_of(bundle.denoiser, family))
-    assert one.identity["student"]["sha256"] == named["sha256"]
+    other = load_model(ModelSpec(str(models[family]), **loading))
+    assert "student" not in other.network.identity
+    assert {k: v for k, v in bundle.network.identity.items() if k != "student"} == other.network.identity
+    one = load_model(ModelSpec(str(models[family]), student=str(tmp_path / "s" / LORA), **loading))
+    assert torch.equal(output_of(one.network.denoiser, family), output_of(bundle.network.denoiser, family))
+    assert one.network.identity["student"]["sha256"] == named["sha256"]
 
 
 @pytest.mark.parametrize("s_embedding", [False, True])
@@ -142,11 +143,13 @@ def test_full_weights_are_read_by_plain_diffusers_and_by_load_model(models, tmp_
         halves = torch.exp(-torch.arange(128) / 128 * torch.log(torch.tensor(10000.0))) * 199
         extra["timestep_cond"] = torch.cat([halves.cos(), halves.sin()]).expand(2, -1)
     assert torch.allclose(plain_output(plain, "sdxl", **extra), expected, atol=1e-5)
-    bundle = load_model(str(models["sdxl"]), device="cpu", dtype="float32", student=str(tmp_path / "run"))
-    assert torch.allclose(output_of(bundle.denoiser, "sdxl", **target), expected, atol=1e-5)
-    assert bundle.denoiser.has_target_time == s_embedding
+    bundle = load_model(
+        ModelSpec(str(models["sdxl"]), device="cpu", dtype="float32", student=str(tmp_path / "run"))
+    )
+    assert torch.allclose(output_of(bundle.network.denoiser, "sdxl", **target), expected, atol=1e-5)
+    assert bundle.network.denoiser.has_target_time == s_embedding
     if s_embedding:
-        elsewhere = output_of(bundle.denoiser, "sdxl", target_time=0)
+        elsewhere = output_of(bundle.network.denoiser, "sdxl", target_time=0)
         assert (elsewhere - expected).abs().max() > 1e-3
 
 
@@ -156,8 +159,10 @@ def test_full_weights_leave_the_style_adapter_alone(models, tmp_path) -> None:
     save_student(tmp_path / "s", student, recipe=recipe_of(), dtype=torch.float32)
     stored = load_file(tmp_path / "s" / "unet" / "diffusion_pytorch_model.safetensors")
     assert stored.keys() == load_file(next((models["embedded"] / "unet").glob("*.safetensors"))).keys()
-    bundle = load_model(str(models["embedded"]), device="cpu", dtype="float32", student=str(tmp_path / "s"))
-    assert torch.allclose(output_of(bundle.denoiser, "embedded"), expected, atol=1e-5)
+    bundle = load_model(
+        ModelSpec(str(models["embedded"]), device="cpu", dtype="float32", student=str(tmp_path / "s"))
+    )
+    assert torch.allclose(output_of(bundle.network.denoiser, "embedded"), expected, atol=1e-5)
 
 
 def test_pairs_see_the_same_target(models, tmp_path) -> None:
@@ -174,7 +179,7 @@ def test_pairs_see_the_same_target(models, tmp_path) -> None:
 def test_a_student_of_another_network_is_refused(models, tmp_path, kind) -> None:
     save_student(tmp_path / "s", student_of(models["sd15"], kind=kind), recipe=recipe_of())
     with pytest.raises(ModelError, match=r"fit the model|another network") as caught:
-        load_model(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s"))
+        load_model(ModelSpec(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s")))
     assert caught.value.exit_code == 4
 
 
@@ -191,7 +196,7 @@ def test_every_tensor_of_full_weights_must_fit(models, tmp_path, change) -> None
         tensors["conv_out.bias"] = torch.zeros(5)
     save_file(tensors, path)
     with pytest.raises(ModelError, match="does not fit") as caught:
-        load_model(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s"))
+        load_model(ModelSpec(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s")))
     named = "extra.weight" if change == "more" else "conv_out.bias"
     assert named in caught.value.got
 
@@ -201,7 +206,7 @@ def test_the_same_shapes_with_other_heads_are_refused(models, tmp_path) -> None:
     path = tmp_path / "s" / "unet" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attention_head_dim": [2, 2, 2]}))
     with pytest.raises(ModelError, match="another network") as caught:
-        load_model(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s"))
+        load_model(ModelSpec(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s")))
     assert "attention_head_dim" in caught.value.got
 
 
@@ -211,7 +216,7 @@ def test_a_truncated_file_is_refused_before_the_model_is_read(models, tmp_path, 
     (path,) = (tmp_path / "s").rglob("*.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError, match="damaged, cut short"):
-        load_model("no-such-model", device="cpu", student=str(tmp_path / "s"))
+        load_model(ModelSpec("no-such-model", device="cpu", student=str(tmp_path / "s")))
 
 
 def test_network_and_recipe_must_agree_about_the_target(models, tmp_path) -> None:
@@ -222,7 +227,7 @@ def test_network_and_recipe_must_agree_about_the_target(models, tmp_path) -> Non
     save_student(tmp_path / "s", student, recipe=recipe_of(s_embedding=True))
     (tmp_path / "s" / "recipe.json").unlink()
     with pytest.raises(ModelError, match="contradict") as caught:
-        load_model(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s"))
+        load_model(ModelSpec(str(models["sdxl"]), device="cpu", student=str(tmp_path / "s")))
     assert "LCM" in caught.value.hint
 
 
@@ -234,18 +239,18 @@ def test_student_then_lora_then_recipes(models, tmp_path) -> None:
     lora = save_tiny_lora(tmp_path / "l" / "a.safetensors", models["embedded"], alpha=2)
     (tmp_path / "l" / "recipe.json").write_text(Recipe(steps=9).model_dump_json())
     options = {"device": "cpu", "dtype": "float32", "student": str(tmp_path / "s"), "loras": [str(lora)]}
-    both = load_model(str(models["embedded"]), **options)
-    assert both.recipe == recipe_of()
-    assert both.notes == []
+    both = load_model(ModelSpec(str(models["embedded"]), **options))
+    assert both.network.recipe == recipe_of()
+    assert both.network.notes == []
     weight = load_file(next((models["embedded"] / "unet").glob("*.safetensors")))[f"{layer}.weight"]
     for file, factor in ((tmp_path / "s" / LORA, 2 / 3), (lora, 1)):
         pair = load_file(file)
         weight = weight + factor * pair[f"unet.{layer}.lora_B.weight"] @ pair[f"unet.{layer}.lora_A.weight"]
-    assert torch.allclose(both.denoiser.network.get_submodule(layer).weight, weight, atol=1e-5)
+    assert torch.allclose(both.network.denoiser.network.get_submodule(layer).weight, weight, atol=1e-5)
     (tmp_path / "s" / "recipe.json").unlink()
-    bare = load_model(str(models["embedded"]), **options)
-    assert bare.recipe.steps == 9
-    assert any("brings no recipe" in note for note in bare.notes)
+    bare = load_model(ModelSpec(str(models["embedded"]), **options))
+    assert bare.network.recipe.steps == 9
+    assert any("brings no recipe" in note for note in bare.network.notes)
 
 
 @pytest.mark.parametrize("fault", ["write", "rename"])
@@ -304,15 +309,21 @@ def test_a_denoiser_comes_alone_and_knows_the_whole_model(models, tmp_path, buil
     model = models[family]
     if family != "embedded":
         model = add_style_adapter(Path(shutil.copytree(model, tmp_path / family)))
-    whole = load_model(str(model), device="cpu", dtype="float32", styles=True)
-    whole.style.load()
-    expected, identity = output_of(whole.denoiser, family) if family == "embedded" else None, whole.identity
-    schedule, rest = whole.schedule.fingerprint(), (whole.prediction, whole.recipe, whole.dtype)
-    weights = {k: v.clone() for k, v in whole.denoiser.network.state_dict().items()}
+    whole = load_model(ModelSpec(str(model), device="cpu", dtype="float32"), styles=True)
+    whole.network.style.load()
+    expected, identity = (
+        output_of(whole.network.denoiser, family) if family == "embedded" else None,
+        whole.network.identity,
+    )
+    schedule, rest = (
+        whole.network.schedule.fingerprint(),
+        (whole.network.prediction, whole.network.recipe, whole.network.dtype),
+    )
+    weights = {k: v.clone() for k, v in whole.network.denoiser.network.state_dict().items()}
     others = {PatchAutoencoder, AutoencoderKL, CLIPTextModel, CLIPVisionModelWithProjection}
     assert built & others
     built.clear()
-    alone = load_denoiser(str(model), device="cpu", dtype="float32", styles=True)
+    alone = load_denoiser(ModelSpec(str(model), device="cpu", dtype="float32"), styles=True)
     assert not built & others and UNet2DConditionModel in built
     assert alone.identity == identity
     assert alone.schedule.fingerprint() == schedule
@@ -327,9 +338,9 @@ def test_a_denoiser_comes_alone_and_knows_the_whole_model(models, tmp_path, buil
 def test_a_denoiser_of_a_single_file(models, tmp_path) -> None:
     file = save_tiny_checkpoint(tmp_path / "m.safetensors", models["sd15"])
     options = {"base": str(models["sd15"]), "device": "cpu", "dtype": "float32"}
-    alone, whole = load_denoiser(str(file), **options), load_model(str(file), **options)
-    assert alone.identity == whole.identity
-    assert torch.equal(output_of(alone.denoiser, "sd15"), output_of(whole.denoiser, "sd15"))
+    alone, whole = load_denoiser(ModelSpec(str(file), **options)), load_model(ModelSpec(str(file), **options))
+    assert alone.identity == whole.network.identity
+    assert torch.equal(output_of(alone.denoiser, "sd15"), output_of(whole.network.denoiser, "sd15"))
 
 
 def test_a_denoiser_comes_from_the_files_that_are_named(tmp_path) -> None:
@@ -338,10 +349,12 @@ def test_a_denoiser_comes_from_the_files_that_are_named(tmp_path) -> None:
     for plain in list(folder.rglob("*.safetensors")):
         tensors = {name: value.half() for name, value in load_file(plain).items()}
         save_file(tensors, plain.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
-    plain, half = (load_denoiser(str(folder), device="cpu", dtype="float32", half=h) for h in (False, True))
-    as_built = load_model(str(folder), device="cpu", dtype="bfloat16").identity
+    plain, half = (
+        load_denoiser(ModelSpec(str(folder), device="cpu", dtype="float32"), half=h) for h in (False, True)
+    )
+    as_built = load_model(ModelSpec(str(folder), device="cpu", dtype="bfloat16")).network.identity
     assert half.identity == as_built and plain.identity["unet_sha256"] != as_built["unet_sha256"]
-    assert load_denoiser(str(folder), device="cpu", dtype="float32").identity == plain.identity
+    assert load_denoiser(ModelSpec(str(folder), device="cpu", dtype="float32")).identity == plain.identity
     weight = half.denoiser.network.conv_in.weight
     assert weight.dtype == torch.float32 and torch.equal(
         weight, plain.denoiser.network.conv_in.weight.half().float()

@@ -14,6 +14,7 @@ from stdcli.cli.main import main
 from stdcli.data.files import find_files
 from stdcli.diffusion.levels import make_teacher_path
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.rollout.path_inputs import Pictures, make_sample
 from stdcli.rollout.path_teacher import Teacher
 from stdcli.rollout.prompts import Prompts
@@ -36,9 +37,9 @@ def folder(tmp_path):
 
 
 def online(folder, **options):
-    bundle = load_model(str(folder / "model"), device="cpu", dtype="float32")
+    bundle = load_model(ModelSpec(str(folder / "model"), device="cpu", dtype="float32"))
     files = find_files([str(folder / "photos")]).files
-    plan = make_teacher_path(bundle.schedule, num_solver_steps=50, strength=STRENGTH)
+    plan = make_teacher_path(bundle.network.schedule, num_solver_steps=50, strength=STRENGTH)
     teacher = Teacher(
         bundle=bundle,
         path=plan,

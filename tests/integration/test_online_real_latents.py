@@ -61,7 +61,7 @@ def source_of(
 ) -> OnlineSource:
     paths, schedule = (
         TeacherPaths(rollout.manifest, rollout.conditions, rollout=rollout),
-        rollout.bundle.schedule,
+        rollout.bundle.network.schedule,
     )
     real_latents, _ = make_real_latents(
         AdversarySection(real=real),

@@ -17,6 +17,7 @@ from stdcli.errors import ModelError
 from stdcli.models import load, pipeline
 from stdcli.models.bundle import Bundle
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.models.weights import count_values
 from stdcli.runtime.free_memory import Room
 from tests.real_configs import SDXL
@@ -43,20 +44,23 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def outline(name: object, **options: object) -> Bundle:
-    return load_model(str(name), device="cpu", dtype="float32", weights=False, **options)
+def outline(name: object, *, styles: bool = False, **options: object) -> Bundle:
+    spec = ModelSpec(str(name), device="cpu", dtype="float32", **options)
+    return load_model(spec, styles=styles, weights=False)
 
 
 @pytest.mark.parametrize("name", ["sd15", "sdxl", "embedded"])
 def test_an_outline_says_what_the_model_says(folders: dict[str, Path], name: str) -> None:
     asked = {"prompt": "x " * 90, "styles": [RED], "size_px": (64, 96), "guidance": 3.0}
     drawn = outline(folders[name], styles=True)
-    whole = load_model(str(folders[name]), device="cpu", dtype="float32", styles=True)
-    assert all(parameter.is_meta for parameter in drawn.denoiser.network.parameters())
-    assert drawn.identity == whole.identity
-    for what in ("recipe", "prediction", "dtype_reason", "multiple_px", "needs_style", "sees_mask", "need"):
-        assert getattr(drawn, what) == getattr(whole, what)
-    assert drawn.schedule.fingerprint() == whole.schedule.fingerprint()
+    whole = load_model(ModelSpec(str(folders[name]), device="cpu", dtype="float32"), styles=True)
+    assert all(parameter.is_meta for parameter in drawn.network.denoiser.network.parameters())
+    assert drawn.network.identity == whole.network.identity
+    for what in ("family", "recipe", "prediction", "dtype_reason", "need"):
+        assert getattr(drawn.network, what) == getattr(whole.network, what)
+    assert drawn.multiple_px == whole.multiple_px
+    assert drawn.network.denoiser.sees_mask == whole.network.denoiser.sees_mask
+    assert drawn.network.schedule.fingerprint() == whole.network.schedule.fingerprint()
     told = drawn.condition(**asked)[0].notes
     assert told == whole.condition(**asked)[0].notes and told
 
@@ -64,9 +68,12 @@ def test_an_outline_says_what_the_model_says(folders: dict[str, Path], name: str
 def test_the_outline_of_a_single_file(folders: dict[str, Path], tmp_path: Path) -> None:
     base = str(folders["sdxl"])
     file = save_tiny_checkpoint(tmp_path / "x.safetensors", folders["sdxl"], markers=("v_pred",))
-    drawn, whole = outline(file, base=base), load_model(str(file), base=base, device="cpu", dtype="float32")
-    assert drawn.identity == whole.identity and drawn.need == whole.need
-    assert drawn.prediction == whole.prediction == "v_prediction"
+    drawn, whole = (
+        outline(file, base=base),
+        load_model(ModelSpec(str(file), base=base, device="cpu", dtype="float32")),
+    )
+    assert drawn.network.identity == whole.network.identity and drawn.network.need == whole.network.need
+    assert drawn.network.prediction == whole.network.prediction == "v_prediction"
     tensors = load_file(file)
     tensors["model.diffusion_model.out.0.weight"] = torch.zeros(30)
     save_file(tensors, file)
@@ -96,9 +103,9 @@ def test_students_and_loras_are_compared_with_the_outline(folders: dict[str, Pat
     other = str(save_tiny_lora(tmp_path / "b.safetensors", folders["sd15"]))
     drawn = outline(folders["sdxl"], student=fits, loras=[f"{fits}:0.5"])
     whole = load_model(
-        str(folders["sdxl"]), device="cpu", dtype="float32", student=fits, loras=[f"{fits}:0.5"]
+        ModelSpec(str(folders["sdxl"]), device="cpu", dtype="float32", student=fits, loras=[f"{fits}:0.5"])
     )
-    assert drawn.identity == whole.identity and drawn.notes == whole.notes
+    assert drawn.network.identity == whole.network.identity and drawn.network.notes == whole.network.notes
     for asked in ({"student": other}, {"loras": [other]}):
         with pytest.raises(ModelError, match="LoRA"):
             outline(folders["sdxl"], **asked)
@@ -132,8 +139,8 @@ def test_the_outline_of_full_sdxl_takes_seconds_and_no_memory(
     """5 GB of weights in half precision; reading them takes longer, and as much memory."""
     folder = save_sparse_model(tmp_path / "m", folders["sdxl"], SDXL)
     before_s, before = time.process_time(), psutil.Process().memory_info().rss
-    drawn = load_model(str(folder), device="cpu", dtype="bfloat16", weights=False)
+    drawn = load_model(ModelSpec(str(folder), device="cpu", dtype="bfloat16"), weights=False)
     assert time.process_time() - before_s < 10
     assert psutil.Process().memory_info().rss - before < 2**28
-    assert 5.1e9 < drawn.need.weight_bytes < 5.2e9
-    assert drawn.hash_of("unet") is None, "that would read all of it"
+    assert 5.1e9 < drawn.network.need.weight_bytes < 5.2e9
+    assert drawn.network.hash_of("unet") is None, "that would read all of it"

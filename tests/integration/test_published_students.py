@@ -25,6 +25,7 @@ from stdcli.inference.settings import resolve_sampling
 from stdcli.models.load import load_model
 from stdcli.models.lora.fusing import _targets, _unmatched
 from stdcli.models.lora.reading import read_lora
+from stdcli.models.spec import ModelSpec
 from stdcli.models.unet_denoiser import lora_targets
 from tests.real_configs import SDXL
 from tests.tiny_models import RESNET, _original_name, _unet_names, save_tiny_sdxl
@@ -122,9 +123,9 @@ def test_a_published_student_loads_to_the_last_layer(model, tmp_path, kind, alph
     """Every weight is base + alpha / rank up down, worked out by hand."""
     path = write(tmp_path / "s.safetensors", model, kind, alpha=alpha)
     before = load_file(next((model / "unet").glob("*.safetensors")))
-    bundle = load_model(str(model), device="cpu", dtype="float32", student=str(path))
-    after = bundle.denoiser.network.state_dict()
-    assert "brings no recipe" in bundle.notes[0]
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32", student=str(path)))
+    after = bundle.network.denoiser.network.state_dict()
+    assert "brings no recipe" in bundle.network.notes[0]
     layers = layers_of(model)
     changed = {name.removesuffix(".weight") for name in before if not torch.equal(before[name], after[name])}
     assert changed == layers.keys()
@@ -140,7 +141,7 @@ def test_a_wrapped_layer_without_a_place_is_an_error(model, tmp_path) -> None:
     extra["unet.base_model.model.motion.0.to_q.lora_B.weight"] = torch.ones(8, 2)
     save_file(load_file(path) | extra, path)
     with pytest.raises(ModelError, match="does not fit") as caught:
-        load_model(str(model), device="cpu", student=str(path))
+        load_model(ModelSpec(str(model), device="cpu", student=str(path)))
     assert caught.value.got.endswith("first that do not: unet.base_model.model.motion.0.to_q")
 
 

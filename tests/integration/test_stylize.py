@@ -29,6 +29,7 @@ from stdcli.media.tensors import to_tensor
 from stdcli.media.video import VideoWriter, iter_frames
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from tests.tiny_models import save_tiny_embedded
 
 pytestmark = pytest.mark.usefixtures("one_load")
@@ -113,8 +114,8 @@ def matched_colors(tmp_path, model, calls):
     own = shutil.copytree(model, tmp_path / "model")
     recipe = json.loads((own / "recipe.json").read_text()) | {"start": {"transform": "colours"}}
     (own / "recipe.json").write_text(json.dumps(recipe))
-    bundle = load_model(str(own))
-    level = make_sampling_path(bundle.schedule, steps=1, strength=0.6).levels[0]
+    bundle = load_model(ModelSpec(str(own)))
+    level = make_sampling_path(bundle.network.schedule, steps=1, strength=0.6).levels[0]
 
     def error_of(wanted: torch.Tensor, *arguments: object) -> float:
         calls.clear()

@@ -18,6 +18,7 @@ from stdcli.media.image import read_image
 from stdcli.models import locate
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student import save_student
 from tests.tiny_models import save_tiny_embedded
 from tests.tiny_students import recipe_of, student_of, train
@@ -70,9 +71,9 @@ def test_a_runs_student_restyles_by_its_own_recipe(stylize, files, run_folder, m
     assert "warning" not in err
     painted = result_of(files)
     record = json.loads(Path(files[0]).with_name("photo.std.png.json").read_text())
-    bundle = load_model(str(model), device="cpu", dtype="float32", student=str(run_folder))
+    bundle = load_model(ModelSpec(str(model), device="cpu", dtype="float32", student=str(run_folder)))
     assert record["config"]["student"] == str(run_folder)
-    assert record["model"]["student"] == bundle.identity["student"]
+    assert record["model"]["student"] == bundle.network.identity["student"]
     assert "trained" not in record["settings"]
     stylize("--student", "none")
     assert not np.array_equal(result_of(files), painted)
@@ -173,7 +174,7 @@ def test_the_embedded_model_brings_its_student(
     assert told["forwards"] == 8
     told, _ = stylize(name=str(model))
     assert told["forwards"] == 8, "other models have none of their own"
-    assert load_model("embedded", device="cpu").student is None, "only stylize asks for it"
+    assert load_model(ModelSpec("embedded", device="cpu")).network.student is None, "only stylize asks for it"
 
 
 def test_a_student_trained_further_is_not_taken_for_the_old_one(files, model, run_folder, tmp_path) -> None:
@@ -218,9 +219,9 @@ def test_a_student_that_sees_its_target_is_told_the_next_level(stylize, model, t
     assert [target_time for _, target_time in told] == [299, 0]
     told.clear()
     stylize("--student", tmp_path / "s", "--gamma", "0.3")
-    bundle = load_model(str(model))
+    bundle = load_model(ModelSpec(str(model)))
     levels = [Level(id=1, t=t, alpha=1.0, sigma=0.0) for t in times[1:]]
-    below = [level_below(bundle.schedule, level, 0.3).t for level in levels]
+    below = [level_below(bundle.network.schedule, level, 0.3).t for level in levels]
     assert below == [321, 209, 111]
     assert [target_time for _, target_time in told] == [*below, 0]
     told.clear()

@@ -17,6 +17,7 @@ from stdcli.cli.main import main
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.load import load_model
 from stdcli.models.painter_unet import PainterUNet
+from stdcli.models.spec import ModelSpec
 from stdcli.training.checkpoint import load_checkpoint
 from tests.tiny_pictures import HELD_OUT, write_ramps
 
@@ -103,14 +104,14 @@ def test_the_model_stylizes_as_the_samples_show(out: Path, tmp_path: Path) -> No
 
 
 def test_the_model_is_shown_the_photo(out: Path) -> None:
-    bundle = load_model(str(out / "model"), dtype="float32", device="cpu")
-    unet = bundle.denoiser.network
+    bundle = load_model(ModelSpec(str(out / "model"), dtype="float32", device="cpu"))
+    unet = bundle.network.denoiser.network
     assert isinstance(unet, PainterUNet) and isinstance(bundle.codec.vae, LappedAutoencoder)
-    assert bundle.sees_photo and not bundle.sees_mask
+    assert bundle.network.denoiser.sees_photo and not bundle.network.denoiser.sees_mask
     assert unet.variances.shape == (6,) and unet.variances.min() > 0 and not (unet.variances == 1).any()
     last = load_checkpoint(out / f"checkpoints/step-{STEPS:06d}.safetensors")[0]
     assert torch.allclose(last["ema.unet.variances"], unet.variances, rtol=2e-3)
-    ratios = bundle.schedule.sigmas / bundle.schedule.alphas
+    ratios = bundle.network.schedule.sigmas / bundle.network.schedule.alphas
     assert ratios[-1].item() == pytest.approx(2)
 
 

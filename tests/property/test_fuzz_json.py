@@ -22,6 +22,7 @@ from stdcli.evaluate.report import read_report
 from stdcli.inference.job import Job, job_folder, read_metadata
 from stdcli.inference.outputs import _is_record
 from stdcli.models.folder import check_folder, read_folder, read_recipe
+from stdcli.models.unet_denoiser import UNET_CLASSES, check_unet
 from stdcli.rollout.prompts import read_prompts
 from stdcli.training.resume import RunKind, check_run
 from stdcli.training.run_folder import RunFolder
@@ -86,7 +87,8 @@ def use_bank(root: Path) -> None:
 
 def use_model(root: Path) -> None:
     folder = read_folder(root)
-    check_folder(folder, needed=("unet", "vae"))
+    check_folder(folder, needed=("unet", "vae"), kinds={"unet": UNET_CLASSES})
+    check_unet(folder)
     read_recipe(root)
 
 

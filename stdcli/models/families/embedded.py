@@ -5,7 +5,7 @@ The style vector is the pooled embedding, and feeds the style tokens too; text t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -13,9 +13,10 @@ from stdcli.config.recipe import Recipe
 from stdcli.errors import ModelError
 from stdcli.models.condition import Condition
 from stdcli.models.diffusers_api import StableDiffusionXLImg2ImgPipeline
-from stdcli.models.families.family import Family
+from stdcli.models.families.family import Family, Names
 from stdcli.models.families.sdxl import time_ids
 from stdcli.models.style import StyleEmbeds
+from stdcli.models.unet_denoiser import UNET_CLASSES, UNetDenoiser, check_unet
 
 TRAINED_SIZE_PX = (256, 256)  # the time ids never vary: the network is meant for any size
 NO_TEXT = "this model has no text encoder: prompts mean nothing to it, only the style picture does"
@@ -39,6 +40,7 @@ class EmbeddedText:
         size_px: tuple[int, int],
         guided: bool,
         style: StyleEmbeds | None,
+        pooled: Literal["zero", "keep"] = "zero",
     ) -> tuple[Condition, Condition | None]:
         """See `TextConditioner.encode`.
 
@@ -63,10 +65,13 @@ FAMILY = Family(
     name="embedded",
     pipeline=StableDiffusionXLImg2ImgPipeline,
     class_names=frozenset({"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"}),
+    network_classes=UNET_CLASSES,
+    make_denoiser=UNetDenoiser,
+    check_network=check_unet,
     make_text=EmbeddedText,
-    style_scale=lambda scale: scale,
-    adapter=None,
     recipe=Recipe(),
-    float16_ok=False,
+    size_px=256,
+    needs_style=True,
     components=("unet", "vae", "scheduler", "image_encoder", "feature_extractor"),
+    names=Names(modelspec="stdcli-embedded"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,9 +10,10 @@ from torch import Tensor
 from stdcli.config.recipe import Recipe
 from stdcli.models.condition import Condition
 from stdcli.models.diffusers_api import StableDiffusionXLImg2ImgPipeline
-from stdcli.models.families.family import Family
+from stdcli.models.families.family import Family, Names
 from stdcli.models.prompt_notes import prompt_notes
 from stdcli.models.style import HUB, AdapterFiles, StyleEmbeds
+from stdcli.models.unet_denoiser import UNET_CLASSES, UNetDenoiser, check_unet
 
 
 def time_ids(size_px: tuple[int, int], *, device: torch.device) -> Tensor:
@@ -51,10 +52,11 @@ class SDXLText:
         size_px: tuple[int, int],
         guided: bool,
         style: StyleEmbeds | None,
+        pooled: Literal["zero", "keep"] = "zero",
     ) -> tuple[Condition, Condition | None]:
         """See `TextConditioner.encode`; style leaves tokens and pooled embedding as they are."""
         pipe = self._pipe
-        tokens, un_tokens, pooled, un_pooled = pipe.encode_prompt(
+        tokens, un_tokens, vector, un_vector = pipe.encode_prompt(
             prompt or "",
             device=pipe.unet.device,
             do_classifier_free_guidance=guided,
@@ -63,12 +65,14 @@ class SDXLText:
         ids = time_ids(size_px, device=tokens.device)
         tokenizers = [pipe.tokenizer, pipe.tokenizer_2]
         notes = prompt_notes(tokenizers, prompt, negative_prompt, guided=guided)
-        cond = Condition(tokens, {"text_embeds": pooled, "time_ids": ids}, notes)
+        cond = Condition(tokens, {"text_embeds": vector, "time_ids": ids}, notes)
         if not guided:
             return cond, None
         if negative_prompt is None:  # whatever the folder's force_zeros_for_empty_prompt says
-            un_tokens, un_pooled = torch.zeros_like(tokens), torch.zeros_like(pooled)
-        return cond, Condition(un_tokens, {"text_embeds": un_pooled, "time_ids": ids})
+            un_tokens, un_vector = torch.zeros_like(tokens), torch.zeros_like(vector)
+        if pooled == "keep":
+            un_vector = vector
+        return cond, Condition(un_tokens, {"text_embeds": un_vector, "time_ids": ids})
 
 
 def style_block_only(scale: float) -> dict:
@@ -85,10 +89,20 @@ FAMILY = Family(
     class_names=frozenset(
         {"StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"}
     ),
+    network_classes=UNET_CLASSES,
+    make_denoiser=UNetDenoiser,
+    check_network=check_unet,
     make_text=SDXLText,
+    size_px=1024,
     style_scale=style_block_only,
     adapter=AdapterFiles("sdxl_models/ip-adapter_sdxl.safetensors", "sdxl_models/image_encoder", repo=HUB),
     recipe=Recipe(steps=30, guidance=5.0),
     float16_ok=True,
     components=("unet", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
+    names=Names(
+        modelspec="stable-diffusion-xl-v1-base",
+        kohya="sdxl_base_v1-0",
+        repo="stabilityai/stable-diffusion-xl-base-1.0",
+        clip="conditioner.embedders.0.transformer.",
+    ),
 )

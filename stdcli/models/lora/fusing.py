@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stdcli.config.quantities import split_scale
 from stdcli.errors import ModelError
+from stdcli.models.layout import NETWORKS
 from stdcli.models.locate import locate_lora
 from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
 from stdcli.models.lora.reading import LoraFile, check_lora_file, misfit, read_lora
@@ -101,7 +102,7 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> LoraFile:
         raise misfit(path, family, lost, len(lora.spelled) + len(lora.unplaced))
     for key, values in _values(lora):
         _check_finite(values, f"{path}: {lora.spelled[key]}")
-    if pipe.unet.device.type == "meta":  # an outline: there is nothing to fuse into
+    if _network(pipe).device.type == "meta":  # an outline: there is nothing to fuse into
         return lora
     for number, (key, change) in enumerate(_changes(lora, targets), start=1):
         weight = targets[key]
@@ -115,9 +116,13 @@ def fuse_lora(pipe: Any, path: Path, *, scale: float, family: str) -> LoraFile:
     return lora
 
 
+def _network(pipe: Any) -> nn.Module:
+    return next(network for part in NETWORKS if (network := getattr(pipe, part, None)) is not None)
+
+
 def _layers_per_block(pipe: Any) -> int:
-    """Of its UNet; the usual where that differs by block, which the original names know nothing of."""
-    stored = pipe.unet.config.get("layers_per_block")
+    """Of its network; the usual where that differs by block, which the original names know nothing of."""
+    stored = _network(pipe).config.get("layers_per_block")
     return stored if isinstance(stored, int) else LAYERS_PER_BLOCK
 
 

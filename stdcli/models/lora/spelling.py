@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import re
 
+from stdcli.models.layout import NETWORKS
 from stdcli.models.lora.kohya import LAYERS_PER_BLOCK, PREFIX, module_name, original_module
 
 WRAPPER = "base_model.model."
 """What peft puts before a wrapped model's names; the code of Single Trajectory Distillation stores it."""
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+COMPONENTS = (*NETWORKS, "text_encoder", "text_encoder_2")
 UNUSED = ("text_encoders.clip_l.transformer.text_projection",)
 """Layers that no picture depends on: ComfyUI keeps them, diffusers' text encoders have none."""
 
@@ -58,14 +59,14 @@ def module_key(stem: str, *, layers_per_block: int = LAYERS_PER_BLOCK) -> Parame
     component, _, module = name.partition(".")
     if component not in COMPONENTS:
         component, module = ("unet", name) if _ROOTS.match(name) else ("", "")
-    return _at(component, _unet_module(module) if component == "unet" else _text_module(module))
+    return _at(component, _network_module(module) if component in NETWORKS else _text_module(module))
 
 
 def _at(component: str, module: str | None) -> ParameterKey | None:
     return (component, module) if module else None
 
 
-def _unet_module(name: str) -> str:
+def _network_module(name: str) -> str:
     name = name.replace(".processor.", ".")
     return f"{name}.0" if name.endswith(".to_out") else name  # diffusers' oldest spelling
 

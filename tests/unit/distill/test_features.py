@@ -20,6 +20,7 @@ from stdcli.models.bundle import Bundle
 from stdcli.models.codec import Codec
 from stdcli.models.condition import Condition
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.models.unet_denoiser import UNetDenoiser
 from stdcli.teacher.networks import build_codec
 from tests.tiny_models import save_tiny_embedded
@@ -64,7 +65,9 @@ def plain_unet(**changes) -> UNet2DConditionModel:
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return load_model(str(save_tiny_embedded(tmp_path_factory.mktemp("tiny"))), device="cpu", dtype="float32")
+    return load_model(
+        ModelSpec(str(save_tiny_embedded(tmp_path_factory.mktemp("tiny"))), device="cpu", dtype="float32")
+    )
 
 
 def network_of(family: str, request: pytest.FixtureRequest) -> tuple[UNet2DConditionModel, Condition]:
@@ -78,7 +81,7 @@ def network_of(family: str, request: pytest.FixtureRequest) -> tuple[UNet2DCondi
         )
         added = {"text_embeds": normal(1, 10), "time_ids": torch.full((1, 6), 512.0)}
         return unet, Condition(normal(1, 5, 12), added)
-    unet = request.getfixturevalue("embedded").denoiser.network
+    unet = request.getfixturevalue("embedded").network.denoiser.network
     width = unet.config.cross_attention_dim
     style = unet.encoder_hid_proj.image_projection_layers[0].image_embeds.in_features
     ids = torch.tensor([[256.0, 256, 0, 0, 256, 256]])

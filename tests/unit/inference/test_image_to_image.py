@@ -17,6 +17,7 @@ from stdcli.inference.settings import resolve_sampling
 from stdcli.media.image import Picture
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 from stdcli.reporter import LogReporter
 from tests.tiny_models import save_tiny_embedded
 
@@ -27,7 +28,7 @@ STYLE *= torch.tensor([1.0, 0.5, 0.2]).view(3, 1, 1)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return load_model(str(save_tiny_embedded(tmp_path_factory.mktemp("model"))))
+    return load_model(ModelSpec(str(save_tiny_embedded(tmp_path_factory.mktemp("model")))))
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def start(bundle, monkeypatch):
 
     monkeypatch.setattr(Denoiser, "__call__", kept)
     settings = resolve_sampling(
-        StylizeConfig(steps=1, strength=0.6, guidance=1.0), bundle.recipe, bundle.schedule
+        StylizeConfig(steps=1, strength=0.6, guidance=1.0), bundle.network.recipe, bundle.network.schedule
     )
     level = settings.plan.levels[0]
     picture = np.zeros((32, 32, 3), np.uint8)
@@ -101,7 +102,7 @@ def test_every_step_is_told_before_it_is_taken(bundle):
     config = StylizeConfig(steps=2, strength=0.6, guidance=2.0)
     told: list[str] = []
     style = Picture(np.zeros((32, 32, 3), np.uint8))
-    settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(config, bundle.network.recipe, bundle.network.schedule)
     session = StyleSession(bundle, config, settings, [style], LogReporter())
     frames = np.zeros((1, 32, 32, 3), np.uint8)
     quiet = session.stylize(frames)

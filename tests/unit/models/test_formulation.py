@@ -21,6 +21,7 @@ from stdcli.diffusion.predictions import PredictionType
 from stdcli.errors import ModelError
 from stdcli.models.formulation import check_scheduler
 from stdcli.models.load import load_denoiser
+from stdcli.models.spec import ModelSpec
 from stdcli.models.weights import is_finite
 from tests.tiny_models import save_tiny_sdxl
 
@@ -81,7 +82,7 @@ def give(folder: Path, scheduler) -> str:
     ],
 )
 def test_a_folder_of_a_flow_model_loads_as_one(tiny, scheduler) -> None:
-    network = load_denoiser(give(tiny, scheduler), device="cpu")
+    network = load_denoiser(ModelSpec(give(tiny, scheduler), device="cpu"))
     assert (network.schedule.kind, network.prediction) == ("flow", PredictionType.FLOW)
     assert network.schedule.sigmas[500].item() == pytest.approx(0.75)
 
@@ -90,7 +91,7 @@ def test_a_folder_of_a_flow_model_loads_as_one(tiny, scheduler) -> None:
 def test_a_folder_with_such_a_scheduler_is_refused(tiny, kind: type) -> None:
     folder = Path(give(tiny, kind()))
     with pytest.raises(ModelError, match="formulation that is not sampled here") as caught:
-        load_denoiser(str(folder), device="cpu")
+        load_denoiser(ModelSpec(str(folder), device="cpu"))
     assert kind.__name__ in caught.value.got
 
 

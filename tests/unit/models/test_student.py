@@ -11,6 +11,7 @@ from torch.distributed import HashStore, destroy_process_group, init_process_gro
 from torch.nn.parallel import DistributedDataParallel
 
 from stdcli.models.load import load_denoiser
+from stdcli.models.spec import ModelSpec
 from stdcli.models.student import Student, make_student
 from stdcli.models.unet_denoiser import LORA_TARGETS, lora_targets
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
@@ -28,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(model: Path) -> torch.Tensor:
     """The base's own output, without any of the code under test."""
-    return load_denoiser(str(model), device="cpu", dtype="float32").denoiser(X, T, CONDITION)
+    return load_denoiser(ModelSpec(str(model), device="cpu", dtype="float32")).denoiser(X, T, CONDITION)
 
 
 def output(student: Student, **inputs: object) -> torch.Tensor:
@@ -175,7 +176,7 @@ def test_gradients_flow_under_ddp_after_the_teacher_has_spoken(model) -> None:
 
 def test_adapters_come_from_the_seed_and_leave_torchs_generator_alone(model) -> None:
     state = torch.get_rng_state()
-    bases = [load_denoiser(str(model), device="cpu").denoiser for _ in range(3)]
+    bases = [load_denoiser(ModelSpec(str(model), device="cpu")).denoiser for _ in range(3)]
     made = [make_student(b, kind="lora", rank=3, seed=s) for b, s in zip(bases, (5, 5, 6), strict=True)]
     first, same, other = (student.trainable() for student in made)
     assert torch.equal(torch.get_rng_state(), state)
@@ -202,7 +203,7 @@ def test_alpha_is_a_factor_times_rank(model) -> None:
 
 def test_float32_adapters_on_a_bfloat16_base(model) -> None:
     student = student_of(model, dtype="bfloat16")
-    plain = load_denoiser(str(model), device="cpu", dtype="bfloat16").denoiser
+    plain = load_denoiser(ModelSpec(str(model), device="cpu", dtype="bfloat16")).denoiser
     assert student.network.dtype == torch.bfloat16
     assert all(p.dtype == torch.float32 for p in student.trainable().values())
     assert student(X, T, CONDITION).dtype == torch.float32
@@ -214,7 +215,7 @@ def test_float32_adapters_on_a_bfloat16_base(model) -> None:
 def test_full_weights_of_a_bfloat16_base_are_float32_and_the_teacher_is_not(model) -> None:
     student = student_of(model, dtype="bfloat16", kind="full", keep_teacher=True)
     assert {p.dtype for p in student.network.parameters()} == {torch.float32}
-    plain = load_denoiser(str(model), device="cpu", dtype="bfloat16").denoiser
+    plain = load_denoiser(ModelSpec(str(model), device="cpu", dtype="bfloat16")).denoiser
     with student.as_teacher():
         assert torch.equal(output(student), plain(X, T, CONDITION))
 
@@ -242,7 +243,7 @@ def test_a_target_is_seen_once_its_projection_is_trained(model) -> None:
     ],
 )
 def test_refuses_what_makes_no_sense(model, options, reason) -> None:
-    denoiser = load_denoiser(str(model), device="cpu").denoiser
+    denoiser = load_denoiser(ModelSpec(str(model), device="cpu")).denoiser
     with pytest.raises(ValueError, match=reason):
         make_student(denoiser, seed=0, **options)
 
@@ -256,7 +257,7 @@ def test_every_adapter_is_outside_the_style_adapter(tmp_path, family) -> None:
     student = student_of(model, styles=True)
     adapted = {n.rpartition(".lora_")[0] for n in student.trainable()}
     assert not {n for n in adapted if "processor" in n or "encoder_hid_proj" in n}
-    unet = load_denoiser(str(model), device="cpu").denoiser.network
+    unet = load_denoiser(ModelSpec(str(model), device="cpu")).denoiser.network
     inside, wanted = dict(unet.named_modules()), set(lora_targets(unet))
     assert adapted == wanted
     # by the published list: every weight with one of these last names that plain diffusers' UNet has
