@@ -6,6 +6,7 @@ the pictures are stored without loss: what is tested then is the way of a frame,
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,6 +25,7 @@ import torch
 from PIL import Image
 
 from stdcli.cli.main import main
+from stdcli.config.recipe import Recipe
 from stdcli.inference import clips, image_to_image
 from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.job import Job
@@ -44,7 +47,9 @@ LOUD_FROM_S = 0.5
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    return str(save_tiny_embedded(tmp_path_factory.mktemp("model")))
+    """Of two unguided steps: what is tested is the way of a frame."""
+    recipe = Recipe(steps=2, strength=0.6)
+    return str(save_tiny_embedded(tmp_path_factory.mktemp("model"), recipe=recipe))
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +75,18 @@ def make_frames(count: int, *, alpha: bool = False) -> list[np.ndarray]:
 
 
 def write_clip(path: Path, count: int = 11, *, alpha: bool = False, with_sound: bool = True) -> Path:
+    path.write_bytes(_clip_bytes(path.suffix, count, alpha, with_sound))
+    return path
+
+
+@functools.cache
+def _clip_bytes(suffix: str, count: int, alpha: bool, with_sound: bool) -> bytes:
+    """One clip of each kind is coded, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _code_clip(Path(scratch) / f"clip{suffix}", count, alpha, with_sound).read_bytes()
+
+
+def _code_clip(path: Path, count: int, alpha: bool, with_sound: bool) -> Path:
     tone = path.with_suffix(".m4a")
     sound = f"aevalsrc=0.5*sin(2*PI*440*t)*gte(t\\,{LOUD_FROM_S}):duration={float(count / FPS)}"
     options = ["-f", "lavfi", "-i", sound, "-c:a", "aac"]

@@ -41,7 +41,9 @@ def save(path: Path, *, seed: int) -> None:
 
 def run(folder: Path, model: str, *more: str, out: str = "out/%03d.png") -> int:
     places = [str(folder / "shot/%03d.png"), "-o", str(folder / out), "--style", str(folder / "style.png")]
-    return main(["stylize", *places, "--model", model, "--steps", "2", "--temporal", "off", *more])
+    return main(
+        ["stylize", *places, "--model", model, "--steps", "2", "--temporal", "off", "--guidance", "1", *more]
+    )
 
 
 def pictures(folder: Path) -> dict[str, bytes]:

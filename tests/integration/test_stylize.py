@@ -284,9 +284,15 @@ def test_folder_of_pictures(files, model, capsys):
 
 
 @pytest.fixture
-def clip(tmp_path) -> Path:
+def clip(coded_clip, tmp_path) -> Path:
+    return Path(shutil.copy(coded_clip, tmp_path / "clip.mp4"))
+
+
+@pytest.fixture(scope="module")
+def coded_clip(tmp_path_factory) -> Path:
     """Seven frames at 30000/1001, frames 2 and 5 equal, with a tone."""
-    path, tone = tmp_path / "clip.mp4", tmp_path / "tone.m4a"
+    folder = tmp_path_factory.mktemp("clip")
+    path, tone = folder / "clip.mp4", folder / "tone.m4a"
     run_ffmpeg("-f", "lavfi", "-i", "sine=frequency=440:duration=0.3", "-c:a", "aac", str(tone))
     rng = np.random.default_rng(5)
     frames = [
@@ -405,16 +411,21 @@ def test_dry_run_refuses_what_a_run_would(files, model, capsys):
 def test_refusals_do_not_wait_for_the_models(files, tmp_path):
     """What files alone tell is refused before torch is imported."""
     photo, style, folder = files
-    code = "import sys; from stdcli.cli.main import main; code = main(sys.argv[1:]); "
-    code += "print(code, sorted({'torch', 'diffusers', 'transformers'} & sys.modules.keys()))"
+    code = """
+import json, sys
+from stdcli.cli.main import main
+for arguments in json.loads(sys.argv[1]):
+    code = main(["stylize", *arguments])
+    print(code, sorted({"torch", "diffusers", "transformers"} & sys.modules.keys()))
+"""
     (folder / "photo.std.png").touch()
-    for arguments, expected in [
-        ([photo], 2),
-        ([photo, "--style", style], 5),
-        (["no.png", "--style", style], 5),
-        ([photo, "--style", "no.png"], 5),
-        ([photo, "--style", style, "-o", folder / "x.txt"], 5),
-    ]:
-        command = [sys.executable, "-c", code, "stylize", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.split("\n")[0] == f"{expected} []", done.stderr
+    requests = {
+        (photo,): 2,
+        (photo, "--style", style): 5,
+        ("no.png", "--style", style): 5,
+        (photo, "--style", "no.png"): 5,
+        (photo, "--style", style, "-o", str(folder / "x.txt")): 5,
+    }
+    command = [sys.executable, "-c", code, json.dumps(list(requests))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{expected} []" for expected in requests.values()], done.stderr
