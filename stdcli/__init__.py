@@ -1,16 +1,5 @@
 """stdcli: few-step stylization of pictures and videos by distilled diffusion models."""
 
-from __future__ import annotations
-
-TYPE_CHECKING = False  # as type checkers know it; importing typing would take most of the time of this import
-if TYPE_CHECKING:
-    from typing import Any
-
-    from stdcli.bank.reader import Bank, open_bank
-    from stdcli.errors import StdcliError
-    from stdcli.evaluate.one_result import measure
-    from stdcli.inference.stylizer import Stylizer
-
 __version__ = "0.1.0"
 __all__ = ["Bank", "StdcliError", "Stylizer", "__version__", "measure", "open_bank"]
 
@@ -21,10 +10,11 @@ _MODULES = {
     "measure": "stdcli.evaluate.one_result",
     "open_bank": "stdcli.bank.reader",
 }
-"""Public names and where they are: a module is imported when its name is first used."""
+"""Public names and where they are: a module is imported when its name is first used. `__init__.pyi` says the
+same to type checkers."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'stdcli' has no attribute {name!r}")
     from importlib import import_module

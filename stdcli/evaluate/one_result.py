@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -72,14 +73,16 @@ def measure(
         check_motion(config)
     listed = style if isinstance(style, list | tuple) else [style]
     styles = [_style(one, place) for place, one in enumerate(listed)]
-    told = {"out": None, "command": "stdcli.measure", "reporter": reporter or LogReporter()}
-    report = measure_contents([made], sources, styles, config, **told)
+    told = reporter or LogReporter()
+    report = measure_contents(
+        [made], sources, styles, config, out=None, command="stdcli.measure", reporter=told
+    )
     return dict(report.data["results"][0]["values"])
 
 
 def _content(value: ArrayOrFile, config: EvalConfig, fps: float) -> Content:
     if not isinstance(value, np.ndarray):
-        found = read_contents([value], size_px=None, frames=config.frames)
+        found = read_contents([Path(value)], size_px=None, frames=config.frames)
         if len(found) != 1:
             raise MediaError("one picture or clip at a time", where=value, got=f"{len(found)} files")
         return found[0]
@@ -90,7 +93,7 @@ def _content(value: ArrayOrFile, config: EvalConfig, fps: float) -> Content:
 
 def _style(value: ArrayOrFile, place: int) -> Style:
     if not isinstance(value, np.ndarray):
-        return read_styles([value])[0]
+        return read_styles([Path(value)])[0]
     rgb = _checked(value, dimensions=(3,))[0]
     return Style(f"style-{place}", rgb, _hash(rgb))
 

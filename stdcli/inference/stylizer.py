@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, overload
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,7 @@ from stdcli.reporter import LogReporter, Reporter
 StrPath: TypeAlias = str | os.PathLike[str]
 ImageLike: TypeAlias = np.ndarray | Image.Image | StrPath
 """uint8 [H, W, 3] sRGB, a Pillow picture, or the path of a file."""
+OneImage = TypeVar("OneImage", bound=Image.Image | StrPath)
 PATHS = (str, os.PathLike)
 LOADED = ("model", "base", "student", "lora", "style_scale", "device", "dtype", "offline")
 """Settings that decide what is loaded."""
@@ -109,7 +111,7 @@ class Stylizer:
             MediaError: a style picture that cannot be read.
             ModelError, HubError, ResourceError: the model cannot be loaded.
         """
-        given = {"model": model, "style": _listed(style), **settings}
+        given: dict[str, Any] = {"model": model, "style": _listed(style), **settings}
         config = _resolved(given, preset)
         session = open_session(config, _pictures(given["style"]), reporter or LogReporter())
         return cls(session, given, preset=preset)
@@ -145,7 +147,7 @@ class Stylizer:
     @overload
     def __call__(self, image: Image.Image | StrPath) -> Image.Image: ...
     @overload
-    def __call__(self, image: Sequence[Image.Image | StrPath]) -> list[Image.Image]: ...
+    def __call__(self, image: list[OneImage] | tuple[OneImage, ...]) -> list[Image.Image]: ...
     def __call__(self, image: Any, *, clip: bool = False) -> Any:
         """Restyle pictures.
 
@@ -234,12 +236,12 @@ def _resolved(given: dict[str, Any], preset: str | None) -> StylizeConfig:
 
 
 def _pictures(styles: Sequence[ImageLike]) -> list[Picture]:
-    return [read_style(one) if isinstance(one, PATHS) else _picture(one) for one in styles]
+    return [read_style(Path(one)) if isinstance(one, PATHS) else _picture(one) for one in styles]
 
 
 def _picture(image: Any) -> Picture:
     if isinstance(image, PATHS):
-        return read_image(image)
+        return read_image(Path(image))
     if isinstance(image, Image.Image):
         return picture_from(image)
     if isinstance(image, np.ndarray) and image.ndim == 3:

@@ -97,8 +97,6 @@ def _import_faults(module: str, target: str, *, inside: bool) -> Iterator[str]:
 
 def _layer_faults(part: str, other: str, layer: int | None, *, inside: bool) -> Iterator[str]:
     own, theirs = layer or 0, LAYERS[other]
-    if not part and inside:
-        return  # the package itself names for type checkers what it loads when asked
     if theirs > own:
         yield f"layer {own} may not import layer {theirs}"
     elif theirs == own and other != part and (part, other) not in BUILDS_ON:

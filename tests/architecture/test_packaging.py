@@ -56,5 +56,5 @@ def test_the_wheel_holds_the_presets_the_page_and_the_license(tmp_path: Path) ->
     page = {f"stdcli/evaluate/page/page.{kind}" for kind in ("html", "css", "js")}
     assert page <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert "stdcli/py.typed" in names
+    assert {"stdcli/py.typed", "stdcli/__init__.pyi"} <= names
     assert not any(name.startswith("tests/") for name in names)

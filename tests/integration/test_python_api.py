@@ -220,7 +220,10 @@ def errors(model: Path, folder: Path) -> list[tuple[list[str], Any]]:
         ([photo, "--style", "nowhere.png"], lambda: opened(model, style="nowhere.png")),
         ([photo, "--style", style, "--steps", "0"], lambda: opened(model, style=style, steps=0)),
         ([photo, "--style", style, "--preset", "no"], lambda: opened(model, style=style, preset="no")),
-        ([photo, "--style", style, "--student", "no/x"], lambda: opened(model, style=style, student="no/x")),
+        (
+            [photo, "--style", style, "--student", "no/x", "--offline"],
+            lambda: opened(model, style=style, student="no/x", offline=True),
+        ),
     ]
 
 

@@ -71,16 +71,16 @@ def test_another_name_is_an_attribute_error() -> None:
 
 
 def test_type_checkers_see_what_is_loaded() -> None:
-    """The imports for type checkers are those that `__getattr__` makes, name by name."""
-    (block,) = (node for node in ast.parse(SOURCE.read_text("utf-8")).body if isinstance(node, ast.If))
-    seen = {
-        alias.name: node.module
-        for node in block.body
-        if isinstance(node, ast.ImportFrom) and node.module != "typing"
+    """The stub imports, name by name, what `__getattr__` does."""
+    stub = ast.parse(SOURCE.with_suffix(".pyi").read_text("utf-8")).body
+    seen = [
+        (alias.name, alias.asname, node.module)
+        for node in stub
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
-    }
-    assert ast.unparse(block.test) == "TYPE_CHECKING"
-    assert seen == stdcli._MODULES
+    ]
+    assert sorted(seen) == [(name, name, module) for name, module in sorted(stdcli._MODULES.items())]
+    assert ast.literal_eval(stub[-1].value) == stdcli.__all__
     assert (SOURCE.parent / "py.typed").is_file()
 
 
