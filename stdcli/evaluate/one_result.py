@@ -20,6 +20,7 @@ from stdcli.errors import MediaError
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
 from stdcli.evaluate.measured_files import measure_contents
+from stdcli.media.arrays import as_frames
 from stdcli.reporter import LogReporter, Reporter
 
 StrPath: TypeAlias = str | os.PathLike[str]
@@ -86,7 +87,7 @@ def _content(value: ArrayOrFile, config: EvalConfig, fps: float) -> Content:
         if len(found) != 1:
             raise MediaError("one picture or clip at a time", where=value, got=f"{len(found)} files")
         return found[0]
-    frames = _checked(value, dimensions=(3, 4))
+    frames = as_frames(value)
     rate = None if value.ndim == 3 else Fraction(fps).limit_denominator(100_000)
     return Content("array", frames, _hash(frames), rate, "array", len(frames))
 
@@ -94,18 +95,10 @@ def _content(value: ArrayOrFile, config: EvalConfig, fps: float) -> Content:
 def _style(value: ArrayOrFile, place: int) -> Style:
     if not isinstance(value, np.ndarray):
         return read_styles([Path(value)])[0]
-    rgb = _checked(value, dimensions=(3,))[0]
-    return Style(f"style-{place}", rgb, _hash(rgb))
-
-
-def _checked(array: np.ndarray, *, dimensions: tuple[int, ...]) -> np.ndarray:
-    """uint8 [F, H, W, 3] of a picture or clip."""
-    is_sound = array.dtype == np.uint8 and array.ndim in dimensions and array.shape[-1] == 3 and array.size
-    if not is_sound:
-        expected = "uint8 [H, W, 3]" + (", of a clip [F, H, W, 3]" if 4 in dimensions else "")
-        raise MediaError("not a picture", got=f"{array.dtype} {list(array.shape)}", expected=expected)
-    return np.ascontiguousarray(array if array.ndim == 4 else array[None])
+    if len(frames := as_frames(value)) > 1:
+        raise MediaError("a style is one picture", got=f"{len(frames)} frames")
+    return Style(f"style-{place}", frames[0], _hash(frames))
 
 
 def _hash(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return hashlib.sha256(array.tobytes()).hexdigest()

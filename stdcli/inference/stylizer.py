@@ -21,6 +21,7 @@ from stdcli.inference.open import open_session, start_session
 from stdcli.inference.session import StyleSession
 from stdcli.inference.stylize import restyle_files
 from stdcli.inference.targets import check_styled, plan, read_style
+from stdcli.media.arrays import as_frames
 from stdcli.media.image import Picture, picture_from, read_image, to_pillow
 from stdcli.reporter import LogReporter, Reporter
 
@@ -32,7 +33,6 @@ PATHS = (str, os.PathLike)
 LOADED = ("model", "base", "student", "lora", "style_scale", "device", "dtype", "offline")
 """Settings that decide what is loaded."""
 IN_MEMORY = "(a picture in memory)"
-EXPECTED = "uint8 [H, W, 3] or [N, H, W, 3], a Pillow picture, or a path"
 
 
 class StylizeSettings(TypedDict, total=False):
@@ -113,13 +113,16 @@ class Stylizer:
         """
         given: dict[str, Any] = {"model": model, "style": _listed(style), **settings}
         config = _resolved(given, preset)
-        session = open_session(config, _pictures(given["style"]), reporter or LogReporter())
+        pictures = _pictures(given["style"] or config.style)
+        session = open_session(config, pictures, reporter or LogReporter())
         return cls(session, given, preset=preset)
 
     def using(
         self, *, style: ImageLike | Sequence[ImageLike] | None = None, **settings: Unpack[StylizeSettings]
     ) -> Stylizer:
         """The same model in another style or with other settings; nothing is loaded again.
+
+        What is not named stays as it was; None takes a setting back.
 
         Raises:
             ConfigError: settings that are wrong, or that decide what is loaded.
@@ -166,10 +169,8 @@ class Stylizer:
             NumericsError: a state became NaN or infinite.
         """
         if isinstance(image, np.ndarray):
-            frames = _checked(image)
-            result = (
-                self._clip(frames) if clip else self._batched(self._session, frames, self.config.batch or 1)
-            )
+            frames = as_frames(image)
+            result = self._clip(frames) if clip else self._batched(self._session, frames)
             return result.reshape(image.shape)
         if isinstance(image, list | tuple):
             return [self(each) for each in image]
@@ -195,7 +196,7 @@ class Stylizer:
             metadata: whether the recipe is stored inside and beside the results.
 
         Returns:
-            Paths of what was made.
+            Paths of the results; those that an earlier run had made, and that are left alone, come first.
 
         Raises:
             StdcliError: as the command; see `stdcli/errors.py`.
@@ -209,13 +210,15 @@ class Stylizer:
         if work.left_out:
             self._session.reporter.warning(work.left_out)
         made = restyle_files(self._session, work, overwrite=overwrite, metadata=metadata)
-        return [str(result.path) for result in made]
+        return [*map(str, work.finished), *(str(result.path) for result in made)]
 
     def _clip(self, frames: np.ndarray) -> np.ndarray:
         session = self._session.for_clip([frames[index] for index in sample_indices(len(frames))])
         return self._batched(session, frames, session.batch_for(frames.shape[1:3]))
 
-    def _batched(self, session: StyleSession, frames: np.ndarray, size: int) -> np.ndarray:
+    def _batched(self, session: StyleSession, frames: np.ndarray, size: int | None = None) -> np.ndarray:
+        """Frames in parts of `size`, or of the setting `batch`; pictures come one by one else."""
+        size = size or self.config.batch or 1
         parts = (frames[first : first + size] for first in range(0, len(frames), size))
         return np.concatenate([session.stylize(part) for part in parts])
 
@@ -244,20 +247,7 @@ def _picture(image: Any) -> Picture:
         return read_image(Path(image))
     if isinstance(image, Image.Image):
         return picture_from(image)
-    if isinstance(image, np.ndarray) and image.ndim == 3:
-        return Picture(_checked(image)[0])
-    raise MediaError("not a picture", got=_kind(image), expected=EXPECTED)
-
-
-def _checked(array: np.ndarray) -> np.ndarray:
-    """uint8 [N, H, W, 3] of an array that may be one picture."""
-    frames = array[None] if array.ndim == 3 else array
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
-        raise MediaError("not an array of pictures", got=_kind(array), expected=EXPECTED)
-    return np.ascontiguousarray(frames)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} {list(value.shape)}"
-    return type(value).__name__
+    if isinstance(image, np.ndarray) and image.ndim != 4:
+        return Picture(as_frames(image)[0])
+    expected = "uint8 [H, W, 3], a Pillow picture or a path"
+    raise MediaError("not a picture", got=f"a {type(image).__name__}", expected=expected)

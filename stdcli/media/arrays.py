@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from stdcli.errors import MediaError
+
 
 def fit_max_size(rgb: np.ndarray, max_size: int) -> np.ndarray:
     """Shrink so that the longer side is at most `max_size` pixels, keeping the aspect; never enlarge.
@@ -73,6 +75,19 @@ def hide_transparent(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     result = rgb.copy()
     result[hidden] = fill
     return result
+
+
+def as_frames(array: np.ndarray) -> np.ndarray:
+    """One picture or several as frames: uint8 [H, W, 3] or [N, H, W, 3] -> [N, H, W, 3].
+
+    Raises:
+        MediaError: another dtype or shape, or no pixels.
+    """
+    frames = array[None] if array.ndim == 3 else array
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or frames.size == 0:
+        got = f"{array.dtype} {list(array.shape)}"
+        raise MediaError("not an array of pictures", got=got, expected="uint8 [H, W, 3] or [N, H, W, 3]")
+    return np.ascontiguousarray(frames)
 
 
 def check_rgb(rgb: np.ndarray) -> None:
