@@ -10,24 +10,22 @@ stroke's share in the loss of v teaches only slowly.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.errors import NumericsError
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.lessons import Lesson
 from stdcli.teacher.networks import StylizerNetworks, encode_style, predict
-from stdcli.teacher.trained_state import restore_state, state_of
-from stdcli.training.ema import Ema
+from stdcli.teacher.teacher_training import TOTAL
+from stdcli.training.loop import Loss
 
 FORETELL_WEIGHT = 0.1
-MAX_GRAD_NORM = 1.0
 BANDS = 4  # of the noise range, in which the loss is reported
 
 
@@ -46,8 +44,8 @@ class LatentCodec(Protocol):
 
 
 @dataclass
-class ImitationTrainer:
-    """State of one training run: networks, optimiser, average, step.
+class ImitationTask:
+    """A `teacher_training.TeacherTask`.
 
     Attributes:
         networks: trained in place; the UNet sees the photo.
@@ -56,16 +54,10 @@ class ImitationTrainer:
         schedule: VP noise schedule.
         statistics: float32 [N, D], what the style encoder should foretell of artworks, each column of unit
             variance; N may be 0.
-        learning_rate: AdamW's after warm-up.
-        total_steps: where the learning rate reaches zero.
-        cooldown_steps: the last steps, over which it falls linearly.
         batch_size: items per step.
-        ema_decay: of the averaged weights.
         seed: of timesteps and noise.
         device: where the networks are.
-        warmup_steps: the first steps, over which the learning rate rises linearly.
         autocast: dtype of the UNet's matrix products; None leaves it at float32.
-        step: steps taken so far.
     """
 
     networks: StylizerNetworks
@@ -73,68 +65,29 @@ class ImitationTrainer:
     lessons: LessonSource
     schedule: NoiseSchedule
     statistics: torch.Tensor
-    learning_rate: float
-    total_steps: int
-    cooldown_steps: int
     batch_size: int
-    ema_decay: float
     seed: int
     device: torch.device
-    warmup_steps: int = 100
     autocast: torch.dtype | None = None
-    step: int = 0
-    foretell: torch.nn.Linear = field(init=False)
+    helpers: ClassVar = frozenset({"foretell"})
 
     def __post_init__(self) -> None:
         width = self.networks.style_encoder.config.projection_dim
         self.foretell = torch.nn.Linear(width, self.statistics.shape[1]).to(self.device)
         torch.nn.init.zeros_(self.foretell.weight)
         torch.nn.init.zeros_(self.foretell.bias)
-        self._parameters = [*self.networks.parameters(), *self.foretell.parameters()]
-        self.ema = Ema(self.networks.named_tensors(), decay=self.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
+        self.modules = self.networks.modules() | {"foretell": self.foretell}
 
-    def lr(self) -> float:
-        """Learning rate of the current step: linear warm-up, constant, linear cool-down."""
-        warm = min(1.0, (self.step + 1) / max(1, self.warmup_steps))
-        cool = min(1.0, (self.total_steps - self.step) / max(1, self.cooldown_steps))
-        return self.learning_rate * warm * cool
+    def losses(self, number: int) -> Iterator[Loss]:
+        """The total; reported are `loss/v` (1 is the best linear estimate's), also by bands of noise from low
+        to high (if a batch has two items for each), and `loss/foretell`."""
+        parts = self._losses(self.lessons.batch(number, self.batch_size), number)
+        total = parts.pop(TOTAL)
+        yield Loss(TOTAL, total, {f"loss/{name}": part.detach().reshape(1) for name, part in parts.items()})
 
-    def train_step(self) -> dict[str, float]:
-        """One optimiser step.
-
-        Returns:
-            `loss/total`, `loss/v` (1 is the best linear estimate's), `loss/foretell`, that of v by bands of
-            noise from low to high (if a batch has two for each), `grad/norm` before clipping, `lr`.
-
-        Raises:
-            NumericsError: the loss or a gradient is not finite; the weights are as before the step.
-        """
-        losses = self._losses(self.lessons.batch(self.step, self.batch_size))
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["loss/total"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
-        metrics = {name: loss.item() for name, loss in losses.items()}
-        metrics |= {"grad/norm": norm.item(), "lr": self.lr()}
-        for name in ("loss/total", "grad/norm"):
-            if not math.isfinite(metrics[name]):
-                raise NumericsError(
-                    f"{name} is not finite",
-                    where=f"step {self.step}",
-                    got=metrics[name],
-                    hint="a lower --set train.learning_rate=..., with --overwrite to begin anew",
-                )
-        for group in self.optimizer.param_groups:
-            group["lr"] = metrics["lr"]
-        self.optimizer.step()
-        self.ema.update()
-        self.step += 1
-        return metrics
-
-    def _losses(self, lesson: Lesson) -> dict[str, torch.Tensor]:
-        generator = fold(self.seed, "imitation", self.step)
+    def _losses(self, lesson: Lesson, step: int) -> dict[str, torch.Tensor]:
+        """The total and its parts, scalars."""
+        generator = fold(self.seed, "imitation", step)
         count = len(lesson.shown)
         t = self._draw_times(count, generator)
         with torch.no_grad():
@@ -153,10 +106,10 @@ class ImitationTrainer:
         errors = (output.float() - target).square().mean((1, 2, 3)) / self._linear_errors(t)
         foretold = self._foretell_loss(vectors, lesson.sources)
         v = errors.mean()
-        losses = {"loss/total": v + FORETELL_WEIGHT * foretold, "loss/v": v, "loss/foretell": foretold}
+        losses = {TOTAL: v + FORETELL_WEIGHT * foretold, "v": v, "foretell": foretold}
         if count >= 2 * BANDS:  # of which each holds one at least
             bands = (t * BANDS).div(len(self.schedule.alphas), rounding_mode="floor").to(self.device)
-            losses |= {f"loss/band{band}": errors[bands == band].mean() for band in range(BANDS)}
+            losses |= {f"band{band}": errors[bands == band].mean() for band in range(BANDS)}
         return losses
 
     def _linear_errors(self, t: Tensor) -> Tensor:
@@ -180,22 +133,6 @@ class ImitationTrainer:
             return vectors.new_zeros(())
         predicted = self.foretell(vectors[known.to(self.device)])
         return F.mse_loss(predicted, self.statistics[sources[known]].to(self.device))
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything that resuming needs, as named tensors."""
-        return state_of(self._named_tensors(), self.ema, self.optimizer, step=self.step)
-
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from `state()` of an earlier run with the same networks.
-
-        Raises:
-            StdcliError: it is of another run, or of another version of this program.
-        """
-        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimizer)
-
-    def _named_tensors(self) -> dict[str, torch.Tensor]:
-        foretell = {f"foretell.{k}": v for k, v in self.foretell.state_dict().items()}
-        return self.networks.named_tensors() | foretell
 
 
 @torch.no_grad()

@@ -63,15 +63,13 @@ class StylizerNetworks:
     unet: UNet2DConditionModel
     style_encoder: CLIPVisionModelWithProjection
 
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """All trainable parameters, in a fixed order."""
-        nets = (self.unet, self.style_encoder)
-        return [p for net in nets for p in net.parameters() if p.requires_grad]
+    def modules(self) -> dict[str, torch.nn.Module]:
+        """The networks by name, in a fixed order."""
+        return {"unet": self.unet, "style_encoder": self.style_encoder}
 
     def named_tensors(self) -> dict[str, torch.Tensor]:
         """Every state tensor under `unet.` or `style_encoder.`, sharing storage with the networks."""
-        out = {f"unet.{k}": v for k, v in self.unet.state_dict().items()}
-        return out | {f"style_encoder.{k}": v for k, v in self.style_encoder.state_dict().items()}
+        return torch.nn.ModuleDict(self.modules()).state_dict()
 
 
 def build_networks(

@@ -1,4 +1,4 @@
-"""Trainers as a run's settings ask for them: of the closed-form painting, or of definite paintings.
+"""What a run's settings ask the networks to learn: the closed-form painting, or definite paintings.
 
 The second foretells the artworks' features where the package with VGG-16 is installed; without it, a warning
 says so and the style encoder learns from the loss of v alone.
@@ -20,25 +20,24 @@ from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.errors import MissingWeights
 from stdcli.runtime.devices import DeviceChoice
 from stdcli.teacher.data import TrainingData
-from stdcli.teacher.denoiser_trainer import DenoiserTrainer
-from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
+from stdcli.teacher.denoiser_task import DenoiserTask
+from stdcli.teacher.imitation import ImitationTask, measure_variances, principal_statistics
 from stdcli.teacher.lessons import Lessons
 from stdcli.teacher.networks import SmallCodec, StylizerNetworks
 from stdcli.teacher.paintings import INDEX, SIDE_PX, Paintings, load_paintings, read_index
 from stdcli.teacher.pairs import PairSampler, prefetched
 from stdcli.teacher.pictures import SHORT_SIDES_PX, PictureSet
 from stdcli.teacher.style_losses import STYLE_LAYERS, style_statistics
+from stdcli.teacher.teacher_training import TeacherTask
 from stdcli.teacher.vgg import load_vgg
 
 FORETOLD = 64  # principal components of artworks' features
 MEASURED = 16  # batches that the paintings' difference to the photos is measured on
 BATCH = 8  # artworks that are looked at together
 
-Trainer = DenoiserTrainer | ImitationTrainer
-
 
 @contextmanager
-def open_trainer(
+def open_task(
     config: TeacherConfig,
     data: TrainingData,
     paintings: Paintings | None,
@@ -48,8 +47,8 @@ def open_trainer(
     schedule: NoiseSchedule,
     choice: DeviceChoice,
     console: Console,
-) -> Iterator[Trainer]:
-    """The trainer of a run, before its first step; its threads end with the block.
+) -> Iterator[TeacherTask]:
+    """What a run learns; its threads end with the block.
 
     Args:
         config: of the run.
@@ -66,12 +65,7 @@ def open_trainer(
         "networks": networks,
         "codec": codec,
         "schedule": schedule,
-        "learning_rate": train.learning_rate,
-        "total_steps": train.steps,
-        "cooldown_steps": train.cooldown_steps,
-        "warmup_steps": train.warmup_steps,
         "batch_size": train.batch_size,
-        "ema_decay": train.ema_decay,
         "seed": config.seed,
         "device": choice.device,
         "autocast": None if choice.dtype == torch.float32 else choice.dtype,
@@ -79,7 +73,7 @@ def open_trainer(
     if paintings is None:
         sampler = PairSampler(data.content, data.art, seed=config.seed, **config.pairs.model_dump())
         with prefetched(sampler, threads=train.threads) as source:
-            yield DenoiserTrainer(pairs=source, texture_weight=train.texture_weight, **settings)
+            yield DenoiserTask(pairs=source, texture_weight=train.texture_weight, **settings)
         return
     statistics = look_at(data.art, choice.device, console)
     lessons = Lessons(
@@ -94,7 +88,7 @@ def open_trainer(
     variances = measure_variances(codec, lessons, batches=MEASURED, batch_size=train.batch_size)
     networks.unet.variances.copy_(variances)
     with prefetched(lessons, threads=train.threads) as source:
-        yield ImitationTrainer(lessons=source, statistics=statistics, **settings)
+        yield ImitationTask(lessons=source, statistics=statistics, **settings)
 
 
 def find_paintings(config: TeacherConfig, console: Console) -> Paintings | None:

@@ -26,7 +26,7 @@ from stdcli.diffusion.statistics import match_statistics
 from stdcli.errors import ConfigError
 from stdcli.media.tensors import to_uint8
 from stdcli.models.painter_unet import sees_photo
-from stdcli.teacher.denoiser_trainer import PREDICTION
+from stdcli.teacher.denoiser_task import PREDICTION
 from stdcli.teacher.networks import SmallCodec, StylizerNetworks, encode_style, predict
 
 NOISE_ID = 0  # one noise for every picture, as in stylize

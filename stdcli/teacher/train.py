@@ -12,9 +12,7 @@ things and their files; the stages' own modules know the rest.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +22,10 @@ from stdcli.config.teacher import TeacherConfig
 from stdcli.console import Console
 from stdcli.diffusion.levels import SamplingPath
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.media.image import Picture, write_image
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
 from stdcli.models.locate import locate_model
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.durable import new_folder
-from stdcli.runtime.interrupt import deferred_interrupt
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.codec_fitting import SIGNAL, crops, fit_components, psnr_db, refine_decoder
 from stdcli.teacher.data import TrainingData, find_folders, load_data
@@ -43,7 +39,7 @@ from stdcli.teacher.networks import (
     load_weights,
     save_folder,
 )
-from stdcli.teacher.painters import Trainer, find_paintings, index_digest, open_trainer
+from stdcli.teacher.painters import find_paintings, index_digest, open_task
 from stdcli.teacher.paintings import Paintings
 from stdcli.teacher.pictures import PictureSet
 from stdcli.teacher.teacher_run import (
@@ -58,9 +54,13 @@ from stdcli.teacher.teacher_run import (
     scheduler_for,
 )
 from stdcli.teacher.teacher_sheet import TeacherSheet, plan_samples
+from stdcli.teacher.teacher_training import make_training
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
+from stdcli.training.ema import Ema
+from stdcli.training.loop import make_accelerator
 from stdcli.training.run_files import hold_run
-from stdcli.training.run_folder import STEP, RunFolder, mean_of, step_name, versions
+from stdcli.training.run_folder import RunFolder, versions
+from stdcli.training.trainer import Cadence, Stage, Trainer
 
 MEASURED_CROPS = 64
 MEASURED_CROP_PX = 128
@@ -145,11 +145,11 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
         console.note(f"codec: {metadata['codec']['psnr_db']:.1f} dB")
         run.write_metadata(metadata)
         sheet = _make_sheet(data, codec, schedule, path=path, config=config, console=console)
-        trainer = _denoiser_stage(
+        ema = _denoiser_stage(
             config, data, paintings, networks, sheet=sheet, choice=choice, run=run, console=console
         )
-        with trainer.ema.applied():
-            _export(run, trainer=trainer, codec=codec, scheduler=scheduler, config=config)
+        with ema.applied():
+            _export(run, networks=networks, codec=codec, scheduler=scheduler, config=config)
     except KeyboardInterrupt:
         console.note(f"stopped; the same command goes on with {run.root}")
         raise
@@ -248,57 +248,29 @@ def _denoiser_stage(
     choice: DeviceChoice,
     run: RunFolder,
     console: Console,
-) -> Trainer:
-    """Build or restore the trainer and run it to its last step."""
+) -> Ema:
+    """Train to the last step, on from where the run was; the averaged weights."""
     networks.unet.to(choice.device, memory_format=torch.channels_last)
     networks.style_encoder.to(choice.device)
+    # mixed precision is the tasks' own concern
+    accelerator = make_accelerator(replace(choice, dtype=torch.float32))
+    train = config.train
     parts = {"codec": sheet.codec, "schedule": sheet.schedule, "choice": choice, "console": console}
-    with open_trainer(config, data, paintings, networks, **parts) as trainer:
-        newest = run.newest(warn=console.warning)
-        if newest is not None:
-            trainer.restore(newest[1])
-            console.note(f"going on from step {trainer.step}")
-            run.forget_after(trainer.step)
-        run.rewind_reports(trainer.step)
-        _run_steps(trainer, config, sheet=sheet, run=run, console=console)
-    return trainer
-
-
-def _run_steps(
-    trainer: Trainer, config: TeacherConfig, *, sheet: TeacherSheet, run: RunFolder, console: Console
-) -> None:
-    """Take the remaining steps, with reports, sample sheets and checkpoints on the way."""
-    every, total = config.train, trainer.total_steps
-    window: list[dict[str, float]] = []
-    with console.progress("denoiser", total) as progress, deferred_interrupt() as stop:
-        progress.advance(trainer.step)
-        while trainer.step < total:
-            began_s = time.perf_counter()
-            metrics = trainer.train_step()
-            window.append(metrics | {"time/step_ms": (time.perf_counter() - began_s) * 1e3})
-            progress.advance()
-            is_due = _is_due(trainer.step, total)
-            if is_due(every.log_every):
-                run.report(_counters(trainer) | mean_of(window))
-                window = []
-            if is_due(every.sample_every):
-                with trainer.ema.applied():
-                    _write_sheet(run.root / "samples" / f"{step_name(trainer.step)}.png", sheet, trainer)
-            if is_due(every.checkpoint_every) or stop.requested:
-                run.save(trainer.step, trainer.state())
-            if stop.requested:
-                raise KeyboardInterrupt
-
-
-def _is_due(step: int, total: int) -> Callable[[int], bool]:
-    return lambda every: step % every == 0 or step == total
-
-
-def _counters(trainer: Trainer) -> dict[str, float]:
-    counters = {STEP: trainer.step, "progress/samples": trainer.step * trainer.batch_size}
-    if trainer.device.type == "cuda":
-        counters["mem/peak_mib"] = torch.cuda.max_memory_allocated(trainer.device) / 2**20
-    return counters
+    with open_task(config, data, paintings, networks, **parts) as task:
+        training = make_training(task, train, accelerator, sheet.render)
+        trainer = Trainer(
+            [Stage(training, train.steps)],
+            run,
+            accelerator,
+            console,
+            label="denoiser",
+            cadence=Cadence(train.log_every, train.sample_every, train.checkpoint_every),
+            items_per_step=train.batch_size,
+            remedy="a lower --set train.learning_rate=..., with --overwrite to begin anew",
+        )
+        trainer.resume()
+        trainer.run()
+    return training.ema
 
 
 def _make_sheet(
@@ -331,19 +303,14 @@ def _squares(pictures: PictureSet, count: int) -> torch.Tensor:
     return torch.stack([pictures.square(i, size_idx=SHEET_SIZE_IDX) for i in chosen]) * 2 - 1
 
 
-def _write_sheet(path: Path, sheet: TeacherSheet, trainer: Trainer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Picture(sheet.render(trainer.networks)), overwrite=True)
-
-
 def _export(
     run: RunFolder,
     *,
-    trainer: Trainer,
+    networks: StylizerNetworks,
     codec: SmallCodec,
     scheduler: Any,
     config: TeacherConfig,
 ) -> None:
     """Write the model folder; it appears under its name only when complete."""
     with new_folder(run.root / MODEL, check=lambda: check_outcome(run)) as fresh:
-        save_folder(fresh, networks=trainer.networks, codec=codec, scheduler=scheduler, recipe=config.recipe)
+        save_folder(fresh, networks=networks, codec=codec, scheduler=scheduler, recipe=config.recipe)

@@ -20,10 +20,10 @@ from stdcli.config.recipe import Recipe
 from stdcli.diffusion.levels import make_sampling_path
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.models.patch_autoencoder import PatchAutoencoder
-from stdcli.teacher.denoiser_trainer import DenoiserTrainer
 from stdcli.teacher.networks import StylizerNetworks, build_networks, make_scheduler, predict
 from stdcli.teacher.pictures import list_pictures, load_pictures
 from stdcli.teacher.teacher_sheet import TeacherSheet
+from stdcli.teacher.teacher_training import TeacherTraining
 from stdcli.training.checkpoint import load_checkpoint
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
@@ -210,15 +210,15 @@ def test_a_finished_run_is_made_longer(run: Run, tmp_path: Path, capsys: pytest.
 
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    take = DenoiserTrainer.train_step
+    take = TeacherTraining.train_step
 
-    def train_step(self: DenoiserTrainer) -> dict[str, float]:
-        facts = take(self)
-        if self.step == step:
+    def train_step(self: TeacherTraining, number: int) -> dict[str, float]:
+        metrics = take(self, number)
+        if number + 1 == step:
             signal.raise_signal(signal.SIGTERM)
-        return facts
+        return metrics
 
-    monkeypatch.setattr(DenoiserTrainer, "train_step", train_step)
+    monkeypatch.setattr(TeacherTraining, "train_step", train_step)
 
 
 def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(
@@ -264,15 +264,15 @@ def test_a_run_that_crashed_before_its_first_checkpoint_begins_its_steps_anew(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Run(run.data, tmp_path / "out")
-    take = DenoiserTrainer.train_step
+    take = TeacherTraining.train_step
 
-    def crash(self: DenoiserTrainer) -> dict[str, float]:
-        if self.step == 5:
+    def crash(self: TeacherTraining, number: int) -> dict[str, float]:
+        if number == 5:
             raise MemoryError
-        return take(self)
+        return take(self, number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(DenoiserTrainer, "train_step", crash)
+        patched.setattr(TeacherTraining, "train_step", crash)
         assert other.command("--quiet", "--steps", "6") == 70
     assert list(other.reports("progress/step")) == [4]
     assert other.command("--quiet", "--steps", "6") == 0

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.errors import NumericsError, StdcliError
+from stdcli.errors import NumericsError
 from stdcli.models.painter_unet import make_wide_scheduler
 from stdcli.teacher.codec_fitting import SIGNAL
-from stdcli.teacher.imitation import ImitationTrainer, measure_variances, principal_statistics
+from stdcli.teacher.imitation import ImitationTask, measure_variances, principal_statistics
 from stdcli.teacher.lapped import fit_lapped
 from stdcli.teacher.lessons import Lesson
 from stdcli.teacher.networks import build_lapped_codec, build_networks
+from tests.tiny_teachers import training_of
 
 CODEC = build_lapped_codec(latent_channels=6, widths=(4, 4, 4, 4))
 NOISE = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(9))
@@ -38,7 +39,7 @@ class FixedLessons:
         return Lesson(shown, targets, styles, torch.arange(batch_size) % 2, amounts, self.sources)
 
 
-def make_trainer(lessons: FixedLessons, **changed) -> ImitationTrainer:
+def make_task(lessons: FixedLessons) -> ImitationTask:
     networks = build_networks(
         latent_channels=6,
         channels=(32, 32),
@@ -48,58 +49,50 @@ def make_trainer(lessons: FixedLessons, **changed) -> ImitationTrainer:
         cross_dim=16,
         sees_photo=True,
     )
-    settings = {
-        "networks": networks,
-        "codec": CODEC,
-        "lessons": lessons,
-        "schedule": NoiseSchedule.from_config(make_wide_scheduler().config),
-        "statistics": torch.tensor([[1.0, -2.0]]),
-        "learning_rate": 1e-3,
-        "total_steps": 20,
-        "cooldown_steps": 10,
-        "batch_size": 8,
-        "ema_decay": 0.9,
-        "seed": 0,
-        "device": torch.device("cpu"),
-        "warmup_steps": 2,
-    }
-    return ImitationTrainer(**settings | changed)
+    return ImitationTask(
+        networks=networks,
+        codec=CODEC,
+        lessons=lessons,
+        schedule=NoiseSchedule.from_config(make_wide_scheduler().config),
+        statistics=torch.tensor([[1.0, -2.0]]),
+        batch_size=8,
+        seed=0,
+        device=torch.device("cpu"),
+    )
 
 
 def test_the_loss_is_that_of_the_best_linear_estimate_before_training() -> None:
     """Independent pixels differ by independent amounts, so each channel's error is known in closed form."""
     lessons = FixedLessons(0.6, plain=0)
-    trainer = make_trainer(lessons)
+    task = make_task(lessons)
     variances = measure_variances(CODEC, lessons, batches=3, batch_size=8)
-    trainer.networks.unet.variances.copy_(variances)
-    losses = [trainer._losses(lessons.batch(step, 8)) for step in range(8)]
-    found = torch.stack([torch.stack([loss[f"loss/band{band}"] for band in range(4)]) for loss in losses])
+    task.networks.unet.variances.copy_(variances)
+    losses = [task._losses(lessons.batch(step, 8), step) for step in range(8)]
+    found = torch.stack([torch.stack([loss[f"band{band}"] for band in range(4)]) for loss in losses])
     assert torch.allclose(found.mean(0), torch.ones(4), atol=0.2)
-    ratios, d = trainer.schedule.sigmas / trainer.schedule.alphas, variances.double()
+    ratios, d = task.schedule.sigmas / task.schedule.alphas, variances.double()
     for t in (0, 500, 999):
-        expected = (d / (trainer.schedule.alphas[t] ** 2 * (d + ratios[t] ** 2))).mean()
-        assert trainer._linear_errors(torch.tensor([t])).item() == pytest.approx(expected.item(), rel=1e-4)
+        expected = (d / (task.schedule.alphas[t] ** 2 * (d + ratios[t] ** 2))).mean()
+        assert task._linear_errors(torch.tensor([t])).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_style_vector_foretells_known_artworks_alone() -> None:
-    trainer = make_trainer(FixedLessons(0.5))
-    losses = trainer._losses(trainer.lessons.batch(0, 8))
-    assert losses["loss/foretell"].item() == pytest.approx((1 + 4) / 2)  # it says 0 before it is trained
-    total = losses["loss/v"] + 0.1 * losses["loss/foretell"]
-    assert losses["loss/total"].item() == pytest.approx(total.item())
-    unknown = make_trainer(FixedLessons(0.5, sources=(-1, -1)))
-    assert unknown._losses(unknown.lessons.batch(0, 8))["loss/foretell"].item() == 0
+    task = make_task(FixedLessons(0.5))
+    losses = task._losses(task.lessons.batch(0, 8), 0)
+    assert losses["foretell"].item() == pytest.approx((1 + 4) / 2)  # it says 0 before it is trained
+    total = losses["v"] + 0.1 * losses["foretell"]
+    assert losses["total"].item() == pytest.approx(total.item())
+    unknown = make_task(FixedLessons(0.5, sources=(-1, -1)))
+    assert unknown._losses(unknown.lessons.batch(0, 8), 0)["foretell"].item() == 0
 
 
 def test_what_asks_for_nothing_is_told_no_style() -> None:
     for plain, is_told in ((8, False), (0, True)):
-        trainer = make_trainer(FixedLessons(0.5))
-        torch.nn.init.normal_(
-            trainer.networks.unet.conv_out.weight, generator=torch.Generator().manual_seed(1)
-        )
+        task = make_task(FixedLessons(0.5))
+        torch.nn.init.normal_(task.networks.unet.conv_out.weight, generator=torch.Generator().manual_seed(1))
         lesson = FixedLessons(0.5, plain=plain).batch(0, 8)
         other = replace(lesson, styles=1 - lesson.styles)
-        losses = [trainer._losses(batch)["loss/v"].item() for batch in (lesson, other)]
+        losses = [task._losses(batch, 0)["v"].item() for batch in (lesson, other)]
         assert (losses[0] != losses[1]) == is_told
 
 
@@ -113,44 +106,46 @@ def test_variances_are_of_what_asks_for_all_of_the_painting() -> None:
 
 
 def test_a_checkpoint_of_another_run_is_told() -> None:
-    """As whoever trains anything: one line, never a fault of the program."""
-    trainer = make_trainer(FixedLessons(0.5))
-    state = trainer.state()
+    """In a way that `training.trainer` knows: never a fault of the program."""
+    training = training_of(make_task(FixedLessons(0.5)))
+    state, metadata = training.state()
     name = next(name for name in state if name.startswith("live."))
     for broken in (
         {},
         state | {name: torch.zeros(7, 7, 7)},
         {k: v for k, v in state.items() if k != "counters"},
     ):
-        with pytest.raises(StdcliError, match="not of such a run"):
-            trainer.restore(broken)
+        with pytest.raises((KeyError, ValueError, RuntimeError)):
+            training.restore(broken, metadata)
 
 
 def test_training_learns_and_resumes_to_the_bit() -> None:
-    whole = make_trainer(FixedLessons(0.5))
-    reports = [whole.train_step() for _ in range(8)]
+    whole, first, second = (training_of(make_task(FixedLessons(0.5)), steps=20) for _ in range(3))
+    reports = [whole.train_step(step) for step in range(8)]
     assert reports[7]["loss/foretell"] < reports[0]["loss/foretell"]
     assert reports[0]["lr"] == pytest.approx(5e-4) and reports[1]["lr"] == pytest.approx(1e-3)
-    first, second = make_trainer(FixedLessons(0.5)), make_trainer(FixedLessons(0.5), seed=0)
-    for _ in range(4):
-        first.train_step()
-    second.restore(first.state())
-    assert second.step == 4
-    for _ in range(4):
-        second.train_step()
-    ours, theirs = whole.state(), second.state()
+    names = {"loss/total", "loss/v", "loss/foretell", *(f"loss/band{band}" for band in range(4))}
+    assert reports[0].keys() == names | {"grad/norm", "lr"}
+    for step in range(4):
+        first.train_step(step)
+    second.restore(*first.state())
+    for step in range(4, 8):
+        second.train_step(step)
+    ours, theirs = whole.state()[0], second.state()[0]
     assert ours.keys() == theirs.keys() and "live.foretell.weight" in ours
+    assert not any(name.startswith("ema.foretell") for name in ours)  # it is no part of the teacher
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    moved = (whole.ema.average["unet.conv_in.weight"] - whole.networks.unet.conv_in.weight).abs().max()
+    moved = (whole.ema.average["unet.conv_in.weight"] - whole.task.networks.unet.conv_in.weight).abs().max()
     assert moved > 0
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change() -> None:
-    trainer = make_trainer(FixedLessons(float("nan")))
-    before = trainer.networks.unet.conv_in.weight.clone()
-    with pytest.raises(NumericsError, match="step 0"):
-        trainer.train_step()
-    assert torch.equal(before, trainer.networks.unet.conv_in.weight) and trainer.step == 0
+    training = training_of(make_task(FixedLessons(float("nan"))))
+    weight = training.task.networks.unet.conv_in.weight
+    before = weight.clone()
+    with pytest.raises(NumericsError, match="loss/total"):
+        training.train_step(0)
+    assert torch.equal(before, weight) and training.ema.updates == 0
 
 
 def test_principal_statistics_are_scores_of_unit_variance() -> None:

@@ -147,18 +147,18 @@ def test_a_stopped_run_has_its_last_step_saved_and_goes_on_to_the_same_bits(
     tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer_of(tmp_path / "whole", Stage(Pulled(target=3.0), 11)).run()
-    first = Pulled(target=3.0, on_step=stopping(6, number))
+    first = Pulled(target=3.0, on_step=stopping(5, number))
     stopped = trainer_of(tmp_path / "stopped", Stage(first, 11))
     with stopped_by_signals(), pytest.raises(KeyboardInterrupt):
         stopped.run()
-    assert stopped.step == 7 and first.events[-2:] == [("step", 6), ("save", 7)]
-    assert checkpoint(tmp_path / "stopped", 7) == pytest.approx(pulled(START, 3.0, 7), rel=1e-14)
+    assert stopped.step == 6 and first.events[-2:] == [("step", 5), ("save", 6)]
+    assert checkpoint(tmp_path / "stopped", 6) == pytest.approx(pulled(START, 3.0, 6), rel=1e-14)
     second = Pulled(target=0.0)
     resumed = trainer_of(tmp_path / "stopped", Stage(second, 11))
-    assert resumed.resume() and resumed.step == 7
-    assert "going on from step 7" in capsys.readouterr().err
+    assert resumed.resume() and resumed.step == 6
+    assert "going on from step 6" in capsys.readouterr().err
     resumed.run()
-    assert second.events[0] == ("step", 7)
+    assert second.events[0] == ("step", 6)
     whole, again = (tmp_path / name for name in ("whole", "stopped"))
     assert all(content(whole, step) == content(again, step) for step in (10, 11))
     assert [row["progress/step"] for row in reports(again)] == [4, 8, 11]

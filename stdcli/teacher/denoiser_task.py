@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,15 +29,14 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.diffusion.solvers import jump, start_state
-from stdcli.errors import NumericsError
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.runtime.seeding import fold
 from stdcli.teacher.networks import StylizerNetworks, encode_style, predict
 from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.painting_losses import content_distance, fidelity_loss, texture_distance
 from stdcli.teacher.pairs import StylePairBatch
-from stdcli.teacher.trained_state import restore_state, state_of
-from stdcli.training.ema import Ema
+from stdcli.teacher.teacher_training import TOTAL
+from stdcli.training.loop import Loss
 
 P_DROP_STYLE = 0.1
 LOWEST_START_T = 20
@@ -44,7 +44,6 @@ START_BIAS = 1.5
 CONTENT_WEIGHT = 3.0
 FIDELITY_WEIGHT = 0.15
 EXACT_SHARE = 4  # one in so many photos is also decoded from its exact latents, which should stay faithful
-MAX_GRAD_NORM = 1.0
 PREDICTION = PredictionType.V
 
 
@@ -62,8 +61,8 @@ class PairSource(Protocol):
 
 
 @dataclass
-class DenoiserTrainer:
-    """State of one training run: networks, optimiser, average, step.
+class DenoiserTask:
+    """A `teacher_training.TeacherTask`.
 
     Attributes:
         networks: trained in place.
@@ -71,16 +70,10 @@ class DenoiserTrainer:
         pairs: source of data.
         schedule: VP noise schedule with 1000 steps.
         texture_weight: of the texture distance; more means livelier strokes, not quite where they should be.
-        learning_rate: AdamW's after warm-up.
-        warmup_steps: the first steps, over which the learning rate rises linearly.
-        total_steps: where the learning rate reaches zero.
-        cooldown_steps: the last steps, over which the learning rate falls linearly.
         batch_size: pairs per step.
-        ema_decay: of the averaged weights.
         seed: of timesteps, noise, filters and style dropping.
         device: where the networks are.
         autocast: dtype of the UNet's matrix products; None leaves it at float32. The loss is float32 always.
-        step: steps taken so far.
     """
 
     networks: StylizerNetworks
@@ -88,67 +81,31 @@ class DenoiserTrainer:
     pairs: PairSource
     schedule: NoiseSchedule
     texture_weight: float
-    learning_rate: float
-    total_steps: int
-    cooldown_steps: int
     batch_size: int
-    ema_decay: float
     seed: int
     device: torch.device
-    warmup_steps: int = 200
     autocast: torch.dtype | None = None
-    step: int = 0
+    helpers: ClassVar = frozenset()
 
     def __post_init__(self) -> None:
         self.codec.requires_grad_(False)
         self.codec.refine.requires_grad_(True)
-        self._parameters = [*self.networks.parameters(), *self.codec.refine.parameters()]
+        self.modules = self.networks.modules() | {"refine": self.codec.refine}
         self._painted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.ema = Ema(self._named_tensors(), decay=self.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            self._parameters, lr=self.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
 
-    def _named_tensors(self) -> dict[str, torch.Tensor]:
-        refine = {f"refine.{k}": v for k, v in self.codec.refine.state_dict().items()}
-        return self.networks.named_tensors() | refine
-
-    def lr(self) -> float:
-        """Learning rate of the current step: linear warm-up, constant, linear cool-down."""
-        warm = min(1.0, (self.step + 1) / max(1, self.warmup_steps))
-        cool = min(1.0, (self.total_steps - self.step) / max(1, self.cooldown_steps))
-        return self.learning_rate * warm * cool
-
-    def train_step(self) -> dict[str, float]:
-        """One optimiser step.
-
-        Returns:
-            `loss/total`, its unweighted parts `loss/content`, `loss/texture`, `loss/fidelity`, `grad/norm`
-            before clipping, `lr`, `time/data_wait_ms`.
-
-        Raises:
-            NumericsError: the loss or a gradient is not finite; the weights are as before the step.
-        """
+    def losses(self, number: int) -> Iterator[Loss]:
+        """The total; reported are its unweighted parts `loss/content`, `loss/texture`, `loss/fidelity`."""
         began_s = time.perf_counter()
-        batch = self.pairs.batch(self.step, self.batch_size)
+        batch = self.pairs.batch(number, self.batch_size)
         data_wait_ms = (time.perf_counter() - began_s) * 1e3
-        losses = self._losses(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["total"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRAD_NORM)
-        metrics = {f"loss/{name}": loss.item() for name, loss in losses.items()}
-        metrics |= {"grad/norm": norm.item(), "lr": self.lr(), "time/data_wait_ms": data_wait_ms}
-        self._check_finite(metrics)
-        for group in self.optimizer.param_groups:
-            group["lr"] = metrics["lr"]
-        self.optimizer.step()
-        self.ema.update()
-        self.step += 1
-        return metrics
+        parts = self._losses(batch, number)
+        total = parts.pop(TOTAL)
+        metrics = {f"loss/{name}": part.detach().reshape(1) for name, part in parts.items()}
+        yield Loss(TOTAL, total, metrics | {"time/data_wait_ms": total.new_tensor([data_wait_ms])})
 
-    def _losses(self, batch: StylePairBatch) -> dict[str, torch.Tensor]:
+    def _losses(self, batch: StylePairBatch, step: int) -> dict[str, torch.Tensor]:
         """The total and its parts, scalars."""
-        generator = fold(self.seed, "denoiser", self.step)
+        generator = fold(self.seed, "denoiser", step)
         photos, styles = batch.photos.to(self.device), batch.styles.to(self.device)
         recolored = match_colors(batch.photos, batch.styles).to(self.device)
         kept = (torch.rand(len(photos), generator=generator) >= P_DROP_STYLE).to(self.device)
@@ -170,7 +127,7 @@ class DenoiserTrainer:
         texture = texture_distance(pictures, paintings, generator=generator).mean()
         fidelity = fidelity_loss(rebuilt, exact)
         total = CONTENT_WEIGHT * content + self.texture_weight * texture + FIDELITY_WEIGHT * fidelity
-        return {"total": total, "content": content, "texture": texture, "fidelity": fidelity}
+        return {TOTAL: total, "content": content, "texture": texture, "fidelity": fidelity}
 
     def _paint(
         self, number: int, pictures: torch.Tensor, styles: torch.Tensor, noise: torch.Tensor
@@ -216,25 +173,3 @@ class DenoiserTrainer:
 
     def _level(self, t: torch.Tensor) -> Level:
         return Level(id=t, t=t, alpha=self.schedule.alphas[t], sigma=self.schedule.sigmas[t])
-
-    def _check_finite(self, metrics: dict[str, float]) -> None:
-        for name in ("loss/total", "grad/norm"):
-            if not math.isfinite(metrics[name]):
-                raise NumericsError(
-                    f"{name} is not finite",
-                    where=f"step {self.step}",
-                    got=metrics[name],
-                    hint="a lower --set train.learning_rate=..., with --overwrite to begin anew",
-                )
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything that resuming needs, as named tensors."""
-        return state_of(self._named_tensors(), self.ema, self.optimizer, step=self.step)
-
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from `state()` of an earlier run with the same networks.
-
-        Raises:
-            StdcliError: it is of another run, or of another version of this program.
-        """
-        self.step = restore_state(state, self._named_tensors(), self.ema, self.optimizer)
