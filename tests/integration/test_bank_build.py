@@ -22,7 +22,7 @@ from stdcli.bank.reader import Bank
 from stdcli.bank.verify import verify
 from stdcli.cli.main import main
 from stdcli.diffusion.noise import hash63, sample_id
-from stdcli.models.bundle import Bundle
+from stdcli.models.bundle import Network
 from stdcli.models.denoiser import Denoiser
 from stdcli.rollout import shards as shards_module
 from tests.integration.test_clips import write_clip
@@ -559,13 +559,13 @@ def test_a_dry_run_writes_nothing(
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Paths of every evaluation of a teacher's network."""
     seen: list[int] = []
-    original = Bundle.denoise
+    original = Network.denoise
 
-    def denoise(self: Bundle, x: torch.Tensor, *args: object, **options: object) -> object:
+    def denoise(self: Network, x: torch.Tensor, *args: object, **options: object) -> object:
         seen.append(len(x))
         return original(self, x, *args, **options)
 
-    monkeypatch.setattr(Bundle, "denoise", denoise)
+    monkeypatch.setattr(Network, "denoise", denoise)
     return seen
 
 
