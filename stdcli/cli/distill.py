@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from stdcli.cli.command import REQUIRED, Call, command, option, setting, show_settings
 from stdcli.cli.options import shared
+from stdcli.config.distill_methods import method_names
 from stdcli.config.load import Resolved
-from stdcli.config.methods import method_names
 from stdcli.console import Console
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, create_model
 
 from stdcli.config.bank import SELF, BankConfig
-from stdcli.config.methods import DEFAULT, MethodSettings, find_method, method_names
+from stdcli.config.distill_methods import DEFAULT, MethodSettings, find_method, method_names
 from stdcli.config.schema import (
     Count,
     Decay,

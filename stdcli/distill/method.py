@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from stdcli.distill.teacher_paths import TeacherPaths
     from stdcli.training.loop import Loss
 
-STUDENT, EMA_STUDENT, TEACHER, FAKE_SCORE = "student", "ema_student", "teacher", "fake_score"
-"""Roles: sets of weights on one base."""
+STUDENT, EMA_STUDENT, FAKE_SCORE = "student", "ema_student", "fake_score"
+"""Roles: sets of weights on one base, which is itself the teacher."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Method(ABC):
     """One method of distillation.
 
     Attributes:
-        name, title, citation, section, borrows, states: see `config.methods.MethodSettings`.
+        name, title, citation, section, borrows, states: see `config.distill_methods.MethodSettings`.
         sampling: recipe fields that its students need: sampler, final.
         needs: which of "next" (teacher state below j), "target" (teacher state at s) a batch must have, and
             whether the "teacher" must be in memory.

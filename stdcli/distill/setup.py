@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stdcli.bank.order import PairOrder
 from stdcli.config.distill import DistillConfig
-from stdcli.config.methods import find_method
+from stdcli.config.distill_methods import find_method
 from stdcli.diffusion.levels import Level, LevelError, select_levels
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.adversarial_term import AdversarialTerm
@@ -111,7 +111,7 @@ def build(
     if has_adversary:
         _add_adversary(training, config, accelerator, table=table, get_codec=get_codec)
     learners = [*method.learners(roles), *task.terms.learners()]
-    training.trained_modules += [_trained(learner, ema, config, accelerator) for learner in learners]
+    training.trained_modules += [make_trained(learner, ema, config, accelerator) for learner in learners]
     return training
 
 
@@ -227,7 +227,7 @@ def _teacher_step(roles: Roles) -> TeacherStep:
     return step
 
 
-def _trained(
+def make_trained(
     learner: Learner, ema: Mapping[str, Ema], config: DistillConfig, accelerator: Accelerator
 ) -> TrainedModule:
     """A learner with its optimizer; the student's averages follow its steps.

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import yaml
 
-from stdcli.config.methods import DEFAULT, find_method, method_names
+from stdcli.config.distill_methods import DEFAULT, find_method, method_names
 from stdcli.config.recipe import Recipe
 from stdcli.hub.artefact import Artefact
 from stdcli.models.locate import EMBEDDED

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from stdcli.cli.main import main
-from stdcli.config import methods
+from stdcli.config import distill_methods
 from stdcli.config.schema import Positive, Section
 from stdcli.config.tasks import TASKS
 from stdcli.diffusion.solvers import jump
@@ -73,9 +73,9 @@ class Outside(Method):
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(methods, "_registered", {})
+        patched.setattr(distill_methods, "_registered", {})
         patched.setitem(TASKS, "distill", TASKS["distill"])
-        methods.register(Outside)
+        distill_methods.register(Outside)
         yield
 
 

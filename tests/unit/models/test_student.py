@@ -98,6 +98,25 @@ def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) 
     assert all(torch.equal(before[name], value) for name, value in student.trainable().items())
 
 
+@pytest.mark.parametrize("options", KINDS)
+def test_gradients_under_other_weights_go_to_those_alone(model, options) -> None:
+    """They are those of a second student that holds the weights as its own."""
+    student, other = train(student_of(model, **options)), train(student_of(model, **options), seed=4)
+    target = {"target_time": torch.tensor([199.0, 0.0])} if student.has_target_time else {}
+    given = {name: value.detach().clone().requires_grad_() for name, value in other.trainable().items()}
+    with student.using(given):
+        found = student(X, T, CONDITION, **target)
+    found.square().mean().backward()
+    expected = other(X, T, CONDITION, **target)
+    expected.square().mean().backward()
+    assert torch.allclose(found, expected, atol=1e-6)
+    for name, parameter in other.trainable().items():
+        if parameter.grad is not None:
+            torch.testing.assert_close(given[name].grad, parameter.grad, rtol=1e-4, atol=1e-6)
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in given.values())
+    assert all(parameter.grad is None for parameter in student.trainable().values())
+
+
 def test_averages_need_every_name_and_no_teacher(model) -> None:
     student = student_of(model)
     with pytest.raises(ValueError, match="2 names differ"), student.using(_renamed(student)):

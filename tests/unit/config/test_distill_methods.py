@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import stdcli
-from stdcli.config import methods
+from stdcli.config import distill_methods
 from stdcli.config.distill import DistillConfig
-from stdcli.config.methods import find_method, method_names
+from stdcli.config.distill_methods import find_method, method_names
 from stdcli.config.presets import list_presets, read_task_file
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import Section
@@ -82,9 +82,9 @@ def test_a_registered_method_brings_its_section(monkeypatch: pytest.MonkeyPatch)
             if config.section_of(cls).share > 1:
                 yield "half_way.share", "is more than there is"
 
-    monkeypatch.setattr(methods, "_registered", {})
+    monkeypatch.setattr(distill_methods, "_registered", {})
     monkeypatch.setitem(TASKS, "distill", TASKS["distill"])
-    methods.register(Added)
+    distill_methods.register(Added)
     assert method_names() == ("std", "half-way", "lcm") and find_method("half-way") is Added
     schema = TASKS["distill"]
     fields = list(schema.model_fields)
