@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stdcli.distill import train
 from stdcli.inference import configured_model
+from stdcli.models.bundle import Bundle
 from stdcli.models.spec import ModelSpec
 from stdcli.rollout import build
 from tests.copies import copy_of
@@ -22,23 +22,21 @@ def loaded_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (configured_model, build):
             patch.setattr(module, "load_model", _remembering(module.load_model))
-        patch.setattr(train, "load_denoiser", _remembering(train.load_denoiser))
         yield
 
 
-def _remembering(load: Callable[..., Any]) -> Callable[..., Any]:
+def _remembering(load: Callable[..., Bundle]) -> Callable[..., Bundle]:
     """`load`, which calls back in its first turn alone."""
-    kept: dict[str, Any] = {}
+    kept: dict[str, Bundle] = {}
 
-    def loaded(spec: ModelSpec, **asked: Any) -> Any:
+    def loaded(spec: ModelSpec, **asked: Any) -> Bundle:
         plain = sorted((name, value) for name, value in asked.items() if not callable(value))
         loras = (text.rpartition(":")[0] or text for text in spec.loras)
         named = [spec.name, spec.base, spec.student, *loras]
         key = repr((spec, plain, [_state(Path(text)) for text in named if text]))
         if key not in kept:
             kept[key] = load(spec, **asked)
-        network = getattr(kept[key], "network", kept[key])  # of a bundle, or alone
-        return copy_of(kept[key], network.denoiser.network)
+        return copy_of(kept[key], kept[key].network.denoiser.network)
 
     return loaded
 

@@ -1,17 +1,23 @@
-"""A Hub on this machine and its real client; a power cut for clips; models that a module loads once."""
+"""A Hub on this machine and its real client; a power cut for clips; models loaded once; a small bank."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stdcli.inference.job import Job
+from stdcli.rollout import shards as shards_module
+from tests.bank_builds import NAMES, SMALL, build
 from tests.hub_client import HubClient, running_client
 from tests.hub_server import HubServer, running_hub
 from tests.loaded_once import loaded_once
+from tests.tiny_banks import write_pictures
+from tests.tiny_models import save_tiny_embedded
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +73,38 @@ def one_load() -> Iterator[None]:
     """A module's tests share what is loaded, each with a copy of its own."""
     with loaded_once():
         yield
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A teacher, seven photos, two style pictures, and the bank that one run builds of them."""
+    root = tmp_path_factory.mktemp("world")
+    model = save_tiny_embedded(root / "model")
+    photos, art = (
+        write_pictures(root / "photos", NAMES),
+        write_pictures(root / "art", ["x.png", "y.png"], seed=1),
+    )
+    common = ["--model", model, "--style-data", art, *SMALL]
+    made = SimpleNamespace(root=root, model=model, photos=photos, art=art, common=common)
+    build(common, "--data", photos, "-o", root / "bank")
+    return SimpleNamespace(**vars(made), bank=root / "bank")
+
+
+@pytest.fixture
+def copy(world: SimpleNamespace, tmp_path: Path) -> Path:
+    """The bank of the world, to be harmed."""
+    return Path(shutil.copytree(world.bank, tmp_path / "copy"))
+
+
+@pytest.fixture
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Sources of every path that a teacher walks."""
+    seen: list[str] = []
+    original = shards_module.Teacher.rollout
+
+    def walk(self: object, samples: list, *args: object, **options: object) -> object:
+        seen.extend(sample.source for sample in samples)
+        return original(self, samples, *args, **options)
+
+    monkeypatch.setattr(shards_module.Teacher, "rollout", walk)
+    return seen
