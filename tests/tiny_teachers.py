@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from stdcli.config.teacher import TrainSection
 from stdcli.runtime.devices import choose
+from stdcli.teacher.networks import StylizerNetworks
 from stdcli.teacher.teacher_training import TeacherTask, TeacherTraining, make_training
 from stdcli.training.loop import make_accelerator
 from tests.tiny_accelerator import forget_accelerator
@@ -18,3 +21,8 @@ def training_of(task: TeacherTask, **changes: Any) -> TeacherTraining:
     forget_accelerator()
     accelerator = make_accelerator(choose("cpu", "float32"))
     return make_training(task, TrainSection(**(TRAIN | changes)), accelerator, lambda networks: None)
+
+
+def tensors_of(networks: StylizerNetworks) -> dict[str, torch.Tensor]:
+    """Every state tensor under `unet.` or `style_encoder.`, sharing storage with the networks."""
+    return torch.nn.ModuleDict(networks.modules()).state_dict()

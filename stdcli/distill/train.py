@@ -227,23 +227,19 @@ def _open(
     """run.json, written by the main process before the others go on."""
     metadata: dict[str, Any] = {}
     if accelerator.is_main_process:
-        metadata = files.open_run(folder, config, _learned(training, accelerator), overwrite=overwrite)
+        learned = {  # what decides the outcome beside the settings
+            "fingerprint": training.paths.manifest.fingerprint(),
+            "shards": training.paths.digest(),
+            "processes": accelerator.num_processes,
+            "precision": accelerator.mixed_precision,
+            "dtype": _name_of(training.network.dtype),
+            "choices": training.notes,
+        }
+        metadata = files.open_run(folder, config, learned, overwrite=overwrite)
         metadata |= {"versions": versions(), "state": "running"}
         folder.write_metadata(metadata)
     accelerator.wait_for_everyone()
     return metadata
-
-
-def _learned(training: Training, accelerator: Accelerator) -> dict[str, Any]:
-    """What decides the outcome beside the settings."""
-    return {
-        "fingerprint": training.paths.manifest.fingerprint(),
-        "shards": training.paths.digest(),
-        "processes": accelerator.num_processes,
-        "precision": accelerator.mixed_precision,
-        "dtype": _name_of(training.network.dtype),
-        "choices": training.notes,
-    }
 
 
 def _name_of(dtype: torch.dtype) -> str:

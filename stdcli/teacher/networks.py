@@ -67,10 +67,6 @@ class StylizerNetworks:
         """The networks by name, in a fixed order."""
         return {"unet": self.unet, "style_encoder": self.style_encoder}
 
-    def named_tensors(self) -> dict[str, torch.Tensor]:
-        """Every state tensor under `unet.` or `style_encoder.`, sharing storage with the networks."""
-        return torch.nn.ModuleDict(self.modules()).state_dict()
-
 
 def build_networks(
     *,

@@ -148,8 +148,8 @@ def _train(config: TeacherConfig, run: RunFolder, console: Console, *, overwrite
         ema = _denoiser_stage(
             config, data, paintings, networks, sheet=sheet, choice=choice, run=run, console=console
         )
-        with ema.applied():
-            _export(run, networks=networks, codec=codec, scheduler=scheduler, config=config)
+        with ema.applied(), new_folder(model, check=lambda: check_outcome(run)) as fresh:
+            save_folder(fresh, networks=networks, codec=codec, scheduler=scheduler, recipe=config.recipe)
     except KeyboardInterrupt:
         console.note(f"stopped; the same command goes on with {run.root}")
         raise
@@ -301,16 +301,3 @@ def _make_sheet(
 def _squares(pictures: PictureSet, count: int) -> torch.Tensor:
     chosen = range(min(count, len(pictures)))
     return torch.stack([pictures.square(i, size_idx=SHEET_SIZE_IDX) for i in chosen]) * 2 - 1
-
-
-def _export(
-    run: RunFolder,
-    *,
-    networks: StylizerNetworks,
-    codec: SmallCodec,
-    scheduler: Any,
-    config: TeacherConfig,
-) -> None:
-    """Write the model folder; it appears under its name only when complete."""
-    with new_folder(run.root / MODEL, check=lambda: check_outcome(run)) as fresh:
-        save_folder(fresh, networks=networks, codec=codec, scheduler=scheduler, recipe=config.recipe)

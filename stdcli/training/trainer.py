@@ -69,7 +69,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cadence:
-    """Steps between two of a kind; all but sheets come after the last step too. 0 draws no sheets."""
+    """Steps between two of a kind, which all come after the last step too; 0 draws no sheets."""
 
     log_every: int
     sample_every: int

@@ -28,6 +28,7 @@ from stdcli.training.checkpoint import load_checkpoint
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
 from tests.tiny_pictures import HELD_OUT, write_ramps
+from tests.tiny_teachers import tensors_of
 
 STEPS = 24
 STOPPED_AT = 10
@@ -91,7 +92,7 @@ def averaged_networks(run: Run) -> StylizerNetworks:
     networks = build_networks(latent_channels=12, channels=(32, 64), **NETWORK)
     state, _ = load_checkpoint(run.out / f"checkpoints/step-{STEPS:06d}.safetensors")
     with torch.no_grad():
-        for name, tensor in networks.named_tensors().items():
+        for name, tensor in tensors_of(networks).items():
             if tensor.is_floating_point():
                 tensor.copy_(state[f"ema.{name}"].half())
     return networks

@@ -23,7 +23,7 @@ from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.painting_losses import content_distance, fidelity_loss
 from stdcli.teacher.pairs import StylePairBatch
 from stdcli.teacher.teacher_training import lr_schedule
-from tests.tiny_teachers import training_of
+from tests.tiny_teachers import tensors_of, training_of
 
 CHANNELS = 6
 
@@ -269,10 +269,10 @@ def test_the_average_follows_the_weights() -> None:
     """After two steps: d = 1/10, then 2/11, so a = 9/11 w2 + 2/11 (9/10 w1 + 1/10 w0)."""
     training = training_of(make_task())
     name, networks = "unet.conv_in.weight", training.task.networks
-    weights = [networks.named_tensors()[name].clone()]
+    weights = [tensors_of(networks)[name].clone()]
     for step in range(2):
         training.train_step(step)
-        weights.append(networks.named_tensors()[name].clone())
+        weights.append(tensors_of(networks)[name].clone())
     w0, w1, w2 = (w.double() for w in weights)
     expected = 9 / 11 * w2 + 2 / 11 * (0.9 * w1 + 0.1 * w0)
     assert torch.allclose(training.ema.average[name].double(), expected, atol=1e-7)

@@ -24,6 +24,7 @@ from stdcli.teacher.networks import (
     predict,
     save_folder,
 )
+from tests.tiny_teachers import tensors_of
 
 
 def tiny(seed: int = 0) -> StylizerNetworks:
@@ -44,7 +45,7 @@ def save(folder: Path, networks: StylizerNetworks) -> None:
 
 
 def test_weights_come_from_the_seed() -> None:
-    first, again, other = (tiny(seed).named_tensors() for seed in (0, 0, 1))
+    first, again, other = (tensors_of(tiny(seed)) for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["unet.conv_in.weight"], other["unet.conv_in.weight"])
     codecs = [build_codec(latent_channels=4, hidden_channels=4, seed=seed) for seed in (0, 0, 1)]
@@ -60,9 +61,9 @@ def test_the_default_generator_is_left_alone(tmp_path: Path) -> None:
 
 def test_saving_leaves_the_networks_as_they_were(tmp_path: Path) -> None:
     networks = tiny()
-    before = {name: tensor.clone() for name, tensor in networks.named_tensors().items()}
+    before = {name: tensor.clone() for name, tensor in tensors_of(networks).items()}
     save(tmp_path, networks)
-    for name, tensor in networks.named_tensors().items():
+    for name, tensor in tensors_of(networks).items():
         assert tensor.dtype == before[name].dtype
         assert torch.equal(tensor, before[name])
     stored = load_file(tmp_path / "image_encoder/model.safetensors")
@@ -91,8 +92,8 @@ def test_saved_weights_can_be_started_from(tmp_path: Path) -> None:
     save_folder(tmp_path, networks=networks, codec=codec, scheduler=make_scheduler(), recipe=recipe)
     others, other_codec = tiny(seed=1), build_codec(latent_channels=4, hidden_channels=4, seed=1)
     load_weights(tmp_path, networks=others, codec=other_codec)
-    wanted = networks.named_tensors() | codec.state_dict()
-    loaded = others.named_tensors() | other_codec.state_dict()
+    wanted = tensors_of(networks) | codec.state_dict()
+    loaded = tensors_of(others) | other_codec.state_dict()
     assert wanted.keys() == loaded.keys()
     for name, tensor in wanted.items():
         stored = tensor.half().float() if tensor.is_floating_point() else tensor
