@@ -22,6 +22,9 @@ from stdcli.config.schema import (
     split_numbers,
 )
 
+NETWORKS = ("unet", "transformer")
+"""What diffusers' pipelines call the network that denoises."""
+
 
 class Start(Section):
     """What happens to a picture before noise is added, so that the path begins near the style."""
@@ -45,13 +48,13 @@ class Trained(Section):
     base: Text
     """The model it changes, as it was named."""
     base_sha256: dict[str, str]
-    """Component of that model -> hash of its weights, as in `Bundle.identity`."""
+    """Component of that model -> hash of its weights, as in `Network.identity`."""
     s_embedding: bool = False
     """Whether its network is told where each step aims."""
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if "unet" not in self.base_sha256:
-            yield "base_sha256", "names no unet"
+        if not any(part in self.base_sha256 for part in NETWORKS):
+            yield "base_sha256", f"names no {' or '.join(NETWORKS)}"
 
 
 class Recipe(Section):

@@ -15,7 +15,7 @@ from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.real_latents import PathEnds, make_online_styles, make_styles, samples
 from stdcli.distill.teacher_paths import TeacherPaths
-from stdcli.errors import StdcliError
+from stdcli.errors import ConfigError, StdcliError
 from stdcli.models.codec import Codec
 from stdcli.models.condition import split_conditions
 from stdcli.models.perceptual.dino import load_dino
@@ -49,10 +49,14 @@ def make_adversary(
         The adversary, and one line about what it sees.
 
     Raises:
+        ConfigError: the teacher's features are asked for, and it sees the photo.
         ModelError, HubError: DINOv2 was asked for and cannot be loaded.
     """
     cond, uncond = split_conditions({k: v[None] for k, v in paths.conditions.items()}, device)
     features, note = _features(section, get_codec, device=device, offline=offline)
+    if features is None and student.denoiser.sees_photo:
+        problem = "dino is needed for a model that sees the photo beside the noise"
+        raise ConfigError("the adversary has no photo to show the teacher", [("adversary.features", problem)])
     if features is None:
         features = TeacherFeatures(student, uncond)
     width = condition_vector(cond).shape[1]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-TOKENS = "encoder_hidden_states"
+TOKENS, CONCAT = "encoder_hidden_states", "concat_latents"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Condition:
         encoder_hidden_states: text tokens [B, L, D].
         added: by diffusers' names, each with B rows: `text_embeds` [B, S], `time_ids` [B, 6] float32 in
             pixels, `image_embeds` [B, N, S] (or [B, N, tokens, S] for a Plus adapter).
-        concat_latents: more input channels [B, c, h, w] for a network that sees masks.
+        concat_latents: more input channels [B, c, h, w] for a network that sees masks or the photo.
         notes: what the user should know about how this condition was made.
     """
 
@@ -39,12 +39,14 @@ class Condition:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors under flat names, for storage; `from_tensors` is the inverse."""
-        return {TOKENS: self.encoder_hidden_states, **self.added}
+        shown = {} if self.concat_latents is None else {CONCAT: self.concat_latents}
+        return {TOKENS: self.encoder_hidden_states, **self.added, **shown}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Condition:
         """The condition that `tensors()` was called on, without its notes."""
-        return cls(tensors[TOKENS], {k: v for k, v in tensors.items() if k != TOKENS})
+        added = {k: v for k, v in tensors.items() if k not in (TOKENS, CONCAT)}
+        return cls(tensors[TOKENS], added, concat_latents=tensors.get(CONCAT))
 
     def expand(self, batch: int) -> Condition:
         """The same condition for `batch` samples, without copying memory.

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from stdcli.config.recipe import NETWORKS
+
 LORA_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 INDEX_FILE = "model_index.json"
 RECIPE_FILE = "recipe.json"
-NETWORKS = ("unet", "transformer")
-"""What diffusers' pipelines call the network that denoises."""
 STUDENT_FILES = (
     LORA_FILE,
     PEFT_FILE,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -123,8 +123,9 @@ class Teacher:
 
     def conditions(self, sample: Sample, pictures: Pictures) -> dict[str, Tensor]:
         """What the bank stores of a path's conditions, by name."""
-        _, (style,) = pictures.load([sample])
-        return rows_of(self._condition(sample, style))
+        rgb, styles = pictures.load([sample])
+        start = self._encode(rgb, styles)[1] if self.bundle.network.denoiser.sees_photo else None
+        return rows_of(self._conditions_of([sample], styles, start)[0])
 
     @torch.no_grad()
     def try_batch(self, samples: Sequence[Sample], pictures: Pictures, pace: Pace) -> None:
@@ -170,7 +171,7 @@ class Teacher:
         return PathStarts(
             x0=x0,
             state=start_state(start, noise, self.path.levels[0]),
-            conditions=[self._condition(*pair) for pair in zip(samples, styles, strict=True)],
+            conditions=self._conditions_of(samples, styles, start),
             guidance=torch.tensor([s.guidance for s in samples], dtype=torch.float64),
         )
 
@@ -247,6 +248,19 @@ class Teacher:
         scale, multiple = self.side_px / (height * width) ** 0.5, self.bundle.multiple_px
         sides = (max(multiple, round(side * scale / multiple) * multiple) for side in (height, width))
         return to_tensor(resize(style, *sides))
+
+    def _conditions_of(
+        self, samples: Sequence[Sample], styles: Sequence[np.ndarray | None], start: Tensor | None
+    ) -> list[tuple[Condition, Condition]]:
+        """Of each path; a network that sees the photo is shown `start` [B, C, h, w], its clean beginning."""
+        pairs = [self._condition(*pair) for pair in zip(samples, styles, strict=True)]
+        if not self.bundle.network.denoiser.sees_photo:
+            return pairs
+        shown = start.split(1)
+        return [
+            (replace(cond, concat_latents=photo), replace(uncond, concat_latents=photo))
+            for (cond, uncond), photo in zip(pairs, shown, strict=True)
+        ]
 
     def _condition(self, sample: Sample, style: np.ndarray | None) -> tuple[Condition, Condition]:
         is_own = sample.style is not None and sample.style_sha256 is None

@@ -17,6 +17,7 @@ from stdcli.diffusion.predictions import check_path
 from stdcli.disk import space
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Bundle
+from stdcli.models.condition import CONCAT
 from stdcli.rollout.path_inputs import Sample
 
 _ROW_BYTES = 450  # of a path's line in samples.jsonl and in its sidecar together, roughly
@@ -124,7 +125,9 @@ def estimate(
     varying = fixed = 0
     for name, value in probes[0].items():
         size = value.numel() * (value.element_size() if name.endswith(EXACT) else item)
-        if len({content_hash(probe[name]) for probe in probes}) > 1:
+        if name.endswith(CONCAT):
+            total += size * len(samples)
+        elif len({content_hash(probe[name]) for probe in probes}) > 1:
             varying += size
         else:
             fixed += size

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
+from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
+from stdcli.diffusion.levels import level_table
+from stdcli.models.condition import split_conditions
 from stdcli.models.lapped_autoencoder import LappedAutoencoder
-from stdcli.models.load import load_model
+from stdcli.models.load import load_denoiser, load_model
 from stdcli.models.painter_unet import PainterUNet
 from stdcli.models.spec import ModelSpec
 from stdcli.training.checkpoint import load_checkpoint
@@ -129,14 +133,73 @@ def test_masks_and_guidance_go_along(out: Path, root: Path, tmp_path: Path) -> N
     assert np.abs(before[:, 40:] - after[:, 40:]).mean() > 1
 
 
-def test_a_bank_of_it_is_refused(
-    out: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture(scope="module")
+def bank(out: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bank = tmp_path_factory.mktemp("paths") / "bank"
+    options = ["--style-data", str(root / "style"), "--model", str(out / "model"), "--num-paths", "3"]
+    options += ["--device", "cpu", "--dtype", "float32", "--set", "store_dtype=float32", "--quiet"]
+    options += ["--resolution", "32", "--set", "guidance_range=1.5:1.5"]
+    assert main(["bank", "build", "--data", str(root / "content"), *options, "-o", str(bank)]) == 0
+    return bank
+
+
+def test_paths_of_it_keep_the_photo_that_they_were_shown(out: Path, bank: Path) -> None:
+    """Each path by hand: its stored condition leads a plain network from the first state to the last."""
+    stored, network = Bank(bank), load_denoiser(ModelSpec(str(out / "model"), device="cpu", dtype="float32"))
+    levels = [
+        level_table(network.schedule, stored.manifest.num_solver_steps)[id_] for id_ in stored.level_ids
+    ]
+    unet, photos = network.denoiser.network, []
+    for path in range(len(stored)):
+        cond, uncond = split_conditions(stored.conditions([path]), "cpu")
+        photos.append(cond.concat_latents)
+        assert torch.equal(cond.concat_latents, uncond.concat_latents)
+        x = stored.path(path)[:1].float()
+        with torch.no_grad():
+            for here, there in pairwise(levels):
+                seen = torch.cat([x, cond.concat_latents], 1)
+                without, under = (
+                    unet(
+                        seen,
+                        here.t,
+                        encoder_hidden_states=side.encoder_hidden_states,
+                        added_cond_kwargs={**side.added, "image_embeds": [side.added["image_embeds"]]},
+                    ).sample
+                    for side in (uncond, cond)
+                )
+                v = without + 1.5 * (under - without)
+                x0, eps = here.alpha * x - here.sigma * v, here.sigma * x + here.alpha * v
+                x = there.alpha * x0 + there.sigma * eps
+        assert torch.allclose(x, stored.path(path)[-1:].float(), atol=2e-3)
+    assert not torch.allclose(photos[0], photos[1])
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_students_of_it_learn_from_its_paths(
+    out: Path, root: Path, bank: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--style-data", str(root / "style"), "--model", str(out / "model"), "--num-paths", "2"]
-    bank = tmp_path / "bank"
-    assert main(["bank", "build", "--data", str(root / "content"), *options, "-o", str(bank)]) == 4
-    assert "sees the photo at every step" in capsys.readouterr().err
-    assert not bank.exists()
+    run, result = tmp_path / "run", tmp_path / "result.png"
+    cpu = ["--device", "cpu", "--dtype", "float32"]
+    options = [*cpu, "--train-steps", "2", "--batch-size", "2"]
+    options += ["--set", "std.window=12", "--student", kind, "--quiet"]
+    assert main(["distill", "--bank", str(bank), "-o", str(run), *options]) == 0
+    photo, style = str(root / "content/p00.png"), str(root / "style/p03.png")
+    options = ["--model", str(out / "model"), "--device", "cpu", "--quiet", "--steps", "2"]
+    command = ["stylize", photo, "--style", style, "-o", str(result), "--student", str(run), *options]
+    assert main(command) == 0
+    drawn, seen = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (result, photo))
+    assert drawn.shape == seen.shape and np.abs(drawn - seen).mean() > 1
+    refused = [
+        "--set",
+        "adversary.weight=0.1",
+        "--set",
+        "adversary.features=teacher",
+        *cpu,
+        "--student",
+        kind,
+    ]
+    assert main(["distill", "--bank", str(bank), "-o", str(tmp_path / "other"), *refused]) == 2
+    assert "dino is needed" in capsys.readouterr().err
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(
