@@ -19,7 +19,7 @@ from stdcli.bank.reader import Bank
 from stdcli.bank.shard import StoredPaths, write_shard
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.method import EMA_STUDENT
+from stdcli.distill.learner import EMA_STUDENT
 from stdcli.distill.roles import Roles
 from stdcli.models.condition import Condition
 from tests.tiny_banks import changed

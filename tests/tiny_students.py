@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from stdcli.config.recipe import Recipe, Trained
+from stdcli.distill.student import Student, make_student
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_denoiser
 from stdcli.models.spec import ModelSpec
-from stdcli.models.student import Student, make_student
 from tests.copies import copy_of
 from tests.tiny_models import CROSS, POOLED, STYLE
 

@@ -22,7 +22,8 @@ from stdcli.diffusion.levels import Level, level_table, pick_levels
 from stdcli.diffusion.predictions import PredictionType
 from stdcli.diffusion.solvers import start_state
 from stdcli.distill.batch import Batch
-from stdcli.distill.method import FAKE_SCORE, STUDENT, Learner, Method
+from stdcli.distill.learner import FAKE_SCORE, STUDENT, Learner
+from stdcli.distill.method import Method
 from stdcli.distill.roles import Roles
 from stdcli.distill.target_sampler import TargetSampler
 from stdcli.runtime.seeding import fold

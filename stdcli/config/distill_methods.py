@@ -66,14 +66,10 @@ def find_method(name: str) -> MethodSettings:
     return import_module(f"{PACKAGE}.{name.replace('-', '_')}").METHOD
 
 
-def register(method: MethodSettings) -> None:
-    """Add a method from outside this package; it may then be named wherever its own methods may.
+def add(method: MethodSettings) -> None:
+    """Find a method from outside this package too; `tasks.register_method` also takes its settings.
 
     Args:
         method: replaces one of the same name.
     """
-    from stdcli.config.distill import distill_config
-    from stdcli.config.tasks import TASKS
-
     _registered[method.name] = method
-    TASKS["distill"] = distill_config()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from stdcli.config import distill_methods
 from stdcli.config.bank import BankConfig
-from stdcli.config.distill import DistillConfig
+from stdcli.config.distill import DistillConfig, distill_config
 from stdcli.config.evaluate import EvalConfig
 from stdcli.config.inpaint import InpaintConfig
 from stdcli.config.schema import Section, StylizeConfig
@@ -22,3 +23,13 @@ TASKS: dict[str, type[Section]] = {
 def task_of(config: Section) -> str:
     """The task whose settings these are."""
     return next(task for task, schema in TASKS.items() if schema is type(config))
+
+
+def register_method(method: distill_methods.MethodSettings) -> None:
+    """Add a method of distillation from outside this package; it may then be named wherever its own may.
+
+    Args:
+        method: replaces one of the same name.
+    """
+    distill_methods.add(method)
+    TASKS["distill"] = distill_config()

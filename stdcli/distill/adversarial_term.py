@@ -11,7 +11,7 @@ from stdcli.diffusion.levels import Level
 from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.adversary import Adversary, RealFakeBatch, Variant, make_real_fake_batch
 from stdcli.distill.batch import Batch
-from stdcli.distill.method import Learner, Prediction
+from stdcli.distill.learner import Learner, Prediction
 from stdcli.runtime.seeding import fold
 from stdcli.training.loop import Loss
 

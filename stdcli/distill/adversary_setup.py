@@ -14,12 +14,12 @@ from stdcli.distill.batch_sources import RealLatents
 from stdcli.distill.discriminator import Discriminator, condition_vector
 from stdcli.distill.features import DinoFeatures, Features, TeacherFeatures
 from stdcli.distill.real_latents import PathEnds, make_online_styles, make_styles, samples
+from stdcli.distill.student import Student
 from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError, StdcliError
 from stdcli.models.codec import Codec
 from stdcli.models.condition import split_conditions
 from stdcli.models.perceptual.dino import load_dino
-from stdcli.models.student import Student
 
 GetCodec = Callable[[], Codec]
 

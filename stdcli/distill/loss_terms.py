@@ -12,7 +12,7 @@ from torch import Tensor
 from stdcli.distill.adversarial_term import AdversarialTerm
 from stdcli.distill.batch import Batch
 from stdcli.distill.distances import distance
-from stdcli.distill.method import STUDENT, Learner, Prediction
+from stdcli.distill.learner import STUDENT, Learner, Prediction
 from stdcli.training.loop import Loss
 
 BUCKETS = 4

@@ -8,60 +8,21 @@ settings read these classes before torch is there, so files of methods import it
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from stdcli.distill.learner import STUDENT, Learner
 
+if TYPE_CHECKING:
     from stdcli.config.distill import DistillSettings
     from stdcli.config.schema import Section
     from stdcli.diffusion.levels import Level
-    from stdcli.diffusion.predictions import Denoised
     from stdcli.distill.batch import Batch
     from stdcli.distill.loss_terms import LossTerms
     from stdcli.distill.roles import Roles
     from stdcli.distill.target_sampler import TargetSampler
     from stdcli.distill.teacher_paths import TeacherPaths
     from stdcli.training.loop import Loss
-
-STUDENT, EMA_STUDENT, FAKE_SCORE = "student", "ema_student", "fake_score"
-"""Roles: sets of weights on one base, which is itself the teacher."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the student says of a batch.
-
-    Attributes:
-        state: [B, C, *space], its point at s (a clean latent, for methods that predict one), with gradients.
-        denoised: its x0 and eps at j.
-    """
-
-    state: Tensor
-    denoised: Denoised
-
-
-@dataclass(frozen=True)
-class Learner:
-    """Weights that a run trains.
-
-    Attributes:
-        name: of the role; of its losses, metrics and tensors in checkpoints.
-        module: as gradients pass it, wrapped where there are several processes.
-        parameters: name -> what is trained.
-        learning_rate: the highest; None is `train.learning_rate`.
-        buffers: name -> further tensors that are part of the state.
-        after_update: called after every step taken.
-    """
-
-    name: str
-    module: nn.Module
-    parameters: Mapping[str, nn.Parameter]
-    learning_rate: float | None = None
-    buffers: Mapping[str, Tensor] = field(default_factory=dict)
-    after_update: Sequence[Callable[[], object]] = ()
 
 
 class Method(ABC):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
-from stdcli.distill.method import EMA_STUDENT
+from stdcli.distill.learner import EMA_STUDENT
+from stdcli.distill.student import Student
 from stdcli.models.condition import Condition
-from stdcli.models.student import Student
 
 
 @dataclass

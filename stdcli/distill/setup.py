@@ -17,18 +17,19 @@ from stdcli.diffusion.solvers import jump
 from stdcli.distill.adversarial_term import AdversarialTerm
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
 from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, Ranks, TeacherStep
+from stdcli.distill.learner import EMA_STUDENT, STUDENT, Learner
 from stdcli.distill.loss_terms import LossTerms
-from stdcli.distill.method import EMA_STUDENT, STUDENT, Learner, Method
+from stdcli.distill.method import Method
 from stdcli.distill.roles import Roles
+from stdcli.distill.student import Student, make_student
+from stdcli.distill.student_start import start_from
 from stdcli.distill.task import DistillTask
 from stdcli.distill.teacher_paths import TeacherPaths
 from stdcli.errors import ConfigError
 from stdcli.models.bundle import Network
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
-from stdcli.models.student import Student, make_student
 from stdcli.models.student_files import StudentFiles
-from stdcli.models.student_start import start_from
 from stdcli.training.ema import Ema
 from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 

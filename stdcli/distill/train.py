@@ -26,6 +26,7 @@ from stdcli.distill.estimate import Estimate, measure
 from stdcli.distill.real_latents import find_styles
 from stdcli.distill.requirements import check_disk, check_full
 from stdcli.distill.setup import Training, build
+from stdcli.distill.student import save_student
 from stdcli.distill.student_recipe import make_recipe
 from stdcli.distill.student_sheet import StudentSheet, make_sheet
 from stdcli.distill.teacher_paths import TeacherPaths
@@ -33,7 +34,6 @@ from stdcli.errors import ResourceError
 from stdcli.models.bundle import Network
 from stdcli.models.load import load_codec, load_denoiser
 from stdcli.models.spec import ModelSpec
-from stdcli.models.student import save_student
 from stdcli.models.student_files import StudentFiles, find_student
 from stdcli.runtime.devices import choose
 from stdcli.training.boards import check_board, open_board

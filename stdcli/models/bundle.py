@@ -30,9 +30,9 @@ from stdcli.models.codec import Codec
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.families.family import Family, TextConditioner
-from stdcli.models.memory_need import Need
 from stdcli.models.style import StyleAdapter
 from stdcli.models.weights import hash_files
+from stdcli.runtime.memory_need import Need
 
 
 @dataclass(kw_only=True)

@@ -29,13 +29,13 @@ from stdcli.models.folder import (
     weight_files,
 )
 from stdcli.models.locate import EMBEDDED, LocatedFiles, locate_model
-from stdcli.models.memory_need import Need
 from stdcli.models.single_file import base_needed, family_name, open_checkpoint, parts_of
 from stdcli.models.spec import ModelSpec
 from stdcli.models.style import AdapterFiles, find_adapter, folder_adapter
 from stdcli.models.weights import count_values
 from stdcli.runtime.devices import DeviceChoice, choose
 from stdcli.runtime.free_memory import measure_room
+from stdcli.runtime.memory_need import Need
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stdcli.models.student import save_student
+from stdcli.distill.student import save_student
 from tests.tiny_banks import write_pictures
 from tests.tiny_models import (
     add_style_adapter,

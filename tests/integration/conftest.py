@@ -1,4 +1,8 @@
-"""A Hub on this machine and its real client; a power cut for clips; models loaded once; a small bank."""
+"""A Hub on this machine and its real client; a power cut for clips; models loaded once; a small bank.
+
+What brings huggingface_hub is imported by the fixtures: where this folder is named to pytest, this file is
+read before `tests/conftest.py` has set the environment that takes the network away.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,10 @@ from types import SimpleNamespace
 import pytest
 
 from stdcli.inference.job import Job
-from stdcli.rollout import shards as shards_module
 from tests.bank_builds import NAMES, SMALL, build
 from tests.hub_client import HubClient, running_client
 from tests.hub_server import HubServer, running_hub
-from tests.loaded_once import loaded_once
 from tests.tiny_banks import write_pictures
-from tests.tiny_models import save_tiny_embedded
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,8 @@ def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContex
 @pytest.fixture(scope="module")
 def one_load() -> Iterator[None]:
     """A module's tests share what is loaded, each with a copy of its own."""
+    from tests.loaded_once import loaded_once
+
     with loaded_once():
         yield
 
@@ -78,6 +81,8 @@ def one_load() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A teacher, seven photos, two style pictures, and the bank that one run builds of them."""
+    from tests.tiny_models import save_tiny_embedded
+
     root = tmp_path_factory.mktemp("world")
     model = save_tiny_embedded(root / "model")
     photos, art = (
@@ -99,6 +104,8 @@ def copy(world: SimpleNamespace, tmp_path: Path) -> Path:
 @pytest.fixture
 def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Sources of every path that a teacher walks."""
+    from stdcli.rollout import shards as shards_module
+
     seen: list[str] = []
     original = shards_module.Teacher.rollout
 

@@ -25,13 +25,13 @@ from stdcli.cli.main import main
 from stdcli.config.schema import StylizeConfig
 from stdcli.diffusion.colors import color_statistics, match_colors
 from stdcli.diffusion.noise import noise_seed
+from stdcli.distill.student import save_student
 from stdcli.inference.image_to_image import ImageToImage
 from stdcli.inference.settings import resolve_sampling
 from stdcli.models.load import load_model
 from stdcli.models.locate import EMBEDDED_FOLDER
 from stdcli.models.spec import ModelSpec
 from stdcli.models.start import measure
-from stdcli.models.student import save_student
 from tests.tiny_models import save_tiny_sd15, save_tiny_sdxl
 from tests.tiny_students import recipe_of, student_of, train
 

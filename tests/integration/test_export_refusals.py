@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stdcli.cli.main import main
+from stdcli.distill.student import save_student
 from stdcli.errors import MediaError
 from stdcli.export.outputs import new_output
 from stdcli.models.load import load_model
 from stdcli.models.spec import ModelSpec
-from stdcli.models.student import save_student
 from tests.tiny_models import (
     add_style_adapter,
     save_tiny_checkpoint,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stdcli.models.student import save_student
+from stdcli.distill.student import save_student
 from tests.hub_client import running_client
 from tests.hub_server import running_hub
 from tests.tiny_models import save_tiny_sd15

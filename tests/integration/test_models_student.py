@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
 from stdcli.config.recipe import Recipe
+from stdcli.distill.student import save_student
 from stdcli.errors import ModelError, NumericsError, ResourceError
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.models.patch_autoencoder import PatchAutoencoder
 from stdcli.models.spec import ModelSpec
-from stdcli.models.student import save_student
 from tests.tiny_models import (
     add_style_adapter,
     save_tiny_checkpoint,

@@ -18,9 +18,10 @@ from torch import nn
 from stdcli.cli.main import main
 from stdcli.config import distill_methods
 from stdcli.config.schema import Positive, Section
-from stdcli.config.tasks import TASKS
+from stdcli.config.tasks import TASKS, register_method
 from stdcli.diffusion.solvers import jump
-from stdcli.distill.method import STUDENT, Learner, Method
+from stdcli.distill.learner import STUDENT, Learner
+from stdcli.distill.method import Method
 from stdcli.distill.methods.std import StdSection, make_target_sampler
 from stdcli.training.loop import Loss
 from tests.tiny_runs import Bench, bytes_of, checkpoint, distill, recipe, reports, same, weights
@@ -75,7 +76,7 @@ def registered() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(distill_methods, "_registered", {})
         patched.setitem(TASKS, "distill", TASKS["distill"])
-        distill_methods.register(Outside)
+        register_method(Outside)
         yield
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from stdcli.cli.main import main
 from stdcli.diffusion.levels import Level, level_below
+from stdcli.distill.student import save_student
 from stdcli.media.image import read_image
 from stdcli.models import locate
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.load import load_model
 from stdcli.models.spec import ModelSpec
-from stdcli.models.student import save_student
 from tests.tiny_models import save_tiny_embedded
 from tests.tiny_students import recipe_of, student_of, train
 

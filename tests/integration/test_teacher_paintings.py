@@ -202,6 +202,14 @@ def test_students_of_it_learn_from_its_paths(
     assert "dino is needed" in capsys.readouterr().err
 
 
+def test_students_of_it_learn_while_it_walks(out: Path, root: Path, tmp_path: Path) -> None:
+    options = ["--device", "cpu", "--dtype", "float32", "--train-steps", "2", "--batch-size", "2", "--quiet"]
+    options += ["--set", "paths.resolution=32", "--set", "online.slots=2", "--target", "consistency"]
+    where = ["--data", str(root / "content"), "--style-data", str(root / "style")]
+    where += ["--model", str(out / "model"), "-o", str(tmp_path / "run")]
+    assert main(["distill", *where, *options]) == 0
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(
     root: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from stdcli.distill.method import Method, Prediction
+from stdcli.distill.learner import Prediction
+from stdcli.distill.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor

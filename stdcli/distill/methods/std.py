@@ -18,7 +18,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stdcli.config.schema import Count, Decay, Section, Share
-from stdcli.distill.method import Method, Prediction
+from stdcli.distill.learner import Prediction
+from stdcli.distill.method import Method
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ from stdcli.config.distill_methods import find_method, method_names
 from stdcli.config.presets import list_presets, read_task_file
 from stdcli.config.recipe import Recipe
 from stdcli.config.schema import Section
-from stdcli.config.tasks import TASKS
+from stdcli.config.tasks import TASKS, register_method
 from stdcli.distill.method import Method
 from stdcli.errors import ConfigError
 
@@ -84,7 +84,7 @@ def test_a_registered_method_brings_its_section(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(distill_methods, "_registered", {})
     monkeypatch.setitem(TASKS, "distill", TASKS["distill"])
-    distill_methods.register(Added)
+    register_method(Added)
     assert method_names() == ("std", "half-way", "lcm") and find_method("half-way") is Added
     schema = TASKS["distill"]
     fields = list(schema.model_fields)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stdcli.config.distill import DistillConfig
+from stdcli.distill.learner import FAKE_SCORE, STUDENT
 from stdcli.distill.loss_terms import LossTerms
-from stdcli.distill.method import FAKE_SCORE, STUDENT
 from stdcli.distill.setup import make_trained
 from stdcli.distill.task import DistillTask
 from stdcli.errors import ConfigError

@@ -10,9 +10,9 @@ import torch
 from torch.distributed import HashStore, destroy_process_group, init_process_group
 from torch.nn.parallel import DistributedDataParallel
 
+from stdcli.distill.student import Student, make_student
 from stdcli.models.load import load_denoiser
 from stdcli.models.spec import ModelSpec
-from stdcli.models.student import Student, make_student
 from stdcli.models.unet_denoiser import LORA_TARGETS, lora_targets
 from tests.tiny_models import add_style_adapter, save_tiny_embedded, save_tiny_sd15, save_tiny_sdxl
 from tests.tiny_students import condition_for, latents_for, student_of, train

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stdcli.errors import ResourceError
-from stdcli.models.memory_need import Need
 from stdcli.runtime.devices import DeviceChoice
 from stdcli.runtime.free_memory import Room
+from stdcli.runtime.memory_need import Need
 
 GIB = 2**30
 

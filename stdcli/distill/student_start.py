@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from safetensors.torch import load_file
 
+from stdcli.distill.student import ADAPTER, Student
 from stdcli.errors import ConfigError, ModelError, NumericsError
 from stdcli.models.lora.reading import LoraLayer
 from stdcli.models.lora.unet_layers import read_layers
-from stdcli.models.student import ADAPTER, Student
 from stdcli.models.student_files import StudentFiles
 from stdcli.models.weights import is_finite
 

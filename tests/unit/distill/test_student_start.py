@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from stdcli.distill.student import save_student
+from stdcli.distill.student_start import start_from
 from stdcli.errors import ConfigError, ModelError
-from stdcli.models.student import save_student
 from stdcli.models.student_files import find_student
-from stdcli.models.student_start import start_from
 from tests.tiny_models import save_tiny_embedded, save_tiny_sd15
 from tests.tiny_students import condition_for, latents_for, recipe_of, student_of, train
 
