@@ -39,7 +39,7 @@ def gram_matrices(picture: np.ndarray, backbone: Backbone) -> list[Tensor]:
     pixels = normalized(picture, IMAGENET_MEAN, IMAGENET_DEVIATION)[None].to(backbone.device)
     with torch.inference_mode():
         layers = backbone.network(pixels)
-        chosen = [layers[number - 1].flatten(2)[0] for number in backbone.network.plan.taps.values()]
+        chosen = [layers[number - 1].flatten(2)[0] for number in backbone.network.architecture.taps.values()]
         return [(layer @ layer.T / layer.shape[1]).cpu() for layer in chosen]
 
 

@@ -117,5 +117,5 @@ def test_inpainting_equals_plain_pipeline(folders, family: str, channels: int, g
 @pytest.mark.parametrize("load", [load_model, load_denoiser])
 def test_a_network_that_needs_masks_is_used_for_nothing_else(folders, load) -> None:
     with pytest.raises(ModelError, match="needs a mask") as caught:
-        load(str(folders["sd15", 9]), device="cpu")
+        load(ModelSpec(str(folders["sd15", 9]), device="cpu"))
     assert caught.value.hint == "stdcli inpaint IN --mask MASK"

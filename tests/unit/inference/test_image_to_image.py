@@ -115,11 +115,11 @@ def test_what_comes_up_about_the_model_is_said_once(bundle):
     told: list[str] = []
     reporter = LogReporter()
     reporter.warning = told.append
-    settings = resolve_sampling(config, bundle.recipe, bundle.schedule)
+    settings = resolve_sampling(config, bundle.network.recipe, bundle.network.schedule)
     picture = Picture(np.zeros((32, 32, 3), np.uint8))
     session = StyleSession(bundle, config, settings, [picture], reporter)
     frames = np.zeros((1, 32, 32, 3), np.uint8)
-    bundle.notes.append("coded in tiles")
+    bundle.network.notes.append("coded in tiles")
     session.stylize(frames)
     session.in_style_of(picture.rgb).stylize(frames)
     assert told == ["coded in tiles"]
