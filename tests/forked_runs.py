@@ -21,7 +21,6 @@ from safetensors.torch import save_file
 
 from stdcli.cli.main import main
 from stdcli.distill import train
-from stdcli.distill.distill_run import state_of
 from stdcli.errors import INTERRUPTED_EXIT_CODE
 from stdcli.training.checkpoint import load_checkpoint
 
@@ -66,8 +65,11 @@ def _held(command: list[str], path: Path) -> int:
         code = main(command)
     finally:
         train.build = build
-    state = {name: value.detach().clone() for name, value in state_of(kept[-1], {}).items()}
-    save_file(state, path)
+    training = kept[-1]
+    state = {f"average.{kind}.{n}": v for kind, ema in training.ema.items() for n, v in ema.average.items()}
+    for trained in training.trained_modules:
+        state |= {f"learner.{name}": value for name, value in trained.state().items()}
+    save_file({name: value.detach().clone() for name, value in state.items()}, path)
     return code
 
 

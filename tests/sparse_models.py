@@ -23,6 +23,7 @@ MEASURED = """
 import json, sys, threading, time
 from pathlib import Path
 from stdcli.models.load import load_model
+from stdcli.models.spec import ModelSpec
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -33,11 +34,12 @@ def watch():
     while not over.wait(0.01):
         peak[0] = max(peak[0], anonymous())
 before = anonymous()
-thread = threading.Thread(target=watch)
+thread = threading.Thread(target=watch, daemon=True)
 thread.start()
 began = time.process_time()
 model, *student = sys.argv[1:]
-bundle = load_model(model, device="cpu", dtype="bfloat16", student=student[0] if student else None)
+chosen = {"student": student[0]} if student else {}
+bundle = load_model(ModelSpec(model, device="cpu", dtype="bfloat16", **chosen))
 taken = time.process_time() - began
 over.set()
 thread.join()

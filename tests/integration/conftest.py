@@ -1,7 +1,7 @@
 """A Hub on this machine and its real client; a power cut for clips; models loaded once; a small bank.
 
-What brings huggingface_hub is imported by the fixtures: where this folder is named to pytest, this file is
-read before `tests/conftest.py` has set the environment that takes the network away.
+What brings torch or huggingface_hub is imported by the fixtures: where this folder is named to pytest, this
+file is read before `tests/conftest.py` has set the threads, and the environment that takes the network away.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from stdcli.inference.job import Job
-from tests.bank_builds import NAMES, SMALL, build
 from tests.hub_client import HubClient, running_client
 from tests.hub_server import HubServer, running_hub
-from tests.tiny_banks import write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +50,8 @@ def client(hub: HubServer, process: HubClient) -> HubClient:
 def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
     """A time in which a clip's run breaks down as soon as so many segments are kept."""
 
+    from stdcli.inference.job import Job
+
     @contextmanager
     def cut(after: int) -> Iterator[None]:
         commit = Job.commit
@@ -81,6 +80,8 @@ def one_load() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A teacher, seven photos, two style pictures, and the bank that one run builds of them."""
+    from tests.bank_builds import NAMES, SMALL, build
+    from tests.tiny_banks import write_pictures
     from tests.tiny_models import save_tiny_embedded
 
     root = tmp_path_factory.mktemp("world")

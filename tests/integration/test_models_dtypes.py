@@ -143,7 +143,8 @@ def test_loading_is_silent(embedded: Path) -> None:
     """In a process of its own: logging and progress bars are set up at import."""
     code = (
         "import sys; from PIL import Image; from stdcli.models.load import load_model\n"
-        "b = load_model(sys.argv[1], device='cpu', dtype='float32', offline=True)\n"
+        "from stdcli.models.spec import ModelSpec\n"
+        "b = load_model(ModelSpec(sys.argv[1], device='cpu', dtype='float32', offline=True))\n"
         "b.condition(prompt='x', styles=[Image.new('RGB', (40, 40))], size_px=(64, 64))\n"
     )
     run = subprocess.run(
