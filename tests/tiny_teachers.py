@@ -10,7 +10,7 @@ from stdcli.config.teacher import TrainSection
 from stdcli.runtime.devices import choose
 from stdcli.teacher.networks import StylizerNetworks
 from stdcli.teacher.teacher_training import TeacherTask, TeacherTraining, make_training
-from stdcli.training.loop import make_accelerator
+from stdcli.training.train_step import make_accelerator
 from tests.tiny_accelerator import forget_accelerator
 
 TRAIN = {"steps": 10, "cooldown": 0.4, "warmup_steps": 2, "learning_rate": 1e-3, "ema_decay": 0.9}

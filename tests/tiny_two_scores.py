@@ -27,7 +27,7 @@ from stdcli.distill.method import Method
 from stdcli.distill.roles import Roles
 from stdcli.distill.target_sampler import TargetSampler
 from stdcli.runtime.seeding import fold
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 from tests.tiny_methods import SD, condition_of
 
 MEAN, STD = 0.7, 0.4

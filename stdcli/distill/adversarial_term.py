@@ -13,7 +13,7 @@ from stdcli.distill.adversary import Adversary, RealFakeBatch, Variant, make_rea
 from stdcli.distill.batch import Batch
 from stdcli.distill.learner import Learner, Prediction
 from stdcli.runtime.seeding import fold
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 
 DISCRIMINATOR = "discriminator"
 

@@ -13,7 +13,7 @@ from stdcli.distill.adversary_setup import GetCodec
 from stdcli.distill.setup import Training
 from stdcli.distill.student_sheet import StudentSheet
 from stdcli.media.image import Picture, write_image
-from stdcli.training.loop import Loop
+from stdcli.training.train_step import TrainStep
 
 
 @dataclass
@@ -22,23 +22,23 @@ class Distillation:
 
     Attributes:
         training: networks, what is trained, averages, batches.
-        loop: takes the steps.
+        step: takes the steps.
         get_codec: loads what decodes sheets.
         sheet: what is drawn; None where nothing is.
     """
 
     training: Training
-    loop: Loop
+    step: TrainStep
     get_codec: GetCodec
     sheet: StudentSheet | None = None
 
     def train_step(self, number: int) -> dict[str, float]:
         """One step of what gets a loss in it."""
-        return self.loop.step(number)
+        return self.step.take(number)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Sources of all processes, what is trained, averages; and how often those were updated."""
-        rank = self.loop.accelerator.process_index
+        rank = self.step.accelerator.process_index
         own = self.training.task.source.state()
         sources = gather_object([{f"source.{rank}.{name}": value for name, value in own.items()}])
         state = {name: value for source in sources for name, value in source.items()}
@@ -56,7 +56,7 @@ class Distillation:
             for name, value in _below(state, f"average.{kind}.").items():
                 ema.average[name].copy_(value)
             ema.updates = int(metadata[f"average.{kind}.updates"])
-        rank = self.loop.accelerator.process_index
+        rank = self.step.accelerator.process_index
         self.training.task.source.restore(_below(state, f"source.{rank}."))
 
     def draw(self, path: Path) -> None:

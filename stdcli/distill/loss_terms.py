@@ -13,7 +13,7 @@ from stdcli.distill.adversarial_term import AdversarialTerm
 from stdcli.distill.batch import Batch
 from stdcli.distill.distances import distance
 from stdcli.distill.learner import STUDENT, Learner, Prediction
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 
 BUCKETS = 4
 """Ranges of levels whose losses are reported apart."""

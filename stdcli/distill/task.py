@@ -10,7 +10,7 @@ from stdcli.distill.batch_sources import BatchSource
 from stdcli.distill.loss_terms import LossTerms
 from stdcli.distill.method import Method
 from stdcli.distill.roles import Roles
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 
 
 @dataclass
@@ -34,7 +34,7 @@ class DistillTask:
     current: Batch | None = field(default=None, init=False)
 
     def losses(self, number: int) -> Iterator[Loss]:
-        """See `training.loop.Losses`."""
+        """See `training.train_step.Losses`."""
         batch = self.current = self.source.batch(number)
         yield from self.method.losses(self.roles, self.terms, batch, number // self.accumulation)
 

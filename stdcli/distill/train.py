@@ -37,9 +37,9 @@ from stdcli.models.spec import ModelSpec
 from stdcli.models.student_files import StudentFiles, find_student
 from stdcli.runtime.devices import choose
 from stdcli.training.boards import check_board, open_board
-from stdcli.training.loop import Loop, make_accelerator
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder, versions
+from stdcli.training.train_step import TrainStep, make_accelerator
 from stdcli.training.trainer import Cadence, Stage, Trainer
 
 
@@ -115,7 +115,7 @@ def _distill(
             with console.stage("two steps to measure"):
                 estimate = measure(config, distillation)
             return Distilled(student, was_finished=False, metadata={}, estimate=estimate)
-    training, accelerator = distillation.training, distillation.loop.accelerator
+    training, accelerator = distillation.training, distillation.step.accelerator
     is_main = accelerator.is_main_process
     if is_main:
         check_disk(folder, training)
@@ -185,7 +185,7 @@ def _prepare(
         config, paths=paths, network=network, accelerator=accelerator, get_codec=get_codec, start=start
     )
     task = training.task
-    loop = Loop(
+    step = TrainStep(
         accelerator,
         training.trained_modules,
         task.losses,
@@ -198,7 +198,7 @@ def _prepare(
             console.note(note)
         if start is not None:
             console.note(f"starting as the student {start.name}")
-    return Distillation(training, loop, get_codec), recipe
+    return Distillation(training, step, get_codec), recipe
 
 
 def _load(config: DistillConfig, paths: TeacherPaths, before: Callable[[int, torch.device], None]) -> Network:
@@ -263,7 +263,7 @@ def _make_sheet(config: DistillConfig, training: Training, recipe: Recipe) -> St
 def _make_trainer(
     config: DistillConfig, folder: RunFolder, distillation: Distillation, console: Console
 ) -> Trainer:
-    train, accelerator = config.train, distillation.loop.accelerator
+    train, accelerator = config.train, distillation.step.accelerator
     sample_every = 0 if distillation.sheet is None else train.sample_every
     return Trainer(
         [Stage(distillation, train.steps)],

@@ -13,8 +13,8 @@ import numpy as np
 
 from stdcli.errors import ConfigError
 from stdcli.evaluate.inputs import Content, Style
-from stdcli.evaluate.methods import SuiteMethod
 from stdcli.evaluate.speed import Stopwatch
+from stdcli.evaluate.suite_methods import SuiteMethod
 from stdcli.inference.clips import sample_indices
 from stdcli.inference.open import open_session
 from stdcli.inference.session import StyleSession

@@ -14,9 +14,9 @@ from stdcli.config.quantities import split_threshold, split_weights
 from stdcli.errors import ConfigError, MissingWeights, ModelError
 from stdcli.evaluate.inputs import Content
 from stdcli.evaluate.report import SPEED
-from stdcli.metrics.extra import load_extra
 from stdcli.metrics.metric import Backbones, Flows, Metric, NotMeasurable, Subject
 from stdcli.metrics.optical_flow import dis_flows, folder_flows
+from stdcli.metrics.optional_packages import load_extra
 from stdcli.metrics.registry import METRICS, find_metric
 from stdcli.metrics.warping import WarpProtocol, error_maps, warping_metric
 from stdcli.models.perceptual.backbones import LoadedBackbones

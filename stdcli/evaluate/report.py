@@ -36,7 +36,7 @@ from stdcli.evaluate.report_form import check_form
 from stdcli.media.arrays import fit_max_size
 from stdcli.media.image import Picture, write_image
 from stdcli.media.output import write_errors
-from stdcli.metrics.extra import load_extra
+from stdcli.metrics.optional_packages import load_extra
 
 FORMAT, VERSION = "stdcli-report", 1
 JSON_FILE, HTML_FILE, PICTURES = "report.json", "report.html", "pictures"

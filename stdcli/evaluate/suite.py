@@ -14,8 +14,8 @@ from stdcli.evaluate.evaluation import Evaluation
 from stdcli.evaluate.grid_run import Cell, GridRun, make_cells
 from stdcli.evaluate.inputs import Content, Style, read_contents, read_styles
 from stdcli.evaluate.measure import check_motion, check_request
-from stdcli.evaluate.methods import SuiteMethod, expand_methods
 from stdcli.evaluate.report import Report, check_folder, speed_columns, speed_rows
+from stdcli.evaluate.suite_methods import SuiteMethod, expand_methods
 from stdcli.media.sources import left_out_note
 from stdcli.reporter import Reporter
 

@@ -15,12 +15,12 @@ import numpy as np
 from stdcli.disk.removing import remove_file
 from stdcli.errors import MediaError
 from stdcli.inference.job import WHOLE, Job
-from stdcli.media.codecs import Encoding
 from stdcli.media.encode import PictureWriter
 from stdcli.media.mux import Companions, join
 from stdcli.media.output import publish, write_errors
 from stdcli.media.probe import VideoInfo
 from stdcli.media.sequence import Numbered, write_frame
+from stdcli.media.video_codecs import Encoding
 
 
 class Sink(Protocol):

@@ -16,7 +16,6 @@ from stdcli.inference.input_masks import Mask, plan_mask
 from stdcli.inference.job import Job, read_metadata
 from stdcli.inference.outputs import find_inputs, given_values, is_made_by, is_numbered, output_paths
 from stdcli.inference.sinks import FramesSink, Sink, VideoSink, check_frames
-from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
 from stdcli.media.embedded_recipe import KEY
 from stdcli.media.image import Picture, check_image, read_image
@@ -26,6 +25,7 @@ from stdcli.media.probe import VideoInfo, cut, probe
 from stdcli.media.sequence import Numbered, check_pattern, probe_sequence, sequence_files
 from stdcli.media.sources import MediaSource, is_pattern, left_out_note
 from stdcli.media.video import encoding_notes
+from stdcli.media.video_codecs import Encoding
 
 PNG_BYTES_PER_PIXEL = 1.5
 CHECKED_PICTURES = 16

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stdcli.errors import ConfigError, MediaError
-from stdcli.media.codecs import Encoding, choose_encoding
 from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
 from stdcli.media.probe import Kind, list_streams
+from stdcli.media.video_codecs import Encoding, choose_encoding
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from stdcli.errors import MediaError, ResourceError, StdcliError
-from stdcli.media.codecs import Encoding
 from stdcli.media.ffmpeg import input_pipe, last_lines, start_ffmpeg, stop
 from stdcli.media.probe import VideoInfo
+from stdcli.media.video_codecs import Encoding
 
 EXACT_SCALING = "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 BT709 = "colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"

@@ -8,11 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from stdcli.errors import MediaError
-from stdcli.media.codecs import Encoding
 from stdcli.media.containers import container_of, stream_plan
 from stdcli.media.encode import write_failure
 from stdcli.media.ffmpeg import input_file, last_lines, run_ffmpeg
 from stdcli.media.probe import VideoInfo, count_packets
+from stdcli.media.video_codecs import Encoding
 
 MIN_CLOCK_HZ = 10_000  # frames fall on the clock exactly, a delay to a tenth of a millisecond
 

@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 
 from stdcli.errors import MediaError
 from stdcli.media.appearance import Appearance
-from stdcli.media.codecs import has_alpha
 from stdcli.media.conversions import to_clip
 from stdcli.media.ffmpeg import Finished, input_file, last_lines, run_ffmpeg
 from stdcli.media.rates import constant_rate
+from stdcli.media.video_codecs import has_alpha
 
 VIDEO_STREAM = "0:V:0"  # V leaves cover pictures out
 PACKETS_ARE_FRAMES = {"mov", "matroska"}, {"h264", "hevc", "vp9", "av1", "prores", "mjpeg"}

@@ -20,13 +20,13 @@ import numpy as np
 from stdcli.disk.removing import remove_folder
 from stdcli.errors import MediaError
 from stdcli.media.arrays import hide_transparent
-from stdcli.media.codecs import Encoding
 from stdcli.media.containers import encoding_for
 from stdcli.media.encode import EXACT_SCALING, PictureWriter
 from stdcli.media.ffmpeg import input_file, last_lines, start_ffmpeg, stop
 from stdcli.media.mux import find_companions, join
 from stdcli.media.output import check_output, publish, temporary_path, write_errors
 from stdcli.media.probe import VIDEO_STREAM, VideoInfo, probe
+from stdcli.media.video_codecs import Encoding
 
 __all__ = ["VideoInfo", "VideoWriter", "iter_frames", "probe"]
 

@@ -6,9 +6,9 @@ from statistics import fmean
 
 import numpy as np
 
-from stdcli.metrics.extra import load_extra
 from stdcli.metrics.luminance import luma
 from stdcli.metrics.metric import Backbones, Metric, NotMeasurable, Subject
+from stdcli.metrics.optional_packages import load_extra
 
 SIGMA_PX = 1.5
 FLAT = 1e-6

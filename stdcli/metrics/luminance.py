@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from stdcli.metrics.extra import load_extra
+from stdcli.metrics.optional_packages import load_extra
 
 LUMA = (0.299, 0.587, 0.114)
 

@@ -17,8 +17,8 @@ import numpy as np
 from stdcli.disk.reading import read_bytes
 from stdcli.disk.writing import write_durably
 from stdcli.errors import MediaError
-from stdcli.metrics.extra import load_extra
 from stdcli.metrics.metric import Flows, NotMeasurable
+from stdcli.metrics.optional_packages import load_extra
 
 DIS = "opencv-dis-medium"
 LEAST_PX = 16

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from stdcli.metrics.extra import load_extra
 from stdcli.metrics.luminance import luma
 from stdcli.metrics.metric import Backbones, Metric, NotMeasurable, Subject
+from stdcli.metrics.optional_packages import load_extra
 
 WINDOW_PX = 11
 

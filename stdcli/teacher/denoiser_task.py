@@ -36,7 +36,7 @@ from stdcli.teacher.painting import luminance, paint, stroke_strength
 from stdcli.teacher.painting_losses import content_distance, fidelity_loss, texture_distance
 from stdcli.teacher.pairs import StylePairBatch
 from stdcli.teacher.teacher_training import TOTAL
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 
 P_DROP_STYLE = 0.1
 LOWEST_START_T = 20

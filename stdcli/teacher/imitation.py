@@ -23,7 +23,7 @@ from stdcli.runtime.seeding import fold
 from stdcli.teacher.lessons import Lesson
 from stdcli.teacher.networks import StylizerNetworks, encode_style, predict
 from stdcli.teacher.teacher_training import TOTAL
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 
 FORETELL_WEIGHT = 0.1
 BANDS = 4  # of the noise range, in which the loss is reported

@@ -17,7 +17,7 @@ from stdcli.media.image import Picture, write_image
 from stdcli.teacher.networks import StylizerNetworks
 from stdcli.training.checkpoint import adam_tensors, restore_adam
 from stdcli.training.ema import Ema
-from stdcli.training.loop import Loop, Loss
+from stdcli.training.train_step import Loss, TrainStep
 from stdcli.training.trained_module import LrSchedule, TrainedModule
 
 TOTAL = "total"
@@ -41,7 +41,7 @@ class TeacherTask(Protocol):
     helpers: frozenset[str]
 
     def losses(self, number: int) -> Iterator[Loss]:
-        """The loss of step `number`, of `TOTAL`; see `training.loop.Losses`."""
+        """The loss of step `number`, of `TOTAL`; see `training.train_step.Losses`."""
 
 
 @dataclass
@@ -51,20 +51,20 @@ class TeacherTraining:
     Attributes:
         task: yields losses.
         trained: all modules of the task.
-        loop: takes the steps.
+        step: takes the steps.
         ema: average of what the teacher is made of.
         render: draws a sheet with the networks, uint8 [H, W, 3].
     """
 
     task: TeacherTask
     trained: TrainedModule
-    loop: Loop
+    step: TrainStep
     ema: Ema
     render: Render
 
     def train_step(self, number: int) -> dict[str, float]:
         """One step; metrics of the task, `loss/total`, `grad/norm` before clipping, `lr`."""
-        metrics = self.loop.step(number)
+        metrics = self.step.take(number)
         return {REPORTED.get(name, name): value for name, value in metrics.items()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -113,8 +113,8 @@ def make_training(
         TOTAL, module, parameters, optimizer, schedule, MAX_GRAD_NORM, after_update=after_update
     )
     trained.forget_gradients()  # that fitting the codec left in its refinement
-    loop = Loop(accelerator, [trained], task.losses, accumulation=1, describe=str)
-    return TeacherTraining(task, trained, loop, ema, render)
+    step = TrainStep(accelerator, [trained], task.losses, accumulation=1, describe=str)
+    return TeacherTraining(task, trained, step, ema, render)
 
 
 def lr_schedule(train: TrainSection) -> LrSchedule:

@@ -57,9 +57,9 @@ from stdcli.teacher.teacher_sheet import TeacherSheet, plan_samples
 from stdcli.teacher.teacher_training import make_training
 from stdcli.training.checkpoint import DamagedError, load_checkpoint, save_checkpoint
 from stdcli.training.ema import Ema
-from stdcli.training.loop import make_accelerator
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder, versions
+from stdcli.training.train_step import make_accelerator
 from stdcli.training.trainer import Cadence, Stage, Trainer
 
 MEASURED_CROPS = 64

@@ -34,7 +34,7 @@ from stdcli.models.condition import split_conditions
 from stdcli.models.load import load_denoiser, load_model
 from stdcli.models.spec import ModelSpec
 from stdcli.runtime.devices import choose
-from stdcli.training.loop import Loop, make_accelerator
+from stdcli.training.train_step import TrainStep, make_accelerator
 from tests.tiny_subjects import NoBackbones
 
 BANK, HELD, PHOTOS, STYLES = (
@@ -185,7 +185,7 @@ def train(out: Path, *options: str, steps: int, bank: str | None = BANK) -> Path
     return out
 
 
-def make_loop(preset: str, sets: list[str]) -> Loop:
+def make_train_step(preset: str, sets: list[str]) -> TrainStep:
     """Steps of a run on the bank, in memory; `training` is what it trains."""
     config = resolve("distill", preset=preset, sets=sets, flags={"bank": BANK, "dtype": "float32"}).config
     network = load_denoiser(ModelSpec("embedded", dtype="float32"))
@@ -197,18 +197,20 @@ def make_loop(preset: str, sets: list[str]) -> Loop:
         accelerator=accelerator,
         get_codec=lambda: None,
     )
-    loop = Loop(accelerator, training.trained_modules, training.task.losses, 1, training.task.describe)
-    loop.training = training
-    return loop
+    train_step = TrainStep(
+        accelerator, training.trained_modules, training.task.losses, 1, training.task.describe
+    )
+    train_step.training = training
+    return train_step
 
 
-def median_seconds(loops: dict[str, Loop], rounds: int) -> dict[str, float]:
+def median_seconds(steps_of: dict[str, TrainStep], rounds: int) -> dict[str, float]:
     """Median seconds of a step of each, taken in turns; the first round is left out."""
-    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    seconds: dict[str, list[float]] = {name: [] for name in steps_of}
     for step in range(rounds + 1):
-        for name, loop in loops.items():
+        for name, train_step in steps_of.items():
             began_s = time.perf_counter()
-            loop.step(step)
+            train_step.take(step)
             if step:
                 seconds[name].append(time.perf_counter() - began_s)
     return {name: statistics.median(values) for name, values in seconds.items()}

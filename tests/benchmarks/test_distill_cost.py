@@ -21,7 +21,7 @@ from stdcli.bank.reader import Bank
 from stdcli.diffusion.levels import level_table, pick_levels
 from stdcli.diffusion.solvers import jump
 from stdcli.models.condition import Condition
-from tests.benchmarks.held import BANK, make_loop, median_seconds, say
+from tests.benchmarks.held import BANK, make_train_step, median_seconds, say
 
 ROUNDS = 7
 KINDS = {
@@ -70,11 +70,11 @@ def _rows(condition: Condition, which: torch.Tensor) -> Condition:
 
 
 def test_seconds_per_step():
-    loops = {name: make_loop(*kind) for name, kind in KINDS.items()}
-    loops["std without a bank"] = make_loop(*KINDS["std consistency"])
-    bankless = loops["std without a bank"].training.task
-    bankless.source = WithoutBank(loops["std without a bank"].training)
-    medians = median_seconds(loops, ROUNDS)
+    steps_of = {name: make_train_step(*kind) for name, kind in KINDS.items()}
+    steps_of["std without a bank"] = make_train_step(*KINDS["std consistency"])
+    bankless = steps_of["std without a bank"].training.task
+    bankless.source = WithoutBank(steps_of["std without a bank"].training)
+    medians = median_seconds(steps_of, ROUNDS)
     for name, value in medians.items():
         say(f"{name}: {value:.2f} s, {value / medians['lcm']:.2f} of lcm's")
     say(f"without a bank: {medians['std without a bank'] / medians['std consistency']:.1f} times as long")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stdcli.models.load import load_model
 from stdcli.models.spec import ModelSpec
-from tests.benchmarks.held import BANK, HELD, Held, make_loop, median_seconds, say, train
+from tests.benchmarks.held import BANK, HELD, Held, make_train_step, median_seconds, say, train
 
 STEPS = int(os.environ.get("STDCLI_BENCH_STEPS", "200"))
 KS = (2, 4, 6, 8)
@@ -62,7 +62,7 @@ def test_students_end_near_the_teachers_path(held, runs):
     began_s = time.perf_counter()
     std = train(runs / "std", "--preset", "distill/embedded", "--learning-rate", "3e-4", steps=STEPS)
     lcm = train(runs / "lcm-steps", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=STEPS)
-    seconds = median_seconds({name: make_loop(name, []) for name in ("embedded", "lcm")}, 5)
+    seconds = median_seconds({name: make_train_step(name, []) for name in ("embedded", "lcm")}, 5)
     fewer = max(2, math.floor(STEPS * seconds["embedded"] / seconds["lcm"]))
     quick = train(runs / f"lcm-{fewer}", "--preset", "distill/lcm", "--learning-rate", "3e-4", steps=fewer)
     say(

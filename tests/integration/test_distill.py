@@ -16,7 +16,7 @@ from stdcli.bank.reader import Bank
 from stdcli.cli.main import main
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.weights import count_values
-from stdcli.training.loop import Loop
+from stdcli.training.train_step import TrainStep
 from tests import tiny_runs
 from tests.tiny_runs import Bench, bytes_of, checkpoint, distill, recipe, reports, weights
 
@@ -44,16 +44,16 @@ def modules() -> list[torch.nn.Module]:
 def run(bench: Bench, tmp_path_factory: pytest.TempPathFactory, seen: dict) -> Path:
     """A student of the embedded layout, with a sheet at its end."""
     out, bank = tmp_path_factory.mktemp("distill") / "run", bench.bank()
-    before, step = {id(module) for module in modules()}, Loop.step
+    before, step = {id(module) for module in modules()}, TrainStep.take
 
-    def look(self: Loop, number: int) -> dict[str, float]:
+    def look(self: TrainStep, number: int) -> dict[str, float]:
         facts = step(self, number)
         if number == 1:
             seen["new"] = [type(found).__name__ for found in modules() if id(found) not in before]
         return facts
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Loop, "step", look)
+        patched.setattr(TrainStep, "take", look)
         settings = {"train__steps": STEPS, "train__batch_size": 4, "train__learning_rate": 4e-3}
         settings |= {"train__sample_every": STEPS, "train__log_every": 6, "train__checkpoint_every": STEPS}
         assert distill(out, "--bank", bank, "--style-data", bench.art, **settings) == 0

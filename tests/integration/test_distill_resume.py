@@ -20,9 +20,9 @@ from stdcli.distill.distill_run import open_run
 from stdcli.distill.methods.std import Std
 from stdcli.errors import ConfigError
 from stdcli.runtime.free_memory import Room
-from stdcli.training.loop import Loop
 from stdcli.training.run_files import hold_run
 from stdcli.training.run_folder import RunFolder
+from stdcli.training.train_step import TrainStep
 from tests.tiny_models import save_tiny_embedded
 from tests.tiny_runs import (
     Bench,
@@ -56,15 +56,15 @@ def assert_same(straight: Path, other: Path) -> None:
 
 
 def interrupt_at(number: int, patched: pytest.MonkeyPatch, *, by: int = signal.SIGINT) -> None:
-    step = Loop.step
+    step = TrainStep.take
 
-    def take(self: Loop, at: int) -> dict[str, float]:
+    def take(self: TrainStep, at: int) -> dict[str, float]:
         facts = step(self, at)
         if at == number - 1:
             signal.raise_signal(by)
         return facts
 
-    patched.setattr(Loop, "step", take)
+    patched.setattr(TrainStep, "take", take)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from stdcli.diffusion.solvers import jump
 from stdcli.distill.learner import STUDENT, Learner
 from stdcli.distill.method import Method
 from stdcli.distill.methods.std import StdSection, make_target_sampler
-from stdcli.training.loop import Loss
+from stdcli.training.train_step import Loss
 from tests.tiny_runs import Bench, bytes_of, checkpoint, distill, recipe, reports, same, weights
 
 METER, RATE, STEPS = "meter", 0.25, 6

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stdcli.distill.roles import Roles
     from stdcli.distill.target_sampler import TargetSampler
     from stdcli.distill.teacher_paths import TeacherPaths
-    from stdcli.training.loop import Loss
+    from stdcli.training.train_step import Loss
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stdcli.distill.roles import Roles
     from stdcli.distill.target_sampler import TargetSampler
     from stdcli.distill.teacher_paths import TeacherPaths
-    from stdcli.training.loop import Loss
+    from stdcli.training.train_step import Loss
 
 WINDOW_SHARE = 0.3
 """Of the path's levels, that a jump may take; `random_range_rate` of STD's released video recipe."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from stdcli.evaluate.page.markup import Markup
 from stdcli.evaluate.page.numbers import COLORS
-from stdcli.metrics.extra import load_extra
+from stdcli.metrics.optional_packages import load_extra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

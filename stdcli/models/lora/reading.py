@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stdcli.errors import ModelError
-from stdcli.models.foreign import adapter_kind, base_kind, file_kind
 from stdcli.models.layout import PEFT_CONFIG
 from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
 from stdcli.models.lora.peft_config import PeftConfig, read_configs
 from stdcli.models.lora.spelling import UNUSED, ParameterKey, module_key
+from stdcli.models.lora.unsupported import adapter_kind, base_kind, file_kind
 from stdcli.models.weights import read_shapes
 
 DOWN = re.compile(r"[._]lora(?:_A|_down|\.down|_linear_layer\.down)(?:\.default)?\.weight$")

@@ -14,7 +14,7 @@ from stdcli.distill.setup import make_trained
 from stdcli.distill.task import DistillTask
 from stdcli.errors import ConfigError
 from stdcli.runtime.devices import choose
-from stdcli.training.loop import Loop, make_accelerator
+from stdcli.training.train_step import TrainStep, make_accelerator
 from stdcli.training.trained_module import TrainedModule
 from tests.tiny_accelerator import forget_accelerator
 from tests.tiny_two_scores import (
@@ -38,7 +38,7 @@ def accelerator():
     forget_accelerator()
 
 
-def loop_of(accelerator, module: Gaussian, *, every: int = EVERY, rates: tuple[float, float], batch: int):
+def step_of(accelerator, module: Gaussian, *, every: int = EVERY, rates: tuple[float, float], batch: int):
     """The loop over a generator and its fake score, and both by name."""
     method, roles = TwoScores(TABLE, every), roles_around(module)
     task = DistillTask(method, Noise(batch), roles, LossTerms(START_ID))
@@ -49,16 +49,16 @@ def loop_of(accelerator, module: Gaussian, *, every: int = EVERY, rates: tuple[f
         trained.append(
             TrainedModule(learner.name, learner.module, learner.parameters, optimizer=optimizer, **lr)
         )
-    loop = Loop(accelerator, trained, task.losses, 1, task.describe)
-    return loop, {one.name: one for one in trained}
+    step_taker = TrainStep(accelerator, trained, task.losses, 1, task.describe)
+    return step_taker, {one.name: one for one in trained}
 
 
 def test_the_generator_comes_to_the_data_and_the_fake_score_to_the_generator(accelerator) -> None:
     """Mean and deviation of what is made are affine in the noise, so both optima are known to the digit."""
-    loop, trained = loop_of(accelerator, Gaussian(mean=-0.5, std=2.0), rates=(0.05, 0.05), batch=64)
+    step_taker, trained = step_of(accelerator, Gaussian(mean=-0.5, std=2.0), rates=(0.05, 0.05), batch=64)
     first = made_by(trained[STUDENT].parameters)
     for step in range(600):
-        loop.step(step)
+        step_taker.take(step)
     mean, std = made_by(trained[STUDENT].parameters)
     assert abs(first[0] - MEAN) > 0.9 and abs(first[1] - STD) > 0.3
     assert mean == pytest.approx(MEAN, abs=0.03) and std == pytest.approx(STD, abs=0.02)
@@ -69,9 +69,9 @@ def test_the_generator_comes_to_the_data_and_the_fake_score_to_the_generator(acc
 
 def test_the_fake_score_recovers_the_affine_map_of_a_still_generator(accelerator) -> None:
     module = Gaussian(mean=0.3, std=1.4)
-    loop, trained = loop_of(accelerator, module, every=10**6, rates=(0.0, 0.05), batch=64)
+    step_taker, trained = step_of(accelerator, module, every=10**6, rates=(0.0, 0.05), batch=64)
     for step in range(1, 300):
-        loop.step(step)
+        step_taker.take(step)
     mean, std = made_by(trained[STUDENT].parameters)
     fake = trained[FAKE_SCORE].parameters
     assert fake["mean"].item() == pytest.approx(mean, abs=0.02)
@@ -80,12 +80,12 @@ def test_the_fake_score_recovers_the_affine_map_of_a_still_generator(accelerator
 
 
 def test_in_four_of_five_steps_the_generator_keeps_every_bit(accelerator) -> None:
-    loop, trained = loop_of(accelerator, Gaussian(mean=-0.5, std=2.0), rates=(0.02, 0.02), batch=4)
+    step_taker, trained = step_of(accelerator, Gaussian(mean=-0.5, std=2.0), rates=(0.02, 0.02), batch=4)
     student, fake = trained[STUDENT], trained[FAKE_SCORE]
     for step in range(12):
         before = {name: value.clone() for name, value in student.state().items()}
         faked = fake.parameters["mean"].item()
-        metrics = loop.step(step)
+        metrics = step_taker.take(step)
         same = before.keys() == student.state().keys() and all(
             torch.equal(value, before[name]) for name, value in student.state().items()
         )

@@ -2,7 +2,7 @@
 
 from stdcli.config.check import check
 from stdcli.config.evaluate import EvalConfig
-from stdcli.evaluate.methods import expand_methods
+from stdcli.evaluate.suite_methods import expand_methods
 
 
 def test_sweeps_become_methods_of_one_family() -> None:

@@ -19,8 +19,8 @@ from stdcli.errors import NumericsError, StdcliError
 from stdcli.runtime.devices import choose
 from stdcli.runtime.interrupt import stopped_by_signals
 from stdcli.training.checkpoint import load_checkpoint
-from stdcli.training.loop import make_accelerator
 from stdcli.training.run_folder import RunFolder
+from stdcli.training.train_step import make_accelerator
 from stdcli.training.trainer import Cadence, Stage, Trainer
 from tests.tiny_accelerator import forget_accelerator
 

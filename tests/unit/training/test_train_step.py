@@ -9,7 +9,7 @@ import torch
 
 from stdcli.errors import ConfigError, NumericsError
 from stdcli.runtime.devices import choose
-from stdcli.training.loop import Loop, Loss, make_accelerator
+from stdcli.training.train_step import Loss, TrainStep, make_accelerator
 from stdcli.training.trained_module import TrainedModule
 from tests.tiny_accelerator import forget_accelerator
 
@@ -42,8 +42,8 @@ def gradient_by_hand(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return (2 * (x @ w)[:, None] * x).mean(0)
 
 
-def loop_of(accelerator, trained_modules, losses, *, accumulation: int = 1) -> Loop:
-    return Loop(accelerator, trained_modules, losses, accumulation, lambda: "samples 4, 5")
+def step_of(accelerator, trained_modules, losses, *, accumulation: int = 1) -> TrainStep:
+    return TrainStep(accelerator, trained_modules, losses, accumulation, lambda: "samples 4, 5")
 
 
 def test_a_step_is_the_mean_of_its_micro_batches(accelerator) -> None:
@@ -54,7 +54,7 @@ def test_a_step_is_the_mean_of_its_micro_batches(accelerator) -> None:
         errors = squares(trained, number)
         yield Loss("one", errors.mean(), {"each": errors.detach()})
 
-    metrics = loop_of(accelerator, [trained], losses, accumulation=4).step(0)
+    metrics = step_of(accelerator, [trained], losses, accumulation=4).take(0)
     w, x = torch.ones(3), POINTS[:8]
     gradient = gradient_by_hand(w, x)
     torch.testing.assert_close(trained.module.weight[0], w - LR * gradient)
@@ -72,8 +72,8 @@ def test_accumulation_is_a_larger_batch(accelerator) -> None:
         def losses(number, trained=trained, batch=batch):
             yield Loss("one", squares(trained, number, batch=batch).mean())
 
-        loop = loop_of(accelerator, [trained], losses, accumulation=accumulation)
-        norms = [loop.step(step)["grad/one_norm"] for step in range(3)]
+        step_taker = step_of(accelerator, [trained], losses, accumulation=accumulation)
+        norms = [step_taker.take(step)["grad/one_norm"] for step in range(3)]
         found.append((trained.module.weight.detach(), norms))
     for weight, norms in found[1:]:
         torch.testing.assert_close(weight, found[0][0], rtol=1e-6, atol=1e-7)
@@ -87,8 +87,8 @@ def test_micro_batches_and_rates_follow_the_number_of_the_step(accelerator) -> N
         asked.append(number)
         yield Loss("one", squares(trained, 0).mean())
 
-    loop = loop_of(accelerator, [trained], losses, accumulation=3)
-    assert loop.step(2)["lr/one"] == pytest.approx(LR / 3) and asked == [6, 7, 8]
+    step_taker = step_of(accelerator, [trained], losses, accumulation=3)
+    assert step_taker.take(2)["lr/one"] == pytest.approx(LR / 3) and asked == [6, 7, 8]
 
 
 def test_long_gradients_are_cut_short_once_all_are_there(accelerator) -> None:
@@ -97,7 +97,7 @@ def test_long_gradients_are_cut_short_once_all_are_there(accelerator) -> None:
     def losses(number):
         yield Loss("one", squares(trained, number).mean())
 
-    metrics = loop_of(accelerator, [trained], losses, accumulation=2).step(0)
+    metrics = step_of(accelerator, [trained], losses, accumulation=2).take(0)
     gradient = gradient_by_hand(torch.full((3,), 5.0), POINTS[:4])
     assert gradient.norm() > 0.5 and metrics["grad/one_norm"] == pytest.approx(float(gradient.norm()))
     moved = torch.full((3,), 5.0) - LR * 0.5 * gradient / gradient.norm()
@@ -110,7 +110,7 @@ def test_short_gradients_are_left_alone(accelerator) -> None:
     def losses(number):
         yield Loss("one", squares(trained, number).mean())
 
-    loop_of(accelerator, [trained], losses).step(0)
+    step_of(accelerator, [trained], losses).take(0)
     gradient = gradient_by_hand(torch.full((3,), 0.01), POINTS[:2])
     torch.testing.assert_close(trained.module.weight[0].detach(), torch.full((3,), 0.01) - LR * gradient)
 
@@ -123,7 +123,7 @@ def test_each_learner_gets_its_own_gradients_of_weights_before_the_step(accelera
         seen = squares(first, number).detach()  # what the first one says now, as a discriminator sees it
         yield Loss("second", (squares(second, number) * seen).mean())
 
-    metrics = loop_of(accelerator, [first, second], losses, accumulation=2).step(0)
+    metrics = step_of(accelerator, [first, second], losses, accumulation=2).take(0)
     x = POINTS[:4]
     torch.testing.assert_close(first.module.weight[0], 1 - LR * gradient_by_hand(torch.ones(3), x))
     seen = (x.sum(1) ** 2)[:, None]
@@ -144,7 +144,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(accelerator, bad, at) -> None:
             yield Loss(trained.name, factor * squares(trained, number).mean())
 
     with pytest.raises(NumericsError) as told:
-        loop_of(accelerator, trained_modules, losses, accumulation=2).step(0)
+        step_of(accelerator, trained_modules, losses, accumulation=2).take(0)
     assert told.value.what == f"loss/{bad} is not finite" and told.value.where == "samples 4, 5"
     assert all(bool((trained.module.weight == 1).all()) for trained in trained_modules)
 
@@ -157,7 +157,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(accelerator) -> None:
         yield Loss("second", squares(trained_modules[1], number).sqrt().mean())  # 0, of infinite slope
 
     with pytest.raises(NumericsError, match="grad/second_norm is not finite"):
-        loop_of(accelerator, trained_modules, losses).step(0)
+        step_of(accelerator, trained_modules, losses).take(0)
     assert bool((trained_modules[0].module.weight == 1).all()) and not trained_modules[1].module.weight.any()
 
 
@@ -178,12 +178,12 @@ def test_one_in_five_learns_in_its_own_steps_alone(accelerator) -> None:
     def only(number):
         yield Loss("seldom", squares(alone, number, batch=1).mean())
 
-    loop = loop_of(accelerator, [often, seldom], losses, accumulation=2)
+    step_taker = step_of(accelerator, [often, seldom], losses, accumulation=2)
     for step in range(11):
         before = seldom.module.weight.detach().clone(), seldom.state()
-        taken.append(loop.step(step))
+        taken.append(step_taker.take(step))
         if step % 5 == 0:
-            loop_of(accelerator, [alone], only, accumulation=2).step(step)
+            step_of(accelerator, [alone], only, accumulation=2).take(step)
             continue
         assert torch.equal(seldom.module.weight, before[0])
         assert all(torch.equal(value, before[1][name]) for name, value in seldom.state().items())
@@ -203,10 +203,10 @@ def test_what_one_loss_leaves_in_another_ones_weights_never_moves_them(accelerat
         else:
             yield Loss("second", squares(second, 1).mean())
 
-    loop = loop_of(accelerator, [first, second], losses)
-    loop.step(0)
+    step_taker = step_of(accelerator, [first, second], losses)
+    step_taker.take(0)
     assert second.module.weight.grad is None and bool((second.module.weight == 1).all())
-    loop.step(1)
+    step_taker.take(1)
     gradient = gradient_by_hand(torch.ones(3), POINTS[2:4])
     torch.testing.assert_close(second.module.weight[0].detach(), 1 - LR / 2 * gradient)
 
@@ -223,7 +223,7 @@ def test_means_are_of_items_and_nan_without_any(accelerator) -> None:
         }
         yield Loss("one", squares(trained, number).mean(), metrics)
 
-    metrics = loop_of(accelerator, [trained], losses, accumulation=3).step(0)
+    metrics = step_of(accelerator, [trained], losses, accumulation=3).take(0)
     assert metrics["some"] == pytest.approx((3 + 3 + 4) / 3) and math.isnan(metrics["none"])
     assert metrics["half"] == 1
 

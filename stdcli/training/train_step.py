@@ -1,6 +1,6 @@
 """One step of training, whatever is trained: micro-batches, several modules, processes, mixed precision.
 
-The loop knows no method. A task yields losses, each for one of them; gradients are added at once, exchanged
+It knows no method. A task yields losses, each for one of them; gradients are added at once, exchanged
 between processes with the last micro-batch alone. Those that got a loss then take a step; the others rest.
 """
 
@@ -72,7 +72,7 @@ def _unsupported(kind: str) -> ConfigError:
 
 
 @dataclass
-class Loop:
+class TrainStep:
     """Takes steps.
 
     Attributes:
@@ -89,7 +89,7 @@ class Loop:
     accumulation: int
     describe: Callable[[], str]
 
-    def step(self, number: int) -> dict[str, float]:
+    def take(self, number: int) -> dict[str, float]:
         """Take one step with every trained module that gets a loss in it; the others keep every bit.
 
         Args:
