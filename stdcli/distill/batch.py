@@ -31,6 +31,7 @@ class Batch:
         cond: B conditions.
         uncond: B unconditional conditions.
         guidance: float64 [B], of the teacher, in the Imagen form.
+        to_level: s where it lies between levels, one per item; None is the level of `target_ids`.
     """
 
     sample_ids: Tensor
@@ -45,11 +46,15 @@ class Batch:
     cond: Condition
     uncond: Condition
     guidance: Tensor
+    to_level: Level | None = None
 
     def levels(self, table: Sequence[Level]) -> tuple[Level, Level]:
         """j and s, one per item."""
-        return pick_levels(table, self.level_ids), pick_levels(table, self.target_ids)
+        return pick_levels(table, self.level_ids), self._to_level(table)
 
     def next_levels(self, table: Sequence[Level]) -> tuple[Level, Level]:
         """Where `next_states` lie, and s."""
-        return pick_levels(table, self.next_ids), pick_levels(table, self.target_ids)
+        return pick_levels(table, self.next_ids), self._to_level(table)
+
+    def _to_level(self, table: Sequence[Level]) -> Level:
+        return pick_levels(table, self.target_ids) if self.to_level is None else self.to_level

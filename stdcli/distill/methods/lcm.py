@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from stdcli.distill.consistency import target_decay
 from stdcli.distill.learner import Prediction
 from stdcli.distill.method import Method
 
@@ -76,8 +77,7 @@ class Lcm(Method):
     @classmethod
     def from_settings(cls, config: DistillSettings, *, paths: TeacherPaths, table: Sequence[Level]) -> Lcm:
         """See `Method`."""
-        has_ema = config.std.target_weights == "average"
-        return cls(table, paths.start_id, ema_decay=config.std.target_decay if has_ema else None)
+        return cls(table, paths.start_id, ema_decay=target_decay(config))
 
     @property
     def target_sampler(self) -> TargetSampler:
