@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stdcli.bank.order import PairOrder, PathLevelBatch
+from stdcli.bank.order import PairOrder, PathLevelBatch, StagedOrder
 from stdcli.bank.reader import Bank
 from stdcli.runtime.read_ahead import read_ahead
 
@@ -47,7 +47,7 @@ class BankBatch:
 
 def iter_batches(
     bank: Bank,
-    order: PairOrder,
+    order: PairOrder | StagedOrder,
     choose: Choose,
     *,
     first_step: int = 0,

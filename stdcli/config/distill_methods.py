@@ -31,6 +31,7 @@ class MethodSettings(Protocol):
         section: schema of its own settings; None without any.
         borrows: dotted settings in other methods' sections that it reads too.
         states: "path" takes the teacher's, "data" noises clean latents afresh and has the teacher step.
+        keeps_stage_weights: whether the run holds a further copy of the student; see `Method`.
     """
 
     name: str
@@ -39,6 +40,7 @@ class MethodSettings(Protocol):
     section: type[Section] | None
     borrows: frozenset[str]
     states: str
+    keeps_stage_weights: bool
 
     def conflicts(self, config: Any) -> Iterator[tuple[str, str]]:
         """(dotted key, reason) of settings that this method contradicts."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from stdcli.bank.batches import BankBatch, iter_batches
 from stdcli.bank.format import Manifest
 from stdcli.bank.online_bank import OnlineBank
-from stdcli.bank.order import PairOrder, PathLevelBatch, draws_at
+from stdcli.bank.order import PairOrder, PathLevelBatch, StagedOrder, draws_at
 from stdcli.bank.reader import Bank
 from stdcli.diffusion.combine import combine
 from stdcli.diffusion.levels import Level, pick_levels
@@ -95,7 +95,7 @@ class BankSource:
     bank: Bank
     method: Method
     table: Sequence[Level]
-    order: PairOrder
+    order: PairOrder | StagedOrder
     ranks: Ranks
     device: torch.device
     teacher_step: TeacherStep | None = None
@@ -130,7 +130,7 @@ class BankSource:
         ids = read.pairs.level_ids
         target_ids = read.level_ids.get("target")
         if target_ids is None:
-            target_ids = self.method.target_sampler.select(ids, read.pairs.draws)
+            target_ids = self._select(read.pairs)
         guidance = read.guidance.double()
         if self.method.states == "data":
             x = self._noised(states, read)
@@ -177,8 +177,11 @@ class BankSource:
         if "next" in self.method.needs:
             chosen["next"] = _next_stored(self.bank.level_ids, pairs.level_ids)
         if "target" in self.method.needs:
-            chosen["target"] = self.method.target_sampler.select(pairs.level_ids, pairs.draws)
+            chosen["target"] = self._select(pairs)
         return chosen
+
+    def _select(self, pairs: PathLevelBatch) -> Tensor:
+        return self.method.target_sampler.of_stage(pairs.stage).select(pairs.level_ids, pairs.draws)
 
     def _to_device(self, value: Tensor) -> Tensor:
         return value.to(self.device, torch.float32)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stdcli.config.distill import DistillConfig, TrainSection
+from stdcli.config.distill_methods import find_method
+from stdcli.config.stages import StagedSection
 from stdcli.errors import ConfigError
 from stdcli.models.layout import LORA_FILE, NETWORKS, RECIPE_FILE
 from stdcli.training import resume
@@ -124,7 +126,14 @@ def _kind(run: RunFolder, config: DistillConfig) -> RunKind:
 
     def mutable(metadata: Mapping[str, Any]) -> set[str]:
         fixed = MUTABLE_SETTINGS | ({"style_data"} if config.adversary.real != "style" else set())
+        if _is_staged(config):  # where stages end depends on how many steps there are
+            return fixed
         is_mutable = config.train.schedule == "constant" or resume.is_longer(run, metadata, settings)
         return fixed | ({"train.steps"} if is_mutable else set())
 
     return RunKind(TASK, RUN_FILES, mutable, type(config)().model_dump(mode="json"))
+
+
+def _is_staged(config: DistillConfig) -> bool:
+    section = find_method(config.method).section
+    return section is not None and issubclass(section, StagedSection)

@@ -25,16 +25,18 @@ class Distillation:
         step: takes the steps.
         get_codec: loads what decodes sheets.
         sheet: what is drawn; None where nothing is.
+        first_step: of the stage, counted through the run.
     """
 
     training: Training
     step: TrainStep
     get_codec: GetCodec
     sheet: StudentSheet | None = None
+    first_step: int = 0
 
     def train_step(self, number: int) -> dict[str, float]:
         """One step of what gets a loss in it."""
-        return self.step.take(number)
+        return self.step.take(self.first_step + number)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Sources of all processes, what is trained, averages; and how often those were updated."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from stdcli.diffusion.predictions import Denoised
 
-STUDENT, EMA_STUDENT, FAKE_SCORE = "student", "ema_student", "fake_score"
+STUDENT, EMA_STUDENT, STAGE_STUDENT, FAKE_SCORE = "student", "ema_student", "stage_student", "fake_score"
 """Roles: sets of weights on one base, which is itself the teacher."""
 
 

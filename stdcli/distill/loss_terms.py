@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -38,6 +38,17 @@ class LossTerms:
     def learners(self) -> list[Learner]:
         """What is trained beside the method's own."""
         return [] if self.adversarial is None else [self.adversarial.learner()]
+
+    def with_adversary_at(self, share: float) -> LossTerms:
+        """The same, the adversary's part of the student's loss at a share of its weight.
+
+        Args:
+            share: in [0, 1].
+        """
+        if self.adversarial is None:
+            return self
+        adversarial = replace(self.adversarial, weight=share * self.adversarial.weight)
+        return replace(self, adversarial=adversarial)
 
     def losses(
         self,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stdcli.distill.batch import Batch
     from stdcli.distill.loss_terms import LossTerms
     from stdcli.distill.roles import Roles
+    from stdcli.distill.stages import StagedSampler, Stages
     from stdcli.distill.target_sampler import TargetSampler
     from stdcli.distill.teacher_paths import TeacherPaths
     from stdcli.training.train_step import Loss
@@ -34,7 +35,9 @@ class Method(ABC):
         needs: which of "next" (teacher state below j), "target" (teacher state at s) a batch must have, and
             whether the "teacher" must be in memory.
         ema_decay: of the role `ema_student`, an average of the student; None keeps none.
-        target_sampler: draws s.
+        target_sampler: draws s; one per stage where a run has several.
+        predicts_x0: whether `Prediction.state` is a clean latent, and no state at s.
+        keeps_stage_weights: whether there is a role `stage_student`: the student as the stage before left it.
     """
 
     name: ClassVar[str]
@@ -46,7 +49,14 @@ class Method(ABC):
     sampling: ClassVar[Mapping[str, Any]]
     needs: frozenset[str] = frozenset()
     ema_decay: float | None = None
-    target_sampler: TargetSampler
+    target_sampler: TargetSampler | StagedSampler
+    predicts_x0: ClassVar[bool] = False
+    keeps_stage_weights: ClassVar[bool] = False
+
+    @property
+    def stages(self) -> Stages | None:
+        """Of the run; None is a single one."""
+        return getattr(self.target_sampler, "stages", None)
 
     @classmethod
     def conflicts(cls, config: DistillSettings) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from stdcli.config.distill import DistillConfig
+from stdcli.config.distill_methods import find_method
 from stdcli.disk.space import check_space
 from stdcli.distill.setup import Training
 from stdcli.errors import ResourceError
@@ -63,6 +64,7 @@ def check_full(config: DistillConfig, folder: RunFolder | None, *, values: int, 
         ResourceError: not enough memory for the states, or a disk too small for the checkpoints.
     """
     averages = (config.train.average_decay > 0) + (config.std.target_weights == "average")
+    averages += find_method(config.method).keeps_stage_weights
     states = 4 * values * (2 + MOMENTS + averages)  # weights, gradients, moments, averages: float32
     disk = run_bytes(4 * values * (1 + MOMENTS + averages), values)
     takes = f"{states / 1e9:.1f} GB of states in memory, {disk / 1e9:.1f} GB of disk"

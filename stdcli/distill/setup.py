@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from stdcli.bank.order import PairOrder
+from stdcli.bank.order import PairOrder, StagedOrder
 from stdcli.config.distill import DistillConfig
 from stdcli.config.distill_methods import find_method
 from stdcli.diffusion.levels import Level, LevelError, select_levels
@@ -17,7 +17,7 @@ from stdcli.diffusion.solvers import jump
 from stdcli.distill.adversarial_term import AdversarialTerm
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
 from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, Ranks, TeacherStep
-from stdcli.distill.learner import EMA_STUDENT, STUDENT, Learner
+from stdcli.distill.learner import EMA_STUDENT, STAGE_STUDENT, STUDENT, Learner
 from stdcli.distill.loss_terms import LossTerms
 from stdcli.distill.method import Method
 from stdcli.distill.roles import Roles
@@ -30,11 +30,12 @@ from stdcli.models.bundle import Network
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.student_files import StudentFiles
-from stdcli.training.ema import Ema
+from stdcli.training.ema import Ema, Frozen
 from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 
-EMA_TARGET, EMA_EXPORT = "target", "export"
-"""Averages of the student: the target network's, and the one that is exported."""
+EMA_TARGET, EMA_EXPORT, STAGE = "target", "export", "stage"
+"""Other weights of the student: averages for the target network and for export; those of the stage before."""
+ROLES = {EMA_STUDENT: EMA_TARGET, STAGE_STUDENT: STAGE}
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Training:
         roles: what evaluates.
         task: yields losses.
         trained_modules: what is trained.
-        ema: running averages of the student, by name.
+        ema: weights of the student beside its own, by name: running averages, and those of the stage before.
         notes: what the user should know.
     """
 
@@ -56,7 +57,7 @@ class Training:
     roles: Roles
     task: DistillTask
     trained_modules: list[TrainedModule]
-    ema: dict[str, Ema]
+    ema: dict[str, Ema | Frozen]
     notes: list[str] = field(default_factory=list)
 
     def exported(self) -> dict[str, Tensor]:
@@ -64,6 +65,11 @@ class Training:
         if EMA_EXPORT in self.ema:
             return self.ema[EMA_EXPORT].average
         return dict(self.roles.module.trainable())
+
+    def begin_stage(self) -> None:
+        """Keep the student as the stage before left it, where the method asks for it."""
+        if STAGE in self.ema:
+            self.ema[STAGE].take()
 
 
 def build(
@@ -102,7 +108,7 @@ def build(
         prediction=network.prediction,
         device=network.device,
         autocast=accelerator.autocast,
-        weights={EMA_STUDENT: ema[EMA_TARGET].average} if EMA_TARGET in ema else {},
+        weights={role: ema[name].average for role, name in ROLES.items() if name in ema},
     )
     ranks = Ranks(config.train.batch_size, accelerator.process_index, accelerator.num_processes)
     source = _source(config, paths, method=method, table=table, roles=roles, ranks=ranks)
@@ -176,12 +182,14 @@ class TeacherDenoiser(Denoiser):
             return self._roles.module(x, t, condition)
 
 
-def _make_ema(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema]:
-    ema = {}
+def _make_ema(config: DistillConfig, student: Student, method: Method) -> dict[str, Ema | Frozen]:
+    ema: dict[str, Ema | Frozen] = {}
     if method.ema_decay is not None:
         ema[EMA_TARGET] = Ema(student.trainable(), decay=method.ema_decay)
     if config.train.average_decay:
         ema[EMA_EXPORT] = Ema(student.trainable(), decay=config.train.average_decay)
+    if method.keeps_stage_weights:
+        ema[STAGE] = Frozen(student.trainable())
     return ema
 
 
@@ -210,12 +218,23 @@ def _source(
             rate=config.online.rate,
         )
         return OnlineSource(online, method, ranks, config.seed, roles.device)
-    # data can be noised to every level, while states are there only where they were stored
-    takes_data = method.states == "data"
-    ids = range(paths.start_id, 0, -1) if takes_data else paths.manifest.level_ids[:-1]
-    order = PairOrder(len(paths.bank), tuple(ids), config.seed)
-    step = _teacher_step(roles) if takes_data else None
+    order = _order(config, paths, method, ranks)
+    step = _teacher_step(roles) if method.states == "data" else None
     return BankSource(paths.bank, method, table, order, ranks, roles.device, teacher_step=step)
+
+
+def _order(
+    config: DistillConfig, paths: TeacherPaths, method: Method, ranks: Ranks
+) -> PairOrder | StagedOrder:
+    if method.stages is not None:
+        items = ranks.batch_size * ranks.num_ranks * config.train.accumulation
+        levels = [tuple(sorted(sampler.free, reverse=True)) for sampler in method.target_sampler.samplers]
+        firsts = [first * items for first in method.stages.firsts]
+        return StagedOrder.of(len(paths.bank), levels, firsts, config.seed)
+    # data can be noised to every level, while states are there only where they were stored
+    is_data = method.states == "data"
+    ids = range(paths.start_id, 0, -1) if is_data else paths.manifest.level_ids[:-1]
+    return PairOrder(len(paths.bank), tuple(ids), config.seed)
 
 
 def _teacher_step(roles: Roles) -> TeacherStep:
@@ -229,7 +248,7 @@ def _teacher_step(roles: Roles) -> TeacherStep:
 
 
 def make_trained(
-    learner: Learner, ema: Mapping[str, Ema], config: DistillConfig, accelerator: Accelerator
+    learner: Learner, ema: Mapping[str, Ema | Frozen], config: DistillConfig, accelerator: Accelerator
 ) -> TrainedModule:
     """A learner with its optimizer; the student's averages follow its steps.
 
@@ -285,7 +304,7 @@ def _add_adversary(
     term = AdversarialTerm(
         adversary,
         accelerator.prepare_model(adversary.discriminator),
-        variant="x0" if task.method.states == "data" else section.levels,
+        variant="x0" if task.method.predicts_x0 else section.levels,
         weight=section.weight,
         start_step=section.start_step,
         learning_rate=section.learning_rate,

@@ -82,6 +82,10 @@ class TargetSampler:
     scheduled: TargetChoices
     p_sched: float = 0.0
 
+    def of_stage(self, stage: int) -> TargetSampler:
+        """Itself: all stages of a run are alike. See `stages.StagedSampler`."""
+        return self
+
     def select(self, level_ids: Tensor, draws: Tensor) -> Tensor:
         """One s per j, uniformly among its choices.
 

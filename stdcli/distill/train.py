@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,13 +260,26 @@ def _make_sheet(config: DistillConfig, training: Training, recipe: Recipe) -> St
     )
 
 
+def _make_stages(distillation: Distillation, steps: int) -> list[Stage]:
+    training = distillation.training
+    stages = training.task.method.stages
+    if stages is None:
+        return [Stage(distillation, steps)]
+    made = []
+    for number in range(len(stages)):
+        first, end = stages.bounds(number)
+        begin = training.begin_stage if number else None
+        made.append(Stage(replace(distillation, first_step=first), end - first, begin))
+    return made
+
+
 def _make_trainer(
     config: DistillConfig, folder: RunFolder, distillation: Distillation, console: Console
 ) -> Trainer:
     train, accelerator = config.train, distillation.step.accelerator
     sample_every = 0 if distillation.sheet is None else train.sample_every
     return Trainer(
-        [Stage(distillation, train.steps)],
+        _make_stages(distillation, train.steps),
         folder,
         accelerator,
         console,

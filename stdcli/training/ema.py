@@ -1,4 +1,4 @@
-"""Exponential moving average of weights (Polyak averaging), as plain tensors beside the networks."""
+"""Weights beside the live ones, as plain tensors: running averages (Polyak), and those of a moment."""
 
 from __future__ import annotations
 
@@ -50,3 +50,30 @@ class Ema:
             kept = live.detach().clone()
             live.detach().copy_(self.average[name])
             self.average[name].copy_(kept)
+
+
+class Frozen:
+    """Weights as they were when they were last taken; kept in checkpoints as averages are.
+
+    Args:
+        tensors: name -> tensor, sharing storage with the live weights.
+
+    Attributes:
+        average: the weights kept.
+        updates: how often they were taken.
+    """
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        self.live = {k: v for k, v in tensors.items() if v.is_floating_point()}
+        self.average = {k: v.detach().clone() for k, v in self.live.items()}
+        self.updates = 0
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Keep the live weights as they are now."""
+        self.updates += 1
+        for name, live in self.live.items():
+            self.average[name].copy_(live)
+
+    def update(self) -> None:
+        """Nothing: steps of the live weights leave these alone."""

@@ -65,6 +65,7 @@ class Lcm(Method):
     citation: ClassVar[str] = "latent consistency distillation ([LCM](https://arxiv.org/abs/2310.04378))"
     borrows: ClassVar[frozenset[str]] = frozenset({"std.target_weights", "std.target_decay"})
     states: ClassVar[Literal["data"]] = "data"
+    predicts_x0: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, Any]] = MappingProxyType({"sampler": "renoise", "final": "x0"})
     needs: ClassVar[frozenset[str]] = frozenset({"next", "teacher"})
 
