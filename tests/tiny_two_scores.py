@@ -129,7 +129,7 @@ class TwoScores(Method):
         return cls(table)
 
     def learners(self, roles: Roles) -> list[Learner]:
-        return [*super().learners(roles), Learner(FAKE_SCORE, roles.module, roles.add(FAKE_SCORE))]
+        return [*super().learners(roles), Learner(FAKE_SCORE, roles.add(FAKE_SCORE))]
 
     def losses(self, roles: Roles, terms, batch: Batch, step: int) -> Iterator[Loss]:
         level, to_level = batch.levels(self.table)
@@ -156,4 +156,4 @@ class TwoScores(Method):
 
 def roles_around(module: Gaussian) -> Roles:
     """The roles of a run on such a base."""
-    return Roles(module, module, PredictionType.SAMPLE, torch.device("cpu"), autocast=nullcontext)
+    return Roles(module, PredictionType.SAMPLE, torch.device("cpu"), autocast=nullcontext)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +24,6 @@ class AdversarialTerm:
 
     Attributes:
         adversary: features and discriminator.
-        discriminator: the discriminator as its gradients must pass it.
         variant: levels of what it compares.
         weight: of the student's part.
         start_step: step from which the student sees it; the discriminator learns from the first.
@@ -35,7 +34,6 @@ class AdversarialTerm:
     """
 
     adversary: Adversary
-    discriminator: Callable
     variant: Variant
     weight: float
     start_step: int
@@ -49,7 +47,6 @@ class AdversarialTerm:
         module = self.adversary.discriminator
         return Learner(
             DISCRIMINATOR,
-            self.discriminator,
             dict(module.named_parameters()),
             learning_rate=self.learning_rate,
             buffers=dict(module.named_buffers()),
@@ -75,9 +72,7 @@ class AdversarialTerm:
             value=student.value + self.weight * seen if is_seen else student.value,
             metrics={**student.metrics, "loss/adversarial": seen.detach().reshape(1)},
         )
-        parts = self.adversary.discriminator_loss(
-            pair, batch.cond, generator=generator, discriminator=self.discriminator
-        )
+        parts = self.adversary.discriminator_loss(pair, batch.cond, generator=generator)
         named = {f"discriminator/{k}": v.detach().reshape(1) for k, v in parts.items() if k != "total"}
         yield Loss(DISCRIMINATOR, parts["total"], named)
 

@@ -10,7 +10,7 @@ Legend: B batch, C latent channels, space: cells h w or F h w, D width of the co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,8 +28,6 @@ from stdcli.models.condition import Condition
 
 Variant = Literal["x0", "xs", "xs-x0", "xs-xr", "xs-xR"]
 AdversarialLoss = Literal["hinge", "non-saturating"]
-Discriminate = Callable[[Sequence[Tensor], Tensor], Tensor]
-"""(feature maps, condition vectors [B, D]) -> logits [B, tokens]."""
 
 _MARGINS: dict[AdversarialLoss, Callable[[Tensor], Tensor]] = {
     "hinge": lambda logits: F.relu(1 - logits),
@@ -142,7 +140,7 @@ class Adversary:
     ) -> Tensor:
         """What the student minimises: -mean D(fake) (hinge), mean softplus(-D(fake)) (non-saturating).
 
-        The discriminator's weights get no gradient, and a wrapper around it is not called.
+        The discriminator's weights get no gradient.
 
         Args:
             pair: `fake` with gradient.
@@ -159,12 +157,7 @@ class Adversary:
         return self._aim(logits).mean()
 
     def discriminator_loss(
-        self,
-        pair: RealFakeBatch,
-        condition: Condition,
-        *,
-        generator: torch.Generator,
-        discriminator: Discriminate | None = None,
+        self, pair: RealFakeBatch, condition: Condition, *, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """What the discriminator minimises; no gradient reaches features or latents.
 
@@ -172,7 +165,6 @@ class Adversary:
             pair: fake and real; gradients of `fake` are not followed.
             condition: B conditions, or one for all.
             generator: CPU; draws augmentations and what the penalties need.
-            discriminator: the discriminator as wrapped for several ranks; None is the discriminator itself.
 
         Returns:
             Scalars: `real` and `fake` (hinge: mean relu(1 - D), mean relu(1 + D); non-saturating: softplus),
@@ -180,19 +172,18 @@ class Adversary:
         Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN); Gulrajani 2017 (WGAN-GP) eq. 3,
             on features; Lin 2025 (APT), approximated R1.
         """
-        discriminator = discriminator or self.discriminator
         vector = _vector(condition, pair)
         again = generator.clone_state()  # the same augmentations once more
-        real_logits = discriminator(self._see(pair.real, pair.level, generator=generator), vector)
-        fake_logits = discriminator(self._see(pair.fake, pair.level, generator=generator), vector)
+        real_logits = self.discriminator(self._see(pair.real, pair.level, generator=generator), vector)
+        fake_logits = self.discriminator(self._see(pair.fake, pair.level, generator=generator), vector)
         losses = {"real": self._margin(real_logits).mean(), "fake": self._margin(-fake_logits).mean()}
         losses["gradient_penalty"] = losses["r1"] = real_logits.new_zeros(())
         if self._gradient_penalty:
-            losses["gradient_penalty"] = self._penalize(discriminator, pair, vector, generator=generator)
+            losses["gradient_penalty"] = self._penalize(pair, vector, generator=generator)
         if self._r1:
             noise = torch.randn(pair.real.shape, generator=generator).to(pair.real)
             maps = self._see(pair.real + self._r1_sigma * noise, pair.level, generator=again)
-            losses["r1"] = (discriminator(maps, vector) - real_logits).square().mean()
+            losses["r1"] = (self.discriminator(maps, vector) - real_logits).square().mean()
         penalties = self._gradient_penalty * losses["gradient_penalty"] + self._r1 * losses["r1"]
         return {"total": losses["real"] + losses["fake"] + penalties, **losses}
 
@@ -200,15 +191,13 @@ class Adversary:
     def _see(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
         return self.features(latents, level, generator=generator)
 
-    def _penalize(
-        self, discriminator: Discriminate, pair: RealFakeBatch, vector: Tensor, *, generator: torch.Generator
-    ) -> Tensor:
+    def _penalize(self, pair: RealFakeBatch, vector: Tensor, *, generator: torch.Generator) -> Tensor:
         """D is the sum of a sample's logits, of latents between fake and real."""
         share = torch.rand(len(pair.fake), *[1] * (pair.fake.ndim - 1), generator=generator).to(pair.fake)
         mixed = torch.lerp(pair.fake.detach(), pair.real, share)
         maps = self._see(mixed, pair.level, generator=generator)
         maps = [features.requires_grad_() for features in maps]
-        gradients = torch.autograd.grad(discriminator(maps, vector).sum(), maps, create_graph=True)
+        gradients = torch.autograd.grad(self.discriminator(maps, vector).sum(), maps, create_graph=True)
         norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)
         return (norms - 1).square().mean()
 

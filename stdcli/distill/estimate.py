@@ -113,13 +113,15 @@ def _trained(training: Training) -> list[Tensor]:
 
 def _weights(training: Training) -> list[Tensor]:
     """Of every network of a run, trained or not; of a rollout's codec and encoders see `_frozen_bytes`."""
-    modules = [training.roles.module, *(trained.module for trained in training.trained_modules)]
+    modules = [training.roles.module]
     adversarial = training.task.terms.adversarial
     if adversarial is not None:
         parts = vars(adversarial.adversary.features).values()
         modules += [getattr(part, "vae", part) for part in parts]  # DINOv2, and the codec before it
     modules = [module for module in modules if isinstance(module, torch.nn.Module)]
     values = [value for module in modules for value in (*module.parameters(), *module.buffers())]
+    values += [value for trained in training.trained_modules for value in trained.buffers.values()]
+    values += _trained(training)
     return [*{id(value): value for value in values}.values()]
 
 

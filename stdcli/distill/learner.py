@@ -34,7 +34,6 @@ class Learner:
 
     Attributes:
         name: of the role; of its losses, metrics and tensors in checkpoints.
-        module: as gradients pass it, wrapped where there are several processes.
         parameters: name -> what is trained.
         learning_rate: the highest; None is `train.learning_rate`.
         buffers: name -> further tensors that are part of the state.
@@ -42,7 +41,6 @@ class Learner:
     """
 
     name: str
-    module: nn.Module
     parameters: Mapping[str, nn.Parameter]
     learning_rate: float | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)

@@ -79,7 +79,7 @@ class Method(ABC):
 
     def learners(self, roles: Roles) -> list[Learner]:
         """What is trained, in the order of the steps; the student alone unless a method trains more."""
-        return [Learner(STUDENT, roles.wrapped, roles.module.trainable())]
+        return [Learner(STUDENT, roles.module.trainable())]
 
     @abstractmethod
     def losses(self, roles: Roles, terms: LossTerms, batch: Batch, step: int) -> Iterator[Loss]:

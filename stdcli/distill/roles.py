@@ -23,15 +23,13 @@ class Roles:
 
     Attributes:
         module: the trained one.
-        wrapped: the same as gradients must pass it (DistributedDataParallel), or itself.
         prediction: what the network predicts.
         device: where it is.
-        autocast: makes a context of mixed precision for evaluations that do not pass `wrapped`.
+        autocast: makes a context of mixed precision.
         weights: role -> its weights by name, where they are neither the student's own nor the base's.
     """
 
     module: Student
-    wrapped: nn.Module
     prediction: PredictionType
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
@@ -45,7 +43,9 @@ class Roles:
 
     def student(self, x: Tensor, level: Level, cond: Condition, *, to_level: Level) -> Denoised:
         """The student, with gradients."""
-        return self._split(self.wrapped(x, self._t(level), cond, target_time=self._t(to_level)), x, level)
+        with self.autocast():
+            output = self.module(x, self._t(level), cond, target_time=self._t(to_level))
+        return self._split(output, x, level)
 
     @torch.no_grad()
     def ema_student(

@@ -31,6 +31,7 @@ from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.student_files import StudentFiles
 from stdcli.training.ema import Ema, Frozen
+from stdcli.training.exchange import share_from_first
 from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 
 EMA_TARGET, EMA_EXPORT, STAGE = "target", "export", "stage"
@@ -104,7 +105,6 @@ def build(
     ema = _make_ema(config, student, method)
     roles = Roles(
         module=student,
-        wrapped=accelerator.prepare_model(student),
         prediction=network.prediction,
         device=network.device,
         autocast=accelerator.autocast,
@@ -118,6 +118,8 @@ def build(
     if has_adversary:
         _add_adversary(training, config, accelerator, table=table, get_codec=get_codec)
     learners = [*method.learners(roles), *task.terms.learners()]
+    for learner in learners:
+        share_from_first([*learner.parameters.values(), *learner.buffers.values()], accelerator)
     training.trained_modules += [make_trained(learner, ema, config, accelerator) for learner in learners]
     return training
 
@@ -250,20 +252,12 @@ def _teacher_step(roles: Roles) -> TeacherStep:
 def make_trained(
     learner: Learner, ema: Mapping[str, Ema | Frozen], config: DistillConfig, accelerator: Accelerator
 ) -> TrainedModule:
-    """A learner with its optimizer; the student's averages follow its steps.
-
-    Raises:
-        ConfigError: several processes, which would not exchange its gradients.
-    """
+    """A learner with its optimizer; the student's averages follow its steps."""
     train, parameters = config.train, list(learner.parameters.values())
-    exchanged = {id(parameter) for parameter in learner.module.parameters()}
-    if accelerator.num_processes > 1 and any(id(parameter) not in exchanged for parameter in parameters):
-        raise ConfigError(f"method {config.method} trains on one device only", got=learner.name)
     peak = train.learning_rate if learner.learning_rate is None else learner.learning_rate
     averages = [average.update for average in ema.values()] if learner.name == STUDENT else []
     return TrainedModule(
         learner.name,
-        learner.module,
         learner.parameters,
         torch.optim.AdamW(parameters, lr=peak, weight_decay=train.weight_decay),
         make_lr_schedule(peak, steps=train.steps, warmup_steps=train.rise, schedule=train.schedule),
@@ -303,7 +297,6 @@ def _add_adversary(
     training.notes.append(f"{note}; its real pictures are {kind}")
     term = AdversarialTerm(
         adversary,
-        accelerator.prepare_model(adversary.discriminator),
         variant="x0" if task.method.predicts_x0 else section.levels,
         weight=section.weight,
         start_step=section.start_step,

@@ -50,13 +50,15 @@ class TeacherTraining:
 
     Attributes:
         task: yields losses.
-        trained: all modules of the task.
+        module: all modules of the task.
+        trained: what of them is trained.
         step: takes the steps.
         ema: average of what the teacher is made of.
         render: draws a sheet with the networks, uint8 [H, W, 3].
     """
 
     task: TeacherTask
+    module: torch.nn.ModuleDict
     trained: TrainedModule
     step: TrainStep
     ema: Ema
@@ -69,7 +71,7 @@ class TeacherTraining:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Weights, averages, moments of the optimizer, steps taken."""
-        state = {f"live.{k}": v for k, v in self.trained.module.state_dict().items()}
+        state = {f"live.{k}": v for k, v in self.module.state_dict().items()}
         state |= {f"ema.{k}": v for k, v in self.ema.average.items()}
         state |= adam_tensors(self.trained.optimizer)
         return state | {"counters": torch.tensor([self.ema.updates, self.ema.updates])}, {}
@@ -77,7 +79,7 @@ class TeacherTraining:
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Go on where `state` was taken."""
-        for name, tensor in self.trained.module.state_dict().items():
+        for name, tensor in self.module.state_dict().items():
             tensor.copy_(state[f"live.{name}"])
         for name, tensor in self.ema.average.items():
             tensor.copy_(state[f"ema.{name}"])
@@ -109,12 +111,10 @@ def make_training(
         parameters.values(), lr=train.learning_rate, betas=(0.9, 0.99), weight_decay=0.01
     )
     schedule, after_update = lr_schedule(train), [ema.update]
-    trained = TrainedModule(
-        TOTAL, module, parameters, optimizer, schedule, MAX_GRAD_NORM, after_update=after_update
-    )
+    trained = TrainedModule(TOTAL, parameters, optimizer, schedule, MAX_GRAD_NORM, after_update=after_update)
     trained.forget_gradients()  # that fitting the codec left in its refinement
     step = TrainStep(accelerator, [trained], task.losses, accumulation=1, describe=str)
-    return TeacherTraining(task, trained, step, ema, render)
+    return TeacherTraining(task, module, trained, step, ema, render)
 
 
 def lr_schedule(train: TrainSection) -> LrSchedule:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from stdcli.errors import ConfigError, NumericsError
 from stdcli.runtime.devices import DeviceChoice
+from stdcli.training.exchange import average_gradients
 from stdcli.training.trained_module import TrainedModule
 
 PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -67,7 +67,7 @@ def make_accelerator(choice: DeviceChoice) -> Accelerator:
 def _unsupported(kind: str) -> ConfigError:
     return ConfigError(
         f"{kind} is not supported yet",
-        hint="accelerate launch --multi_gpu (DDP), or one device",
+        hint="accelerate launch --multi_gpu, or one device",
     )
 
 
@@ -107,6 +107,7 @@ class TrainStep:
         for trained in learning:
             self._check(f"loss/{trained.name}", metrics[f"loss/{trained.name}"])
         for trained in learning:
+            average_gradients(list(trained.parameters.values()), self.accelerator)
             norm = trained.clip()
             if not trained.scaler.is_enabled():  # with it, steps of infinite gradients are left out
                 self._check(f"grad/{trained.name}_norm", norm)
@@ -122,13 +123,9 @@ class TrainStep:
         named = {trained.name: trained for trained in self.trained_modules}
         sums: dict[str, Tensor] = {}
         for k in range(self.accumulation):
-            with ExitStack() as stack:
-                if k < self.accumulation - 1:
-                    for trained in self.trained_modules:
-                        stack.enter_context(self.accelerator.no_sync(trained.module))
-                for loss in self.losses(number * self.accumulation + k):
-                    named[loss.learner].backward(loss.value / self.accumulation)
-                    _add(sums, {f"loss/{loss.learner}": loss.value.detach().reshape(1), **loss.metrics})
+            for loss in self.losses(number * self.accumulation + k):
+                named[loss.learner].backward(loss.value / self.accumulation)
+                _add(sums, {f"loss/{loss.learner}": loss.value.detach().reshape(1), **loss.metrics})
         return sums
 
     def _means(self, sums: Mapping[str, Tensor]) -> dict[str, float]:

@@ -42,7 +42,6 @@ class TrainedModule:
 
     Attributes:
         name: in metrics and checkpoints.
-        module: as gradients pass it, possibly wrapped for several processes.
         parameters: name -> what is trained.
         optimizer: Adam over `parameters`, in their order.
         lr_schedule: of each step.
@@ -53,7 +52,6 @@ class TrainedModule:
     """
 
     name: str
-    module: nn.Module
     parameters: Mapping[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     lr_schedule: LrSchedule

@@ -58,7 +58,7 @@ class Outside(Method):
         return cls(config.section_of(cls).factor, table, targets)
 
     def learners(self, roles) -> list[Learner]:
-        meter = Learner(METER, self.meter, {"value": self.meter.weight}, learning_rate=RATE)
+        meter = Learner(METER, {"value": self.meter.weight}, learning_rate=RATE)
         return [*super().learners(roles), meter]
 
     def losses(self, roles, terms, batch, step: int) -> Iterator[Loss]:

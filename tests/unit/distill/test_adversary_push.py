@@ -60,6 +60,13 @@ class Shown:
         return [torch.stack([latents.flatten(1), times[:, None].expand(-1, latents[0].numel())], dim=1)]
 
 
+class First(nn.Module):
+    """Of every state its first row, so that what is shown is seen."""
+
+    def forward(self, features, vector):
+        return features[0][:, 0]
+
+
 class Ideal(nn.Module):
     """log p_real(x | time) - log p_fake(x | time), from the variances of all that was shown at that time."""
 
@@ -82,11 +89,9 @@ class Ideal(nn.Module):
 def push(variant: str, *, tells: bool = True) -> np.ndarray:
     """At every s, of our losses."""
     pair, shown, condition = perfect_pair(variant), Shown(tells), Condition(torch.ones(1, 1, 1))
-    adversary = Adversary(shown, nn.Identity())
     rng = torch.Generator().manual_seed(0)
-    adversary.discriminator_loss(
-        pair, condition, generator=rng, discriminator=lambda maps, vector: maps[0][:, 0]
-    )
+    adversary = Adversary(shown, First())
+    adversary.discriminator_loss(pair, condition, generator=rng)
     sides = {}
     for latents, times in shown.seen:
         side = "real" if latents is pair.real else "fake"

@@ -56,7 +56,7 @@ def test_the_ends_of_jumps_are_uniform_in_the_segment_of_the_stage() -> None:
 
 
 def test_the_adversarys_weight_rises_by_stage(monkeypatch) -> None:
-    given = {"adversary": None, "discriminator": None, "variant": "xs-xr", "start_step": 0}
+    given = {"adversary": None, "variant": "xs-xr", "start_step": 0}
     term = AdversarialTerm(weight=0.8, learning_rate=1e-4, schedule=SD, table=TABLE, seed=0, **given)
     terms, seen = LossTerms(START, adversarial=term), []
 

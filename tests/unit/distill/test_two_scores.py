@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from stdcli.config.distill import DistillConfig
 from stdcli.distill.learner import FAKE_SCORE, STUDENT
 from stdcli.distill.loss_terms import LossTerms
-from stdcli.distill.setup import make_trained
 from stdcli.distill.task import DistillTask
-from stdcli.errors import ConfigError
 from stdcli.runtime.devices import choose
 from stdcli.training.train_step import TrainStep, make_accelerator
 from stdcli.training.trained_module import TrainedModule
@@ -46,9 +41,7 @@ def step_of(accelerator, module: Gaussian, *, every: int = EVERY, rates: tuple[f
     for learner, rate in zip(method.learners(roles), rates, strict=True):
         optimizer = torch.optim.AdamW(learner.parameters.values(), lr=rate, weight_decay=0.0)
         lr = {"lr_schedule": lambda step, rate=rate: rate, "max_grad_norm": 1e9}
-        trained.append(
-            TrainedModule(learner.name, learner.module, learner.parameters, optimizer=optimizer, **lr)
-        )
+        trained.append(TrainedModule(learner.name, learner.parameters, optimizer=optimizer, **lr))
     step_taker = TrainStep(accelerator, trained, task.losses, 1, task.describe)
     return step_taker, {one.name: one for one in trained}
 
@@ -113,16 +106,3 @@ def test_an_added_role_begins_as_the_student_and_is_trained_alone() -> None:
         roles.evaluate(FAKE_SCORE, batch.states, level, batch.cond, to_level=to_level).x0, own
     )
     assert torch.equal(roles.student(batch.states, level, batch.cond, to_level=to_level).x0, own)
-
-
-def test_weights_that_processes_would_not_exchange_are_refused() -> None:
-    """DistributedDataParallel averages the gradients of a module's own parameters, and of no others."""
-    roles = roles_around(Gaussian(mean=0.0, std=1.0))
-    student, fake = TwoScores(TABLE).learners(roles)
-    several = SimpleNamespace(num_processes=2, mixed_precision="no")
-    assert make_trained(student, {}, DistillConfig(), several).name == STUDENT
-    with pytest.raises(ConfigError, match="trains on one device only") as told:
-        make_trained(fake, {}, DistillConfig(), several)
-    assert told.value.got == FAKE_SCORE
-    alone = SimpleNamespace(num_processes=1, mixed_precision="no")
-    assert make_trained(fake, {}, DistillConfig(), alone).parameters is fake.parameters

@@ -339,4 +339,4 @@ def test_bfloat16_products_leave_weights_and_loss_in_float32() -> None:
     assert half.value.dtype == torch.float32
     training = training_of(make_task(autocast=torch.bfloat16))
     training.train_step(0)
-    assert {parameter.dtype for parameter in training.trained.module.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in training.module.parameters()} == {torch.float32}

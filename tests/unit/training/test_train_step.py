@@ -29,13 +29,13 @@ def trained_of(name: str, *, start: float = 1.0, most: float = 1e9, lr: float = 
     torch.nn.init.constant_(module.weight, start)
     parameters = {"weight": module.weight}
     optimizer = torch.optim.SGD(parameters.values(), lr=99.0)
-    return TrainedModule(name, module, parameters, optimizer, lambda step: lr / (step + 1), most)
+    return TrainedModule(name, parameters, optimizer, lambda step: lr / (step + 1), most)
 
 
 def squares(trained: TrainedModule, number: int, *, batch: int = 2) -> torch.Tensor:
     """Per item (w . x)^2, whose gradient is 2 (w . x) x."""
     x = POINTS[number * batch : (number + 1) * batch]
-    return trained.module(x).square()[:, 0]
+    return (x @ trained.parameters["weight"].T).square()[:, 0]
 
 
 def gradient_by_hand(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_a_step_is_the_mean_of_its_micro_batches(accelerator) -> None:
     metrics = step_of(accelerator, [trained], losses, accumulation=4).take(0)
     w, x = torch.ones(3), POINTS[:8]
     gradient = gradient_by_hand(w, x)
-    torch.testing.assert_close(trained.module.weight[0], w - LR * gradient)
+    torch.testing.assert_close(trained.parameters["weight"][0], w - LR * gradient)
     assert asked == [0, 1, 2, 3]
     assert metrics["loss/one"] == pytest.approx(float(((x @ w) ** 2).mean()))
     assert metrics["each"] == pytest.approx(metrics["loss/one"])
@@ -74,7 +74,7 @@ def test_accumulation_is_a_larger_batch(accelerator) -> None:
 
         step_taker = step_of(accelerator, [trained], losses, accumulation=accumulation)
         norms = [step_taker.take(step)["grad/one_norm"] for step in range(3)]
-        found.append((trained.module.weight.detach(), norms))
+        found.append((trained.parameters["weight"].detach(), norms))
     for weight, norms in found[1:]:
         torch.testing.assert_close(weight, found[0][0], rtol=1e-6, atol=1e-7)
         assert norms == pytest.approx(found[0][1], rel=1e-6)
@@ -101,7 +101,7 @@ def test_long_gradients_are_cut_short_once_all_are_there(accelerator) -> None:
     gradient = gradient_by_hand(torch.full((3,), 5.0), POINTS[:4])
     assert gradient.norm() > 0.5 and metrics["grad/one_norm"] == pytest.approx(float(gradient.norm()))
     moved = torch.full((3,), 5.0) - LR * 0.5 * gradient / gradient.norm()
-    torch.testing.assert_close(trained.module.weight[0].detach(), moved, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(trained.parameters["weight"][0].detach(), moved, rtol=1e-5, atol=1e-6)
 
 
 def test_short_gradients_are_left_alone(accelerator) -> None:
@@ -112,7 +112,8 @@ def test_short_gradients_are_left_alone(accelerator) -> None:
 
     step_of(accelerator, [trained], losses).take(0)
     gradient = gradient_by_hand(torch.full((3,), 0.01), POINTS[:2])
-    torch.testing.assert_close(trained.module.weight[0].detach(), torch.full((3,), 0.01) - LR * gradient)
+    moved = trained.parameters["weight"][0].detach()
+    torch.testing.assert_close(moved, torch.full((3,), 0.01) - LR * gradient)
 
 
 def test_each_learner_gets_its_own_gradients_of_weights_before_the_step(accelerator) -> None:
@@ -125,12 +126,12 @@ def test_each_learner_gets_its_own_gradients_of_weights_before_the_step(accelera
 
     metrics = step_of(accelerator, [first, second], losses, accumulation=2).take(0)
     x = POINTS[:4]
-    torch.testing.assert_close(first.module.weight[0], 1 - LR * gradient_by_hand(torch.ones(3), x))
+    torch.testing.assert_close(first.parameters["weight"][0], 1 - LR * gradient_by_hand(torch.ones(3), x))
     seen = (x.sum(1) ** 2)[:, None]
     gradient = (2 * (x.sum(1) * 2)[:, None] * x * seen).mean(0)
-    torch.testing.assert_close(second.module.weight[0], 2 - 0.5 * gradient, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(second.parameters["weight"][0], 2 - 0.5 * gradient, rtol=1e-5, atol=1e-5)
     assert metrics["lr/second"] == 0.5
-    assert first.module.weight.grad is None and second.module.weight.grad is None
+    assert first.parameters["weight"].grad is None and second.parameters["weight"].grad is None
 
 
 @pytest.mark.parametrize("bad", ["first", "second"])
@@ -146,7 +147,7 @@ def test_a_loss_that_is_not_finite_moves_nothing(accelerator, bad, at) -> None:
     with pytest.raises(NumericsError) as told:
         step_of(accelerator, trained_modules, losses, accumulation=2).take(0)
     assert told.value.what == f"loss/{bad} is not finite" and told.value.where == "samples 4, 5"
-    assert all(bool((trained.module.weight == 1).all()) for trained in trained_modules)
+    assert all(bool((trained.parameters["weight"] == 1).all()) for trained in trained_modules)
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(accelerator) -> None:
@@ -158,7 +159,10 @@ def test_a_gradient_that_is_not_finite_moves_nothing(accelerator) -> None:
 
     with pytest.raises(NumericsError, match="grad/second_norm is not finite"):
         step_of(accelerator, trained_modules, losses).take(0)
-    assert bool((trained_modules[0].module.weight == 1).all()) and not trained_modules[1].module.weight.any()
+    assert (
+        bool((trained_modules[0].parameters["weight"] == 1).all())
+        and not trained_modules[1].parameters["weight"].any()
+    )
 
 
 def test_one_in_five_learns_in_its_own_steps_alone(accelerator) -> None:
@@ -180,16 +184,16 @@ def test_one_in_five_learns_in_its_own_steps_alone(accelerator) -> None:
 
     step_taker = step_of(accelerator, [often, seldom], losses, accumulation=2)
     for step in range(11):
-        before = seldom.module.weight.detach().clone(), seldom.state()
+        before = seldom.parameters["weight"].detach().clone(), seldom.state()
         taken.append(step_taker.take(step))
         if step % 5 == 0:
             step_of(accelerator, [alone], only, accumulation=2).take(step)
             continue
-        assert torch.equal(seldom.module.weight, before[0])
+        assert torch.equal(seldom.parameters["weight"], before[0])
         assert all(torch.equal(value, before[1][name]) for name, value in seldom.state().items())
         assert not any("seldom" in name for name in taken[-1])
     assert calls == ["clip", 0, "clip", 5, "clip", 10]
-    assert torch.equal(seldom.module.weight, alone.module.weight)
+    assert torch.equal(seldom.parameters["weight"], alone.parameters["weight"])
     assert {int(entry["step"]) for entry in seldom.optimizer.state.values()} == {3}
     assert all(metrics["grad/often_norm"] > 0 for metrics in taken)
 
@@ -205,10 +209,10 @@ def test_what_one_loss_leaves_in_another_ones_weights_never_moves_them(accelerat
 
     step_taker = step_of(accelerator, [first, second], losses)
     step_taker.take(0)
-    assert second.module.weight.grad is None and bool((second.module.weight == 1).all())
+    assert second.parameters["weight"].grad is None and bool((second.parameters["weight"] == 1).all())
     step_taker.take(1)
     gradient = gradient_by_hand(torch.ones(3), POINTS[2:4])
-    torch.testing.assert_close(second.module.weight[0].detach(), 1 - LR / 2 * gradient)
+    torch.testing.assert_close(second.parameters["weight"][0].detach(), 1 - LR / 2 * gradient)
 
 
 def test_means_are_of_items_and_nan_without_any(accelerator) -> None:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stdcli.training.trained_module import TrainedModule, make_lr_schedule
 
@@ -45,7 +46,6 @@ def trained_of(*, scaled: bool = False, seed: int = 0, most: float = 1.0) -> Tra
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3, enabled=scaled)
     return TrainedModule(
         "net",
-        module,
         parameters,
         optimizer,
         make_lr_schedule(0.1, steps=8, warmup_steps=2, schedule="cosine"),
@@ -59,20 +59,21 @@ def take(trained: TrainedModule, steps: range) -> list[float]:
     norms = []
     for step in steps:
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
-        trained.backward((trained.module(x) - 1).square().mean())
+        trained.backward((F.linear(x, **trained.parameters) - 1).square().mean())
         norms.append(trained.clip())
         trained.update(step)
         with torch.no_grad():
-            trained.module.power.mul_(0.9)
+            trained.buffers["power"].mul_(0.9)
     return norms
 
 
 def values(trained: TrainedModule) -> list[torch.Tensor]:
-    return [*(p.detach().clone() for p in trained.parameters.values()), trained.module.power.clone()]
+    return [*(p.detach().clone() for p in trained.parameters.values()), trained.buffers["power"].clone()]
 
 
 def test_steps_are_those_of_plain_torch() -> None:
-    trained, plain = trained_of(), trained_of().module
+    trained, plain = trained_of(), torch.nn.Linear(3, 2)
+    plain.load_state_dict({name: value.detach() for name, value in trained.parameters.items()})
     optimizer = torch.optim.AdamW(plain.parameters(), lr=1.0, weight_decay=0.01)
     norms = take(trained, range(4))
     rates = [0.05, 0.1, 0.1, 0.05 * (1 + math.cos(math.pi / 6))]
@@ -120,7 +121,7 @@ def test_norms_are_told_and_clipped_without_the_scale() -> None:
 def test_an_overflow_halves_the_scale_and_leaves_the_step_out() -> None:
     trained = trained_of(scaled=True)
     before = values(trained)
-    trained.backward(trained.module(torch.full((1, 3), 3e38)).sum())
+    trained.backward(F.linear(torch.full((1, 3), 3e38), **trained.parameters).sum())
     assert not math.isfinite(trained.clip())
     trained.update(0)
     assert all(torch.equal(a, b) for a, b in zip(before, values(trained), strict=True))
