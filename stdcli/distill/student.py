@@ -11,13 +11,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stdcli.config.recipe import Recipe
 from stdcli.errors import NumericsError, ResourceError
@@ -36,7 +37,8 @@ ADAPTER = "default"
 class Student(nn.Module):
     """A denoiser under training; made by `make_student`.
 
-    Backward passes belong outside `as_teacher` and `using`.
+    Backward passes belong outside `as_teacher`. Those of what was recorded inside `using` may run anywhere:
+    what checkpointing computes again, it computes with the values of then.
 
     Args:
         denoiser: around the network whose trained parameters require gradients, and no others.
@@ -55,8 +57,12 @@ class Student(nn.Module):
         self._teacher = teacher
         self._student = self._current = denoiser
         trained = [name for name, parameter in self.network.named_parameters() if parameter.requires_grad]
-        self._names = {name.replace(f".{ADAPTER}.", "."): name for name in trained}
+        self._slots = {name.replace(f".{ADAPTER}.", "."): _slot(self.network, name) for name in trained}
+        self._own = {name: module.get_parameter(leaf) for name, (module, leaf) in self._slots.items()}
+        self._held: Mapping[str, Tensor] = self._own
         self._teaching = False
+        if self.network.is_gradient_checkpointing:
+            self.network.enable_gradient_checkpointing(self._checkpoint)
 
     def forward(
         self,
@@ -94,7 +100,7 @@ class Student(nn.Module):
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What is trained, float32, in a fixed order: `<module>.lora_A.weight` or the network's own names."""
-        return {name: self.network.get_parameter(inner) for name, inner in self._names.items()}
+        return dict(self._own)
 
     @contextmanager
     def as_teacher(self) -> Iterator[None]:
@@ -118,7 +124,7 @@ class Student(nn.Module):
                 yield
                 return
             self._current = self._student
-            with self._without_checkpointing():
+            with self._without_checkpointing(), self._holding(self._own):
                 self.network.disable_adapters()
                 try:
                     yield
@@ -140,14 +146,8 @@ class Student(nn.Module):
         self._check_names(weights)
         if self._teaching:
             raise ValueError("the teacher has no averaged weights")
-        inner = {self._names[name]: value for name, value in weights.items()}
-        before = self._current
-        self._current = self._student.like(weights=inner)
-        try:
-            with self._without_checkpointing():
-                yield
-        finally:
-            self._current = before
+        with self._holding(weights):
+            yield
 
     def values(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The trained tensors by name, or others in their place.
@@ -158,11 +158,11 @@ class Student(nn.Module):
         if weights is not None:
             self._check_names(weights)
         source = self.trainable() if weights is None else weights
-        return {name: source[name].detach() for name in self._names}
+        return {name: source[name].detach() for name in self._own}
 
     def _check_names(self, values: Mapping[str, Tensor]) -> None:
-        if values.keys() != self._names.keys():
-            names = sorted(values.keys() ^ self._names.keys())
+        if values.keys() != self._own.keys():
+            names = sorted(values.keys() ^ self._own.keys())
             raise ValueError(f"{len(names)} names differ from those that are trained: {', '.join(names[:3])}")
 
     def feature_taps(self) -> FeatureTaps:
@@ -170,8 +170,33 @@ class Student(nn.Module):
         return (self._teacher or self._student).feature_taps()
 
     @contextmanager
+    def _holding(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, the network's trained tensors are these, the very objects; nothing is copied."""
+        before = self._held
+        self._hold(values)
+        try:
+            yield
+        finally:
+            self._hold(before)
+
+    def _hold(self, values: Mapping[str, Tensor]) -> None:
+        self._held = values
+        for name, (module, leaf) in self._slots.items():
+            module._parameters[leaf] = values[name]
+
+    def _checkpoint(self, block: nn.Module, *args: object) -> object:
+        """A block of the network, computed again in the backward pass with the values that it has now."""
+        held = self._held
+        return checkpoint(
+            block.__call__,
+            *args,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), self._holding(held)),
+        )
+
+    @contextmanager
     def _without_checkpointing(self) -> Iterator[None]:
-        """What is recomputed during backward would be so with the weights of that moment."""
+        """What is recomputed during backward would be so with adapters on."""
         was_on = self.network.is_gradient_checkpointing
         if was_on:
             self.network.disable_gradient_checkpointing()
@@ -179,7 +204,13 @@ class Student(nn.Module):
             yield
         finally:
             if was_on:
-                self.network.enable_gradient_checkpointing()
+                self.network.enable_gradient_checkpointing(self._checkpoint)
+
+
+def _slot(network: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Where a parameter is: its module, and its name there."""
+    parent, _, leaf = name.rpartition(".")
+    return network.get_submodule(parent), leaf
 
 
 def make_student(

@@ -5,13 +5,12 @@ Legend: B batch, C latent channels, h w latent cells, C_k and T_k channels and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from stdcli.models.condition import Condition
 
@@ -41,7 +40,6 @@ class Denoiser:
     Args:
         network: of diffusers, possibly with peft's adapters, which may be of another dtype.
         has_target_time: whether the network is told where the step aims.
-        weights: used in place of the network's own of the same names.
 
     Attributes:
         part: name of the network among the parts of a pipeline: `unet` or `transformer`.
@@ -54,11 +52,9 @@ class Denoiser:
         network: nn.Module,
         *,
         has_target_time: bool = False,
-        weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.network = network
         self.has_target_time = has_target_time
-        self.weights = weights
 
     def __call__(
         self, x: Tensor, t: Tensor | float, condition: Condition, *, target_time: Tensor | float | None = None
@@ -81,9 +77,7 @@ class Denoiser:
         if condition.concat_latents is not None:
             x = torch.cat([x, condition.concat_latents.to(x)], dim=1)
         args, kwargs = self.arguments(x, t, condition, target_time)
-        if self.weights is None:
-            return self.network(*args, **kwargs)[0].float()
-        return functional_call(self.network, dict(self.weights), args, kwargs)[0].float()
+        return self.network(*args, **kwargs)[0].float()
 
     def pair(
         self,
@@ -117,12 +111,11 @@ class Denoiser:
         network: nn.Module | None = None,
         *,
         has_target_time: bool | None = None,
-        weights: Mapping[str, Tensor] | None = None,
     ) -> Self:
         """Another of this kind, around the same network unless another is given."""
         has_target_time = self.has_target_time if has_target_time is None else has_target_time
         network = self.network if network is None else network
-        return type(self)(network, has_target_time=has_target_time, weights=weights)
+        return type(self)(network, has_target_time=has_target_time)
 
     @property
     def multiple(self) -> int:

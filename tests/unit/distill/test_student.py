@@ -101,23 +101,52 @@ def test_averages_are_what_a_copy_with_those_values_gives(model, base, options) 
     assert all(torch.equal(before[name], value) for name, value in student.trainable().items())
 
 
-@pytest.mark.parametrize("options", KINDS)
-def test_gradients_under_other_weights_go_to_those_alone(model, options) -> None:
-    """They are those of a second student that holds the weights as its own."""
+@pytest.mark.parametrize(
+    ("options", "checkpointing", "backward"),
+    [
+        *((kind, False, "outside") for kind in KINDS),
+        *((KINDS[0], True, where) for where in ("inside", "outside", "inside another's")),
+    ],
+)
+def test_gradients_under_other_weights_go_to_those_alone(model, options, checkpointing, backward) -> None:
+    """They are those of a second student that holds the weights as its own, bit for bit."""
+    options = options | {"checkpointing": checkpointing}
     student, other = train(student_of(model, **options)), train(student_of(model, **options), seed=4)
     target = {"target_time": torch.tensor([199.0, 0.0])} if student.has_target_time else {}
     given = {name: value.detach().clone().requires_grad_() for name, value in other.trainable().items()}
+    halves = {name: value.detach() * 0.5 for name, value in student.trainable().items()}
+    base = {name: p.clone() for name, p in student.named_parameters()}
+    x, y = X.clone().requires_grad_(), X.clone().requires_grad_()
     with student.using(given):
-        found = student(X, T, CONDITION, **target)
-    found.square().mean().backward()
-    expected = other(X, T, CONDITION, **target)
+        found = student(x, T, CONDITION, **target)
+        if backward == "inside":
+            found.square().mean().backward()
+    if backward == "outside":
+        found.square().mean().backward()
+    if backward == "inside another's":
+        with student.using(halves):
+            found.square().mean().backward()
+    expected = other(y, T, CONDITION, **target)
     expected.square().mean().backward()
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.equal(found, expected) and torch.equal(x.grad, y.grad)
     for name, parameter in other.trainable().items():
-        if parameter.grad is not None:
-            torch.testing.assert_close(given[name].grad, parameter.grad, rtol=1e-4, atol=1e-6)
+        assert (given[name].grad is None) == (parameter.grad is None)
+        assert parameter.grad is None or torch.equal(given[name].grad, parameter.grad)
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in given.values())
-    assert all(parameter.grad is None for parameter in student.trainable().values())
+    assert all(parameter.grad is None for parameter in student.parameters())
+    assert all(torch.equal(base[name], p) for name, p in student.named_parameters())
+
+
+def test_what_other_weights_compute_is_computed_again_where_checkpoints_are_asked_for(model) -> None:
+    student, calls = train(student_of(model, checkpointing=True)), []
+    block = student.network.down_blocks[0].resnets[0]
+    block.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    given = {name: value.detach().clone().requires_grad_() for name, value in student.trainable().items()}
+    with student.using(given):
+        loss = student(X, T, CONDITION).square().mean()
+    before = len(calls)
+    loss.backward()
+    assert before == 1 and len(calls) == 2
 
 
 def test_averages_need_every_name_and_no_teacher(model) -> None:
