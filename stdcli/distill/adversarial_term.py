@@ -53,7 +53,15 @@ class AdversarialTerm:
             after_update=[module.update_spectral_norm],
         )
 
-    def losses(self, student: Loss, prediction: Prediction, batch: Batch, *, step: int) -> Iterator[Loss]:
+    def losses(
+        self,
+        student: Loss,
+        prediction: Prediction,
+        batch: Batch,
+        *,
+        step: int,
+        pair: RealFakeBatch | None = None,
+    ) -> Iterator[Loss]:
         """The student's loss with the adversary's part added, then the discriminator's.
 
         Args:
@@ -61,9 +69,10 @@ class AdversarialTerm:
             prediction: what it says of the batch.
             batch: with real latents.
             step: of the run, from 0.
+            pair: what to tell apart; None makes it by the variant, of the batch's real latents.
         """
         generator = fold(self.seed, "adversary", int(batch.sample_index[0]))
-        pair = self._pair(prediction, batch)
+        pair = self._pair(prediction, batch) if pair is None else pair
         is_seen = step >= self.start_step
         with torch.set_grad_enabled(is_seen):
             seen = self.adversary.generator_loss(pair, batch.cond, generator=generator)

@@ -47,12 +47,16 @@ class RealFakeBatch:
         real: to be told from them.
         level: where `fake` is, and what the features are told of both sides.
         real_level: where `real` is, which nothing that judges may know.
+        given: what both sides came from, shown beside each to a critic that sees it; None hides it.
+        given_level: where that is.
     """
 
     fake: Tensor
     real: Tensor
     level: Level
     real_level: Level
+    given: Tensor | None = None
+    given_level: Level | None = None
 
 
 def make_real_fake_batch(
@@ -116,6 +120,8 @@ class Adversary:
         gradient_penalty: weight of (||dD/dfeatures|| - 1)^2 between real and fake; 0 is off.
         r1: weight of the squared change of logits under small noise on real latents; 0 is off.
         r1_sigma: standard deviation of that noise.
+        sees_given: whether features of `RealFakeBatch.given` stand beside those that are judged, which
+            doubles the channels of every map; zeros stand there where it is hidden.
     """
 
     def __init__(
@@ -127,6 +133,7 @@ class Adversary:
         gradient_penalty: float = 0.0,
         r1: float = 0.0,
         r1_sigma: float = 0.1,
+        sees_given: bool = False,
     ) -> None:
         self.features = features
         self.discriminator = discriminator
@@ -134,6 +141,7 @@ class Adversary:
         self._aim = torch.neg if loss == "hinge" else self._margin
         self._gradient_penalty = gradient_penalty
         self._r1, self._r1_sigma = r1, r1_sigma
+        self._sees_given = sees_given
 
     def generator_loss(
         self, pair: RealFakeBatch, condition: Condition, *, generator: torch.Generator
@@ -151,7 +159,7 @@ class Adversary:
             A scalar.
         Source: Lim 2017 (geometric GAN), hinge loss; Goodfellow 2014 (GAN), non-saturating loss.
         """
-        maps = self.features(pair.fake, pair.level, generator=generator)
+        maps = self._look(pair.fake, pair, generator=generator)
         weights = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
         logits = functional_call(self.discriminator, weights, (maps, _vector(condition, pair)))
         return self._aim(logits).mean()
@@ -174,28 +182,41 @@ class Adversary:
         """
         vector = _vector(condition, pair)
         again = generator.clone_state()  # the same augmentations once more
-        real_logits = self.discriminator(self._see(pair.real, pair.level, generator=generator), vector)
-        fake_logits = self.discriminator(self._see(pair.fake, pair.level, generator=generator), vector)
+        real_logits = self.discriminator(self._see(pair.real, pair, generator=generator), vector)
+        fake_logits = self.discriminator(self._see(pair.fake, pair, generator=generator), vector)
         losses = {"real": self._margin(real_logits).mean(), "fake": self._margin(-fake_logits).mean()}
         losses["gradient_penalty"] = losses["r1"] = real_logits.new_zeros(())
         if self._gradient_penalty:
             losses["gradient_penalty"] = self._penalize(pair, vector, generator=generator)
         if self._r1:
             noise = torch.randn(pair.real.shape, generator=generator).to(pair.real)
-            maps = self._see(pair.real + self._r1_sigma * noise, pair.level, generator=again)
+            maps = self._see(pair.real + self._r1_sigma * noise, pair, generator=again)
             losses["r1"] = (self.discriminator(maps, vector) - real_logits).square().mean()
         penalties = self._gradient_penalty * losses["gradient_penalty"] + self._r1 * losses["r1"]
         return {"total": losses["real"] + losses["fake"] + penalties, **losses}
 
     @torch.no_grad()
-    def _see(self, latents: Tensor, level: Level, *, generator: torch.Generator) -> list[Tensor]:
-        return self.features(latents, level, generator=generator)
+    def _see(self, latents: Tensor, pair: RealFakeBatch, *, generator: torch.Generator) -> list[Tensor]:
+        return self._look(latents, pair, generator=generator)
+
+    def _look(self, latents: Tensor, pair: RealFakeBatch, *, generator: torch.Generator) -> list[Tensor]:
+        """Features of what is judged, with those of what it came from under the same augmentations."""
+        if not self._sees_given:
+            return self.features(latents, pair.level, generator=generator)
+        again = generator.clone_state()
+        maps = self.features(latents, pair.level, generator=generator)
+        if pair.given is None:
+            beside = [torch.zeros_like(features) for features in maps]
+        else:
+            with torch.no_grad():
+                beside = self.features(pair.given, pair.given_level, generator=again)
+        return [torch.cat(both, dim=1) for both in zip(maps, beside, strict=True)]
 
     def _penalize(self, pair: RealFakeBatch, vector: Tensor, *, generator: torch.Generator) -> Tensor:
         """D is the sum of a sample's logits, of latents between fake and real."""
         share = torch.rand(len(pair.fake), *[1] * (pair.fake.ndim - 1), generator=generator).to(pair.fake)
         mixed = torch.lerp(pair.fake.detach(), pair.real, share)
-        maps = self._see(mixed, pair.level, generator=generator)
+        maps = self._see(mixed, pair, generator=generator)
         maps = [features.requires_grad_() for features in maps]
         gradients = torch.autograd.grad(self.discriminator(maps, vector).sum(), maps, create_graph=True)
         norms = torch.cat([gradient.flatten(1) for gradient in gradients], dim=1).norm(dim=1)

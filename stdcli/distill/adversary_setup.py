@@ -33,6 +33,7 @@ def make_adversary(
     device: torch.device,
     seed: int,
     offline: bool,
+    sees_given: bool = False,
 ) -> tuple[Adversary, str]:
     """Features, discriminator and losses.
 
@@ -44,6 +45,7 @@ def make_adversary(
         device: of everything.
         seed: of the discriminator's weights.
         offline: never reach the network.
+        sees_given: whether it is shown what a state came from too.
 
     Returns:
         The adversary, and one line about what it sees.
@@ -60,13 +62,15 @@ def make_adversary(
     if features is None:
         features = TeacherFeatures(student, uncond)
     width = condition_vector(cond).shape[1]
-    discriminator = Discriminator(features.channels, width, norm=section.norm, seed=seed).to(device)
+    channels = [(2 if sees_given else 1) * count for count in features.channels]
+    discriminator = Discriminator(channels, width, norm=section.norm, seed=seed).to(device)
     adversary = Adversary(
         features,
         discriminator,
         loss=section.loss,
         gradient_penalty=section.gradient_penalty,
         r1=section.r1,
+        sees_given=sees_given,
     )
     return adversary, note
 

@@ -133,10 +133,11 @@ class BankSource:
             target_ids = self._select(read.pairs)
         guidance = read.guidance.double()
         if self.method.states == "data":
-            x = self._noised(states, read)
-            next_ids = ids - 1
-            levels = [pick_levels(self.table, which) for which in (ids, next_ids)]
-            following = self.teacher_step(x, *levels, cond, uncond, guidance)
+            x, next_ids, following = self._noised(states, read), None, None
+            if "next" in self.method.needs:
+                next_ids = ids - 1
+                levels = [pick_levels(self.table, which) for which in (ids, next_ids)]
+                following = self.teacher_step(x, *levels, cond, uncond, guidance)
         else:
             x, following, next_ids = states["here"], states.get("next"), read.level_ids.get("next")
         return Batch(

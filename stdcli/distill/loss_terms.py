@@ -10,6 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from stdcli.distill.adversarial_term import AdversarialTerm
+from stdcli.distill.adversary import RealFakeBatch
 from stdcli.distill.batch import Batch
 from stdcli.distill.distances import distance
 from stdcli.distill.learner import STUDENT, Learner, Prediction
@@ -58,6 +59,7 @@ class LossTerms:
         *,
         scale: Tensor | None = None,
         step: int,
+        pair: RealFakeBatch | None = None,
     ) -> Iterator[Loss]:
         """The student's loss against a target, with the adversary's part where there is one, and its own.
 
@@ -67,6 +69,7 @@ class LossTerms:
             batch: what both belong to.
             scale: float64 [B] that errors are divided by before the distance.
             step: of the run, from 0.
+            pair: what the adversary tells apart, where the method has states of its own for it.
         """
         errors = self._errors(prediction.state, target, scale)
         metrics = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
@@ -74,7 +77,7 @@ class LossTerms:
         if self.adversarial is None:
             yield student
         else:
-            yield from self.adversarial.losses(student, prediction, batch, step=step)
+            yield from self.adversarial.losses(student, prediction, batch, step=step, pair=pair)
 
     def _errors(self, predicted: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
         """One error per item, [B]."""

@@ -37,6 +37,8 @@ class Method(ABC):
         ema_decay: of the role `ema_student`, an average of the student; None keeps none.
         target_sampler: draws s; one per stage where a run has several.
         predicts_x0: whether `Prediction.state` is a clean latent, and no state at s.
+        judges_transitions: whether its adversary tells its own targets from the student's states at s, and is
+            shown the states at j beside them; else it is the one of `adversary.levels`.
         keeps_stage_weights: whether there is a role `stage_student`: the student as the stage before left it.
     """
 
@@ -51,6 +53,7 @@ class Method(ABC):
     ema_decay: float | None = None
     target_sampler: TargetSampler | StagedSampler
     predicts_x0: ClassVar[bool] = False
+    judges_transitions: ClassVar[bool] = False
     keeps_stage_weights: ClassVar[bool] = False
 
     @property
@@ -62,6 +65,11 @@ class Method(ABC):
     def conflicts(cls, config: DistillSettings) -> Iterator[tuple[str, str]]:
         """(dotted key, reason) of settings that this method contradicts."""
         yield from ()
+
+    @classmethod
+    def supported_steps(cls, config: DistillSettings) -> tuple[int, ...]:
+        """Numbers of steps that its students are for."""
+        return config.step_counts
 
     @classmethod
     @abstractmethod

@@ -286,14 +286,17 @@ def _add_adversary(
         device=roles.device,
         seed=config.seed,
         offline=config.offline,
+        sees_given=task.method.judges_transitions,
     )
-    task.source.real_latents, kind = make_real_latents(
-        section,
-        paths=training.paths,
-        style_data=config.style_data,
-        get_codec=get_codec,
-        device=roles.device,
-    )
+    kind = "the method's targets"
+    if not task.method.judges_transitions:
+        task.source.real_latents, kind = make_real_latents(
+            section,
+            paths=training.paths,
+            style_data=config.style_data,
+            get_codec=get_codec,
+            device=roles.device,
+        )
     training.notes.append(f"{note}; its real pictures are {kind}")
     term = AdversarialTerm(
         adversary,

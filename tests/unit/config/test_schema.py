@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from stdcli.config.check import check, dotted_names
+from stdcli.config.distill_methods import method_names
 from stdcli.config.evaluate import EvalConfig, MethodSection, add_methods
 from stdcli.config.load import value_at
 from stdcli.config.recipe import Recipe, Trained
@@ -37,6 +38,8 @@ NEEDS = {  # a field that makes sense only beside another of its section
     "student.s_embedding": {"kind": "full"},
     "timesteps": {"steps": 1},
     "recipe.timesteps": {"steps": 1},
+    "hyper_sd.shares": {"segments": [1]},
+    "lightning.shares": {"counts": [4]},
 }
 
 
@@ -74,13 +77,19 @@ FRAME_RATES = [("inpaint", "fps"), ("stylize", "fps")]
 TEXTS = [field for field in FIELDS if kinds_of(*field) == {str} and field not in FRAME_RATES]
 
 
+def method_of(task: str, name: str) -> dict[str, str]:
+    """The method whose section a field is in: others refuse what they do not use."""
+    section = name.split(".")[0].replace("_", "-")
+    return {"method": section} if task == "distill" and "." in name and section in method_names() else {}
+
+
 def load(task: str, name: str, text: str) -> Any:
     """The value of a field written as `text` in a YAML file."""
     *parents, last = name.split(".")
     data = {**NEEDS.get(name, {}), **yaml.safe_load(f"{last}: {text}")}
     for parent in reversed(parents):
         data = {parent: data}
-    value = value_at(check(SCHEMAS[task], {**WHOLE.get(task, {}), **data}), name)
+    value = value_at(check(SCHEMAS[task], {**WHOLE.get(task, {}), **method_of(task, name), **data}), name)
     return value[0] if isinstance(value, tuple) and value else value
 
 
@@ -116,14 +125,16 @@ def test_a_truth_value_is_only_taken_where_it_belongs(task: str, name: str) -> N
 @pytest.mark.parametrize(("task", "name"), FLOATS)
 def test_a_float_may_be_written_with_an_exponent(task: str, name: str) -> None:
     accepted = []
-    for text, number in (("5e-1", 0.5), ("1e-4", 1e-4), ("15e-1", 1.5), ("2e+1", 20.0)):
+    for text, number in (("5e-1", 0.5), ("1e-4", 1e-4), ("10e-1", 1.0), ("15e-1", 1.5), ("2e+1", 20.0)):
         try:
             value = load(task, name, text)
         except ConfigError as error:
             assert "must be a valid number" not in str(error)
         else:
             assert value == number
-            assert type(value) is (int if name.endswith("timesteps") and number == 20 else float)
+            assert type(value) is (
+                int if name.endswith("timesteps") and number >= 1 and number % 1 == 0 else float
+            )
             accepted.append(number)
     assert accepted
 
