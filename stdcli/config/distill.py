@@ -42,11 +42,8 @@ class StudentSection(Section):
     alpha: Positive | None = None
     """Of the low-rank adapters; else the rank."""
     s_embedding: bool = False
-    """Whether the network is told the target level too; full weights only."""
-
-    def conflicts(self) -> Iterator[tuple[str, str]]:
-        if self.s_embedding and self.kind != "full":
-            yield "s_embedding", "needs kind full: a LoRA has no input for it"
+    """Whether the network is told the target level too, with a LoRA by an embedder beside it, which programs
+    other than stdcli do not know. Methods that need it always do so."""
 
 
 class AdversarySection(Section):
@@ -171,6 +168,11 @@ class DistillSettings(DistillInputs):
     def is_online(self) -> bool:
         """Whether paths are walked while the student learns."""
         return self.bank is None and bool(self.paths.data)
+
+    @property
+    def has_target_time(self) -> bool:
+        """Whether the network is told the target level."""
+        return self.student.s_embedding or find_method(self.method).sees_target
 
     def section_of(self, method: MethodSettings) -> Any:
         """A method's own settings."""

@@ -32,6 +32,7 @@ class MethodSettings(Protocol):
         borrows: dotted settings in other methods' sections that it reads too.
         states: "path" takes the teacher's, "data" noises clean latents afresh and has the teacher step.
         keeps_stage_weights: whether the run holds a further copy of the student; see `Method`.
+        sees_target: whether the network must be told where a step aims.
     """
 
     name: str
@@ -41,6 +42,7 @@ class MethodSettings(Protocol):
     borrows: frozenset[str]
     states: str
     keeps_stage_weights: bool
+    sees_target: bool
 
     def conflicts(self, config: Any) -> Iterator[tuple[str, str]]:
         """(dotted key, reason) of settings that this method contradicts."""

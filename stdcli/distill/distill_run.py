@@ -15,7 +15,7 @@ from stdcli.config.distill import DistillConfig, TrainSection
 from stdcli.config.distill_methods import find_method
 from stdcli.config.stages import StagedSection
 from stdcli.errors import ConfigError
-from stdcli.models.layout import LORA_FILE, NETWORKS, RECIPE_FILE
+from stdcli.models.layout import EMBEDDER_FILE, LORA_FILE, NETWORKS, RECIPE_FILE
 from stdcli.training import resume
 from stdcli.training.resume import RunKind
 from stdcli.training.run_files import check_strays
@@ -26,6 +26,7 @@ TASK, STUDENT, TENSORBOARD = "distill", "student", "tensorboard"
 _ANY = "|".join(NETWORKS)
 OUTCOME = (
     rf"{STUDENT}/{re.escape(LORA_FILE)}",
+    rf"{STUDENT}/{re.escape(EMBEDDER_FILE)}",
     rf"{STUDENT}/{re.escape(RECIPE_FILE)}",
     rf"{STUDENT}/({_ANY})/config\.json",
     rf"{STUDENT}/({_ANY})/diffusion_pytorch_model\.safetensors",

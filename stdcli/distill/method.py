@@ -30,7 +30,8 @@ class Method(ABC):
     """One method of distillation.
 
     Attributes:
-        name, title, citation, section, borrows, states: see `config.distill_methods.MethodSettings`.
+        name, title, citation, section, borrows, states, sees_target: see
+            `config.distill_methods.MethodSettings`.
         sampling: recipe fields that its students need: sampler, final.
         needs: which of "next" (teacher state below j), "target" (teacher state at s) a batch must have, and
             whether the "teacher" must be in memory.
@@ -48,6 +49,7 @@ class Method(ABC):
     section: ClassVar[type[Section] | None] = None
     borrows: ClassVar[frozenset[str]] = frozenset()
     states: ClassVar[Literal["path", "data"]] = "path"
+    sees_target: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, Any]]
     needs: frozenset[str] = frozenset()
     ema_decay: float | None = None

@@ -132,7 +132,7 @@ def _student(
         kind=config.student.kind,
         rank=config.student.rank,
         alpha=config.student.alpha,
-        has_target_time=config.student.s_embedding,
+        has_target_time=config.has_target_time,
         keep_teacher=keep_teacher,
         checkpointing=config.train.checkpointing,
         seed=config.seed,

@@ -25,7 +25,7 @@ from stdcli.errors import NumericsError, ResourceError
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser, FeatureTaps
 from stdcli.models.diffusers_api import LoraConfig
-from stdcli.models.layout import LORA_FILE, RECIPE_FILE
+from stdcli.models.layout import EMBEDDER_FILE, LORA_FILE, RECIPE_FILE
 from stdcli.models.lora.peft_config import ADAPTER_METADATA
 from stdcli.models.weights import is_finite, order_metadata, save_tensors
 from stdcli.runtime.durable import new_folder
@@ -123,7 +123,7 @@ class Student(nn.Module):
                 self._current = self._teacher
                 yield
                 return
-            self._current = self._student
+            self._current = self._student.like(has_target_time=False)
             with self._without_checkpointing(), self._holding(self._own):
                 self.network.disable_adapters()
                 try:
@@ -232,19 +232,17 @@ def make_student(
             adapter's, in float32.
         rank: of every adapter, at least 1.
         alpha: factor times rank; None is `rank`, a factor of 1.
-        has_target_time: let the network be told where a step aims; full weights only.
+        has_target_time: let the network be told where a step aims; of adapters by an embedder beside them.
         keep_teacher: keep a frozen copy of full weights for `as_teacher`; adapters need none.
         checkpointing: recompute activations during backward.
         seed: of the adapters' first halves; the second ones are zero.
 
     Raises:
-        ValueError: an unknown kind, a rank below 1, or an s-embedding with adapters.
+        ValueError: an unknown kind, a rank below 1, or a network that cannot be told where a step aims.
     Source: Hu 2021 (LoRA) section 4.1; Luo 2023 (LCM-LoRA) for the modules.
     """
     if kind not in ("lora", "full"):
         raise ValueError(f"kind {kind!r} is neither 'lora' nor 'full'")
-    if kind == "lora" and has_target_time:
-        raise ValueError("an s-embedding is a new input of the network: full weights only")
     if rank < 1:
         raise ValueError(f"rank {rank} is not at least 1")
     network = denoiser.network.requires_grad_(False)
@@ -252,7 +250,9 @@ def make_student(
         network.enable_gradient_checkpointing()
     if kind == "lora":
         _add_lora(denoiser, rank=rank, alpha=rank if alpha is None else alpha, seed=seed)
-        return Student(denoiser, kind=kind)
+        if has_target_time:
+            _add_embedder(denoiser, seed=seed)
+        return Student(denoiser.like(has_target_time=has_target_time), kind=kind)
     teacher = denoiser.like(copy.deepcopy(network)) if keep_teacher else None
     network.float()
     if has_target_time:
@@ -312,13 +312,29 @@ def _add_lora(denoiser: Denoiser, *, rank: int, alpha: float, seed: int) -> None
     for name in targets:
         layer = network.get_submodule(name)
         down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-        first = torch.empty(down.shape)
-        nn.init.kaiming_uniform_(first, a=5**0.5, generator=fold(seed, "lora", name))
-        down.data = first.to(down.device)
+        down.data = _drawn(down, seed, "lora", name)
         up.data = torch.zeros_like(up, dtype=torch.float32)
 
 
+def _add_embedder(denoiser: Denoiser, *, seed: int) -> None:
+    """Its first layer is drawn, its last one zero."""
+    embedder = denoiser.add_target_embedder().requires_grad_()
+    first = next(embedder.parameters())
+    first.data = _drawn(first, seed, "target_time")
+
+
+def _drawn(like: Tensor, seed: int, *names: str) -> Tensor:
+    first = torch.empty(like.shape)
+    nn.init.kaiming_uniform_(first, a=5**0.5, generator=fold(seed, *names))
+    return first.to(like.device)
+
+
 def _save_lora(folder: Path, denoiser: Denoiser, values: Mapping[str, Tensor]) -> None:
+    if denoiser.has_target_time:
+        inside = f"{denoiser.target_embedder}."
+        beside = {name.removeprefix(inside): v for name, v in values.items() if name.startswith(inside)}
+        save_tensors(folder / EMBEDDER_FILE, beside, {"format": "pt"})
+        values = {name: value for name, value in values.items() if not name.startswith(inside)}
     part, peft = denoiser.part, denoiser.network.peft_config[ADAPTER]
     config = {  # what older versions of peft know too
         "r": peft.r,

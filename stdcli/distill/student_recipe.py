@@ -41,7 +41,7 @@ def make_recipe(config: DistillConfig, *, paths: TeacherPaths, network: Network,
             supported_steps=method.supported_steps(config),
             base=str(manifest.model["name"]),
             base_sha256=hashes,
-            s_embedding=config.student.s_embedding,
+            s_embedding=config.has_target_time,
         ),
         **method.sampling,
     )

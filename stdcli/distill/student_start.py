@@ -10,6 +10,7 @@ from stdcli.errors import ConfigError, ModelError, NumericsError
 from stdcli.models.lora.reading import LoraLayer
 from stdcli.models.lora.unet_layers import read_layers
 from stdcli.models.student_files import StudentFiles
+from stdcli.models.target_time import load_embedder
 from stdcli.models.weights import is_finite
 
 
@@ -17,7 +18,8 @@ from stdcli.models.weights import is_finite
 def start_from(student: Student, found: StudentFiles) -> None:
     """Give a student the weights of an earlier one: both then give the same output.
 
-    Adapters of a lower rank fill the first rows and columns; the rest of the second halves stays zero.
+    Adapters of a lower rank fill the first rows and columns; the rest of the second halves stays zero. An
+    embedder of the target time that the earlier one has not stays as it is, zero.
 
     Args:
         student: of `make_student`; changed in place.
@@ -31,8 +33,14 @@ def start_from(student: Student, found: StudentFiles) -> None:
     if found.kind != student.kind:
         problem = f"{found.name} is a student of kind {found.kind}, this run trains {student.kind}"
         raise ConfigError("cannot start from this student", [("student.kind", problem)])
+    if found.has_target_time and not student.has_target_time:
+        problem = f"{found.name} is told where each step aims, this run's student is not"
+        raise ConfigError("cannot start from this student", [("student.s_embedding", problem)])
     if student.kind == "lora":
         _start_lora(student, found)
+        if found.has_target_time:
+            embedder = student.network.get_submodule(student.denoiser.target_embedder)
+            load_embedder(embedder, found.weights[-1])
         return
     values = {name: value for path in found.weights for name, value in load_file(path).items()}
     for name, _ in student.network.named_buffers():

@@ -172,6 +172,12 @@ def _layers_of(
     student: StudentFiles, format: str, dtype: torch.dtype | None
 ) -> tuple[dict[str, LoraLayer], Sequence[str]]:
     """Layers of a LoRA, none of a whole network; and what the user should know of them."""
+    if student.has_target_time and (student.kind == "lora" or format == "merged"):
+        raise ModelError(
+            "this student is told where each step aims (s-embedding): other programs cannot tell it",
+            where=student.weights[0].parent,
+            hint="stdcli stylize --student takes its folder as it is, stdcli hub push shares it",
+        )
     if student.kind == "lora":
         lora = read_lora(student.weights[0])
         layers = unet_layers(lora)
@@ -185,11 +191,6 @@ def _layers_of(
             "this student is a whole network: no LoRA holds it without loss",
             where=student.weights[0].parent,
             hint="--format merged",
-        )
-    if student.has_target_time:
-        raise ModelError(
-            "this student is told where each step aims (s-embedding): other programs cannot tell it",
-            where=student.weights[0].parent,
         )
     return {}, ()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from stdcli.errors import ModelError
-from stdcli.models.layout import INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
+from stdcli.models.layout import EMBEDDER_FILE, INDEX_FILE, LORA_FILE, RECIPE_FILE, wanted_files
 from stdcli.remote.errors import RepoType
 
 Kind = Literal["student", "model", "bank"]
@@ -88,7 +88,7 @@ def files_of(kind: Kind, names: Iterable[str], *, variants: bool = False) -> lis
     if kind != "model":
         pattern = BANK if kind == "bank" else STUDENT
         found = {name for name in present if pattern.fullmatch(name)}
-        extra = {n for n in found if n.endswith(".safetensors") and "/" not in n} - {LORA_FILE}
+        extra = {n for n in found if n.endswith(".safetensors") and "/" not in n} - {LORA_FILE, EMBEDDER_FILE}
         return sorted(found - extra if kind == "student" and LORA_FILE in found else found)
     chosen = set(wanted_files(present, half=False))
     return sorted(chosen | set(wanted_files(present, half=True)) if variants else chosen)

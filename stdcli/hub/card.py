@@ -107,7 +107,9 @@ def _student(data: CardData) -> Iterator[str]:
     yield _code("bash", f"stdcli stylize photo.jpg --style painting.jpg{model} --student {data.repo}")
     if recipe is not None:
         yield _table(("setting", "value"), list(_settings(recipe)))
-        if data.artefact.is_lora and base not in (None, EMBEDDED) and recipe.timesteps:
+        if trained and trained.s_embedding:
+            yield "The network is told where each step aims, which other programs cannot do."
+        elif data.artefact.is_lora and base not in (None, EMBEDDED) and recipe.timesteps:
             yield "In plain diffusers the timesteps are given as they are, with `strength=1.0`:"
             yield _code("python", _snippet(data.repo, base, recipe))
         yield (

@@ -43,9 +43,11 @@ class Denoiser:
 
     Attributes:
         part: name of the network among the parts of a pipeline: `unet` or `transformer`.
+        target_embedder: name in the network of what `add_target_embedder` adds.
     """
 
     part: ClassVar[str]
+    target_embedder: ClassVar[str] = ""
 
     def __init__(
         self,
@@ -159,6 +161,17 @@ class Denoiser:
 
     def add_target_time(self) -> None:
         """Let the network be told where a step aims, without a change of its output until it is trained.
+
+        Raises:
+            ValueError: this kind of network has no such input.
+        """
+        raise ValueError(f"a {type(self.network).__name__} cannot be told where a step aims")
+
+    def add_target_embedder(self) -> nn.Module:
+        """`add_target_time` beside the network's own weights, whose files stay as they are: for adapters.
+
+        Returns:
+            What was added to the network, float32, all zero.
 
         Raises:
             ValueError: this kind of network has no such input.

@@ -9,12 +9,15 @@ from pathlib import PurePosixPath
 from stdcli.config.recipe import NETWORKS
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+EMBEDDER_FILE = "target_time_embedder.safetensors"
+"""Beside a LoRA that is told where a step aims."""
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 INDEX_FILE = "model_index.json"
 RECIPE_FILE = "recipe.json"
 STUDENT_FILES = (
     LORA_FILE,
+    EMBEDDER_FILE,
     PEFT_FILE,
     PEFT_CONFIG,
     RECIPE_FILE,

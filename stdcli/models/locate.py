@@ -132,7 +132,8 @@ def locate_lora(name: str, *, offline: bool) -> LocatedFiles:
     chosen = (
         file.removeprefix("/") if file else _only_lora(name, snapshot.names(repo, revision, offline=offline))
     )
-    beside = [(Path(chosen).parent / name).as_posix() for name in (layout.RECIPE_FILE, layout.PEFT_CONFIG)]
+    known = (layout.RECIPE_FILE, layout.PEFT_CONFIG, layout.EMBEDDER_FILE)
+    beside = [(Path(chosen).parent / name).as_posix() for name in known]
     folder = snapshot.files(repo, revision, [chosen, *beside], offline=offline)
     if not (folder / chosen).is_file():
         raise HubError(

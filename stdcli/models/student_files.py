@@ -1,6 +1,7 @@
 """A distilled student on disk: find it, check it, give it to a model.
 
     pytorch_lora_weights.safetensors      low-rank adapters, in diffusers' format; or
+    target_time_embedder.safetensors      beside these, where the network is told where a step aims
     unet/                                 all weights: config.json, diffusion_pytorch_model.safetensors
     recipe.json                           how it wants to be sampled, and what it was trained for
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +24,10 @@ from stdcli.errors import ModelError
 from stdcli.models.configs import read_json
 from stdcli.models.denoiser import Denoiser
 from stdcli.models.folder import component_files, read_recipe, stored_recipe
-from stdcli.models.layout import LORA_FILE, NETWORKS
+from stdcli.models.layout import EMBEDDER_FILE, LORA_FILE, NETWORKS
 from stdcli.models.locate import EMBEDDED, locate_lora, locate_student
 from stdcli.models.lora.fusing import check_lora_file, fuse_lora
+from stdcli.models.target_time import load_embedder
 from stdcli.models.weights import read_shapes
 
 RUN_FILE = "run.json"
@@ -40,7 +42,8 @@ class StudentFiles:
     Attributes:
         name: as the user gave it.
         kind: `lora` or `full`.
-        weights: its files; of a LoRA the weights, and peft's config where they need it.
+        weights: its files; of a LoRA the weights, peft's config where they need it, and last the embedder of
+            the target time where there is one.
         recipe: from the folder where they lie, or from the file itself; None where there is none.
     """
 
@@ -87,7 +90,9 @@ def find_student(name: str, *, offline: bool) -> StudentFiles:
     path = locate_lora(str(path), offline=offline).path if path.is_dir() else path
     files = check_lora_file(path)
     stored = None if path.name == LORA_FILE else stored_recipe(path)  # a loose file speaks for itself
-    return StudentFiles(name, "lora", files, stored or read_recipe(path.parent) or stored_recipe(path))
+    recipe = stored or read_recipe(path.parent) or stored_recipe(path)
+    student = StudentFiles(name, "lora", files, recipe)
+    return replace(student, weights=[*files, _embedder_of(path)]) if student.has_target_time else student
 
 
 def apply_student(pipe: Any, student: StudentFiles, denoiser: Denoiser, *, family: str) -> Sequence[str]:
@@ -106,9 +111,30 @@ def apply_student(pipe: Any, student: StudentFiles, denoiser: Denoiser, *, famil
         ModelError: not all of it fits the model.
     """
     if student.kind == "lora":
-        return fuse_lora(pipe, student.weights[0], scale=1.0, family=family).notes
+        lora = fuse_lora(pipe, student.weights[0], scale=1.0, family=family)
+        if student.has_target_time:
+            load_embedder(denoiser.add_target_embedder(), student.weights[-1])
+        return lora.notes
     _replace_weights(denoiser, student, family=family)
     return ()
+
+
+def _embedder_of(lora: Path) -> Path:
+    """The file beside a LoRA that takes the target time.
+
+    Raises:
+        ModelError: it is not there, or damaged.
+    """
+    path = lora.with_name(EMBEDDER_FILE)
+    if not path.is_file():
+        raise ModelError(
+            "this student is told where each step aims, and the file that takes it is missing",
+            where=path,
+            expected=f"{EMBEDDER_FILE} beside {lora.name}",
+            hint="copy the student's whole folder",
+        )
+    read_shapes(path)
+    return path
 
 
 def _check_target(folder: Path, student: StudentFiles) -> None:

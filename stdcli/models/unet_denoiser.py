@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from stdcli.errors import ModelError
+from stdcli.models import target_time as target_times
 from stdcli.models.condition import Condition
 from stdcli.models.denoiser import Denoiser, FeatureTaps
-from stdcli.models.diffusers_api import UNet2DConditionModel, get_timestep_embedding
 from stdcli.models.folder import SD2_WIDTH, ModelFolder
 from stdcli.models.inpainting import sees_mask
 from stdcli.models.painter_unet import PainterUNet
 
 UNET_CLASSES = ("UNet2DConditionModel", PainterUNet.__name__)
-TARGET_TIME_WIDTH = 256
-"""Width of the embedding of a step's target."""
 LORA_TARGETS = (
     "to_q",
     "to_k",
@@ -44,6 +41,7 @@ class UNetDenoiser(Denoiser):
     """A UNet2DConditionModel, which is told where a step aims by diffusers' `timestep_cond`."""
 
     part: ClassVar[str] = "unet"
+    target_embedder: ClassVar[str] = target_times.PROJECTION
 
     @property
     def multiple(self) -> int:
@@ -74,7 +72,9 @@ class UNetDenoiser(Denoiser):
         tokens = condition.encoder_hidden_states.to(dtype)
         inputs = {"encoder_hidden_states": tokens, "added_cond_kwargs": added, "return_dict": False}
         if self.has_target_time:
-            inputs["timestep_cond"] = embed_target_time(target_time, x).to(dtype)
+            target = target_times.embed_target_time(target_time, x)
+            is_beside = isinstance(self.network.time_embedding.cond_proj, target_times.TargetTimeEmbedder)
+            inputs["timestep_cond"] = target if is_beside else target.to(dtype)
         return (x.to(dtype), t), inputs
 
     def lora_targets(self) -> list[str]:
@@ -96,7 +96,11 @@ class UNetDenoiser(Denoiser):
 
     def add_target_time(self) -> None:
         """See `Denoiser.add_target_time`."""
-        add_target_time(self.network)
+        target_times.add_projection(self.network)
+
+    def add_target_embedder(self) -> target_times.TargetTimeEmbedder:
+        """See `Denoiser.add_target_embedder`."""
+        return target_times.add_embedder(self.network)
 
     def plain_config(self) -> dict[str, Any]:
         """Without the style adapter."""
@@ -141,47 +145,6 @@ def lora_targets(unet: nn.Module) -> list[str]:
         for name, module in unet.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d) and name.endswith(ends) and not _is_style(name)
     ]
-
-
-def embed_target_time(target_time: Tensor | float | None, x: Tensor) -> Tensor:
-    """The time that a step aims at, as a network that sees its target is told: sines and cosines.
-
-    Args:
-        target_time: a number or [B].
-        x: [B, ...]; decides batch and device.
-
-    Returns:
-        [B, TARGET_WIDTH] float32.
-
-    Raises:
-        ValueError: no time.
-    Source: Ho 2020 (DDPM) appendix B, the time embedding of the UNet itself.
-    """
-    if target_time is None:
-        raise ValueError("this network is told where a step aims, and no time was given")
-    times = torch.as_tensor(target_time, dtype=torch.float32, device=x.device).expand(x.shape[0])
-    return get_timestep_embedding(times, TARGET_TIME_WIDTH, flip_sin_to_cos=True, downscale_freq_shift=0)
-
-
-def add_target_time(unet: UNet2DConditionModel) -> None:
-    """Let a UNet be told where a step aims; what it gives does not change until the projection is trained.
-
-    The projection is diffusers' `time_embedding.cond_proj`, from zeros, so that plain diffusers reloads it.
-
-    Args:
-        unet: changed in place; has no `time_cond_proj_dim` yet.
-    """
-    embedding, config = unet.time_embedding, unet.config
-    like = embedding.linear_1.weight
-    projection = torch.nn.Linear(TARGET_TIME_WIDTH, like.shape[1], bias=False, device="meta")
-    projection.weight = torch.nn.Parameter(
-        like.new_zeros(like.shape[1], TARGET_TIME_WIDTH), requires_grad=False
-    )
-    embedding.cond_proj = projection
-    # upstream keeps an installed style adapter in an attribute that a plain update of the config would lose
-    unet.register_to_config(
-        time_cond_proj_dim=TARGET_TIME_WIDTH, encoder_hid_dim_type=config.encoder_hid_dim_type
-    )
 
 
 def _read_map(output: Tensor | tuple) -> Tensor:

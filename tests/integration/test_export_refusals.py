@@ -159,6 +159,15 @@ def test_a_full_student_is_merged_as_it_is_and_is_no_lora(models, tmp_path, expo
     assert "s-embedding" in export(tmp_path / "t", "--format", "merged", "-o", tmp_path / "n", code=4)["what"]
 
 
+def test_a_lora_that_sees_its_target_is_no_file_of_other_programs(models, tmp_path, export) -> None:
+    student = student_of(models["embedded"], has_target_time=True)
+    save_student(tmp_path / "t", student, recipe=recipe_of(models["embedded"], s_embedding=True))
+    for format, out in (("diffusers", "l"), ("kohya", "l.safetensors"), ("merged", "m")):
+        error = export(tmp_path / "t", "--format", format, "-o", tmp_path / out, code=4)
+        assert "other programs cannot tell it" in error["what"] and "--student" in error["hint"]
+        assert not (tmp_path / out).exists()
+
+
 def test_options_that_do_not_go_together(models, lora, tmp_path, export) -> None:
     out = tmp_path / "out"
     for args, word in (

@@ -34,7 +34,7 @@ from tests.tiny_models import (
 )
 from tests.tiny_students import condition_for, latents_for, recipe_of, student_of, train
 
-LORA = "pytorch_lora_weights.safetensors"
+LORA, EMBEDDER = "pytorch_lora_weights.safetensors", "target_time_embedder.safetensors"
 MAKERS = {"embedded": save_tiny_embedded, "sd15": save_tiny_sd15, "sdxl": save_tiny_sdxl}
 PIPES = {"sd15": StableDiffusionImg2ImgPipeline, "sdxl": StableDiffusionXLImg2ImgPipeline}
 T = torch.tensor([739, 199])
@@ -151,6 +151,80 @@ def test_full_weights_are_read_by_plain_diffusers_and_by_load_model(models, tmp_
     if s_embedding:
         elsewhere = output_of(bundle.network.denoiser, "sdxl", target_time=0)
         assert (elsewhere - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["embedded", "sdxl"])
+def test_adapters_that_see_their_target_have_a_file_beside_them(models, tmp_path, family) -> None:
+    student = train(student_of(models[family], has_target_time=True), scale=0.03)
+    expected = output_of(student, family, target_time=199.0)
+    save_student(tmp_path / "s", student, recipe=recipe_of(s_embedding=True), dtype=torch.float32)
+    assert {p.name for p in (tmp_path / "s").iterdir()} == {LORA, EMBEDDER, "recipe.json"}
+    beside, inside = load_file(tmp_path / "s" / EMBEDDER), "time_embedding.cond_proj."
+    assert {f"{inside}{n}" for n in beside} == {n for n in student.trainable() if n.startswith(inside)}
+    assert all(torch.equal(v, student.trainable()[f"{inside}{n}"]) for n, v in beside.items())
+    assert all(".lora_" in name for name in load_file(tmp_path / "s" / LORA))
+    loading = {"device": "cpu", "dtype": "float32"}
+    for name in (tmp_path / "s", tmp_path / "s" / LORA):
+        network = load_model(ModelSpec(str(models[family]), student=str(name), **loading)).network
+        assert torch.allclose(output_of(network.denoiser, family, target_time=199.0), expected, atol=1e-4)
+        elsewhere = output_of(network.denoiser, family, target_time=0)
+        assert (elsewhere - expected).abs().max() > 1e-3
+    plain = load_model(ModelSpec(str(models[family]), **loading)).network.denoiser
+    assert not hasattr(plain.network.time_embedding.cond_proj, "weight")
+    before = network.identity["student"]["sha256"]
+    save_file({n: v + 1 for n, v in beside.items()}, tmp_path / "s" / EMBEDDER)
+    changed = load_model(ModelSpec(str(models[family]), student=str(tmp_path / "s"), **loading)).network
+    assert changed.identity["student"]["sha256"] != before, "the file is part of what the student is"
+
+
+def test_an_embedder_comes_back_to_the_bit(models, tmp_path) -> None:
+    """Adapters are fused, which rounds; zero ones leave the embedder alone."""
+    student = student_of(models["embedded"], has_target_time=True)
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, value in student.trainable().items():
+            if "cond_proj" in name:
+                value += 0.1 * torch.randn(value.shape, generator=draw)
+    save_student(tmp_path / "s", student, recipe=recipe_of(s_embedding=True), dtype=torch.float32)
+    spec = ModelSpec(str(models["embedded"]), device="cpu", dtype="float32", student=str(tmp_path / "s"))
+    denoiser = load_model(spec).network.denoiser
+    outputs = [output_of(student, "embedded", target_time=time) for time in (0, 199, 599)]
+    found = [output_of(denoiser, "embedded", target_time=time) for time in (0, 199, 599)]
+    assert all(torch.equal(a, b) for a, b in zip(outputs, found, strict=True))
+    assert not torch.equal(*outputs[:2])
+    outline = load_model(spec, weights=False).network.denoiser
+    assert outline.has_target_time and outline.network.time_embedding.cond_proj.linear_1.weight.is_meta
+
+
+def test_an_embedder_that_is_not_right_is_refused(models, tmp_path) -> None:
+    student = train(student_of(models["sd15"], has_target_time=True))
+    save_student(tmp_path / "s", student, recipe=recipe_of(s_embedding=True))
+    path, spec = tmp_path / "s" / EMBEDDER, ModelSpec(str(models["sd15"]), student=str(tmp_path / "s"))
+    good = load_file(path)
+    for tensors, what in (
+        ({**good, "linear_2.bias": good["linear_2.bias"][1:]}, "does not fit the model"),
+        ({k: v for k, v in good.items() if k != "linear_1.bias"}, "does not fit the model"),
+        ({**good, "extra": good["linear_2.bias"] + 1}, "does not fit the model"),
+        ({**good, "linear_2.bias": good["linear_2.bias"] * float("nan")}, "NaN or infinity"),
+    ):
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        with pytest.raises(ModelError, match=what):
+            load_model(spec)
+    path.write_bytes(b"cut short")
+    with pytest.raises(ModelError, match="cannot read this weights file"):
+        load_model(spec)
+    path.unlink()
+    with pytest.raises(ModelError, match="told where each step aims") as caught:
+        load_model(spec)
+    assert EMBEDDER in str(caught.value.where)
+
+
+def test_a_student_that_sees_its_target_is_no_plain_lora(models, tmp_path) -> None:
+    student = student_of(models["sd15"], has_target_time=True)
+    save_student(tmp_path / "s", student, recipe=recipe_of(s_embedding=True))
+    with pytest.raises(ModelError, match="which a LoRA is not") as caught:
+        load_model(ModelSpec(str(models["sd15"]), loras=(str(tmp_path / "s"),)))
+    assert caught.value.hint == f"--student {tmp_path / 's'}"
 
 
 def test_full_weights_leave_the_style_adapter_alone(models, tmp_path) -> None:

@@ -207,8 +207,9 @@ def told(monkeypatch) -> list[tuple[float, float]]:
     return seen
 
 
-def test_a_student_that_sees_its_target_is_told_the_next_level(stylize, model, tmp_path, told) -> None:
-    student = train(student_of(model, kind="full", has_target_time=True))
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_a_student_that_sees_its_target_is_told_the_next_level(stylize, model, tmp_path, told, kind) -> None:
+    student = train(student_of(model, kind=kind, has_target_time=True))
     save_student(tmp_path / "s", student, recipe=recipe_of(model, s_embedding=True))
     stylize("--student", tmp_path / "s")
     times = [t for t, _ in told]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stdcli.config.quantities import split_scale
 from stdcli.errors import ModelError
-from stdcli.models.layout import NETWORKS
+from stdcli.models.layout import EMBEDDER_FILE, LORA_FILE, NETWORKS
 from stdcli.models.locate import locate_lora
 from stdcli.models.lora.kohya import LAYERS_PER_BLOCK
 from stdcli.models.lora.reading import LoraFile, check_lora_file, misfit, read_lora
@@ -59,9 +59,19 @@ def check_lora(text: str, *, offline: bool) -> None:
     """Refuse what no model could take, before one is loaded: `apply_lora`'s checks but for the fit.
 
     Raises:
-        ModelError, HubError: as `apply_lora`.
+        ModelError: as `apply_lora`, or a student that is more than a LoRA.
+        HubError: as `apply_lora`.
     """
-    check_lora_file(locate_lora(parse_lora(text)[0], offline=offline).path)
+    name, _ = parse_lora(text)
+    path = locate_lora(name, offline=offline).path
+    check_lora_file(path)
+    if path.name == LORA_FILE and path.with_name(EMBEDDER_FILE).is_file():
+        raise ModelError(
+            "this student is told where each step aims, which a LoRA is not",
+            where=path,
+            got=f"{EMBEDDER_FILE} beside it",
+            hint=f"--student {name}",
+        )
 
 
 def apply_lora(pipe: Any, text: str, *, family: str, offline: bool) -> AppliedLora:

@@ -40,7 +40,11 @@ ONLINE = {"paths": {"data": ["photos"]}, "std": {"target": "consistency"}}
     [
         ({"steps": 3}, "steps: 3 is not among step_counts"),
         ({"method": "lcm", "student": {"kind": "full", "s_embedding": True}}, "student.s_embedding: belongs"),
-        ({"student": {"s_embedding": True}}, "s_embedding: needs kind full"),
+        (
+            {"method": "flow-map", "paths": {"data": ["photos"]}},
+            "bank: method flow-map needs one: only stored paths know",
+        ),
+        ({"method": "flow-map", "std": {"window": 3}}, "std.window: belongs to method std"),
         ({"adversary": {"weight": 1, "real": "style"}}, "style_data: is needed"),
         ({"train": {"steps": 5, "warmup_steps": 5}}, "warmup_steps: 5 leaves nothing of 5 steps"),
         ({"paths": {"data": ["photos"]}}, "bank: target teacher needs one"),

@@ -35,7 +35,6 @@ WHOLE = {  # sections of which no field may be missing
 }
 NEEDS = {  # a field that makes sense only beside another of its section
     "style_weights": {"style": ["a"]},
-    "student.s_embedding": {"kind": "full"},
     "timesteps": {"steps": 1},
     "recipe.timesteps": {"steps": 1},
     "hyper_sd.shares": {"segments": [1]},

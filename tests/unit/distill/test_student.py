@@ -37,6 +37,7 @@ def output(student: Student, **inputs: object) -> torch.Tensor:
 
 KINDS = [
     {"kind": "lora"},
+    {"kind": "lora", "has_target_time": True},
     {"kind": "full", "keep_teacher": True},
     {"kind": "full", "keep_teacher": True, "has_target_time": True},
 ]
@@ -267,11 +268,57 @@ def test_a_target_is_seen_once_its_projection_is_trained(model) -> None:
         output(student)
 
 
+def test_the_embedder_beside_adapters_by_hand(model, base) -> None:
+    """sin and cos of the target's time, two layers with SiLU between, added to those of its own time."""
+    student = student_of(model, has_target_time=True)
+    weights = {k.rpartition("cond_proj.")[2]: v for k, v in student.trainable().items() if "cond_proj" in k}
+    names = {"linear_1.weight", "linear_1.bias", "linear_2.weight", "linear_2.bias"}
+    assert weights.keys() == names and {v.dtype for v in weights.values()} == {torch.float32}
+    assert weights["linear_1.weight"].any() and not weights["linear_2.weight"].any()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in weights.values():
+            value += 0.1 * torch.randn(value.shape, generator=draw)
+    angles = torch.tensor([199.0, 0.0])[:, None] * torch.exp(
+        -torch.arange(128) / 128 * torch.tensor(1e4).log()
+    )
+    told = torch.cat([angles.cos(), angles.sin()], dim=1)
+    hidden = told @ weights["linear_1.weight"].T + weights["linear_1.bias"]
+    added = hidden * hidden.sigmoid() @ weights["linear_2.weight"].T + weights["linear_2.bias"]
+    inputs: list[torch.Tensor] = []
+    first = student.network.time_embedding.linear_1
+    first.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    told_output = output(student, target_time=torch.tensor([199, 0]))
+    with student.as_teacher():
+        assert torch.equal(output(student), base)
+    assert torch.allclose(inputs[0] - inputs[1], added, atol=1e-5)
+    assert not torch.allclose(told_output, output(student, target_time=599), atol=1e-3)
+    with pytest.raises(ValueError, match="no time was given"):
+        output(student)
+
+
+def test_an_embedder_comes_from_the_seed_and_its_first_step_moves_the_last_layer(model) -> None:
+    made = [student_of(model, has_target_time=True, seed=seed).trainable() for seed in (5, 6)]
+    assert not torch.equal(*(m["time_embedding.cond_proj.linear_1.weight"] for m in made))
+    adapters = student_of(model, seed=5).trainable()
+    assert all(torch.equal(made[0][name], value) for name, value in adapters.items())
+    student = student_of(model, has_target_time=True)
+    student(X, T, CONDITION, target_time=99).square().mean().backward()
+    assert student.trainable()["time_embedding.cond_proj.linear_2.weight"].grad.any()
+
+
+def test_an_embedder_beside_half_precision_is_float32(model) -> None:
+    student = student_of(model, has_target_time=True, dtype="bfloat16")
+    plain = load_denoiser(ModelSpec(str(model), device="cpu", dtype="bfloat16")).denoiser
+    assert torch.equal(output(student, target_time=199), plain(X, T, CONDITION))
+    train(student)(X, T, CONDITION, target_time=199).square().mean().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.any() for p in student.trainable().values())
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"kind": "lokr"}, "neither"),
-        ({"kind": "lora", "has_target_time": True}, "full weights only"),
         ({"kind": "lora", "rank": 0}, "at least 1"),
     ],
 )

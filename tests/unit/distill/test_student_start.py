@@ -51,6 +51,25 @@ def test_full_weights_are_taken_to_the_bit(model: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in student.trainable().items())
 
 
+def test_an_embedder_of_the_target_time_is_taken_or_begins_at_zero(model: Path, tmp_path: Path) -> None:
+    def told(student) -> torch.Tensor:
+        with torch.no_grad():
+            return student(latents_for("embedded"), 500.0, condition_for("embedded"), target_time=99)
+
+    earlier = train(student_of(model, has_target_time=True))
+    save_student(tmp_path / "t", earlier, recipe=recipe_of(s_embedding=True), dtype=torch.float32)
+    student = student_of(model, has_target_time=True, rank=5, seed=9)
+    start_from(student, find_student(str(tmp_path / "t"), offline=True))
+    assert torch.allclose(told(student), told(earlier), atol=1e-5)
+    blind = saved(model, tmp_path / "s")
+    student = student_of(model, has_target_time=True)
+    start_from(student, find_student(str(tmp_path / "s"), offline=True))
+    assert torch.allclose(told(student), output(blind), atol=1e-5)
+    with pytest.raises(ConfigError, match="cannot start") as caught:
+        start_from(student_of(model), find_student(str(tmp_path / "t"), offline=True))
+    assert caught.value.problems[0][0] == "student.s_embedding"
+
+
 def test_what_does_not_fit_is_told(model: Path, tmp_path: Path) -> None:
     saved(model, tmp_path / "s", rank=3)
     found = find_student(str(tmp_path / "s"), offline=True)

@@ -48,6 +48,8 @@ def test_of_a_student_only_weights_config_and_recipe() -> None:
     assert files_of("student", [*own, *STRAY, "other.safetensors"]) == [own[1], LORA, "recipe.json"]
     own = ["unet/config.json", "unet/diffusion_pytorch_model.safetensors"]
     assert files_of("student", [*STRAY, *own]) == own
+    told = [LORA, "recipe.json", "target_time_embedder.safetensors"]
+    assert files_of("student", [*told, "other.safetensors"]) == told
     assert files_of("student", ["b.safetensors", "a.safetensors", *STRAY]) == [
         "a.safetensors",
         "b.safetensors",
