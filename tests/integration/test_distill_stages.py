@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from stdcli.training.train_step import TrainStep
-from tests.tiny_runs import Bench, bytes_of, checkpoint, distill, recipe, same
+from tests.tiny_runs import Bench, arguments, bytes_of, checkpoint, distill, forked, recipe, same
 
 SETTINGS: dict[str, Any] = {  # of six steps the first three are of the stage of two steps
     "std__window": "null",
@@ -18,6 +19,7 @@ SETTINGS: dict[str, Any] = {  # of six steps the first three are of the stage of
     "step_counts": "1",
     "steps": 1,
 }
+SEGMENTS: dict[str, Any] = {"std__window": "null", "hyper_sd__segments": "4,1"}
 STUDENT, KEPT = "learner.student.weights.", "average.stage."
 
 
@@ -76,15 +78,28 @@ def test_a_run_in_stages_is_not_made_longer(straight: Path, bench: Bench, capsys
 
 
 @pytest.mark.slow
-def test_micro_batches_of_a_step_are_of_its_stage(straight: Path, bench: Bench, tmp_path: Path) -> None:
-    """Four items at once, or two times two: levels of the plan, stages and target are the same."""
-    for name, size, accumulation in (("whole", 4, 1), ("parts", 2, 2)):
-        split = {"train__batch_size": size, "train__accumulation": accumulation}
-        assert run(bench, tmp_path / name, **split) == 0
-    whole, parts = (checkpoint(tmp_path / name, 6) for name in ("whole", "parts"))
-    for prefix in (KEPT, STUDENT):
-        for name, value in part(whole, prefix).items():
-            torch.testing.assert_close(part(parts, prefix)[name], value, rtol=0, atol=2e-4)
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("name", ["hyper-sd", "lightning"])
+def test_however_a_step_is_cut_up_it_is_of_its_stage(name: str, bench: Bench, tmp_path: Path) -> None:
+    """Four items at once, four times one, two times two and two ranks of two: the same student."""
+    low = {"train__learning_rate": 1e-4, "train__steps": 4}  # see test_distill_ranks
+    settings = (SETTINGS if name == "lightning" else SEGMENTS) | low
+    flags = ("--bank", bench.bank(), "--method", name, "--quiet")
+    outs = {(4, 1): "whole", (1, 4): "ones", (2, 2): "pairs"}
+    for (size, accumulation), out in outs.items():
+        cut = {"train__batch_size": size, "train__accumulation": accumulation}
+        assert distill(tmp_path / out, *flags, **settings, **cut) == 0
+    ranked = arguments(tmp_path / "ranks", *flags, **settings, train__batch_size=2)
+    report = forked(kind="ranks", commands=[ranked], ranks=2, out=str(tmp_path))
+    assert report["ends"] == [0, 0], report["err"]
+    whole = checkpoint(tmp_path / "whole", 4)
+    for out in ("ones", "pairs", "ranks"):
+        other = checkpoint(tmp_path / out, 4)
+        assert whole.keys() == other.keys()
+        for kind in (".weights.", "average."):
+            names = [key for key in whole if kind in key]
+            ours, theirs = (torch.cat([state[key].flatten() for key in names]) for state in (whole, other))
+            assert names and float((ours - theirs).norm() / ours.norm()) < 1e-5
 
 
 @pytest.mark.slow
