@@ -107,7 +107,7 @@ def roles_of(student: nn.Module | None = None, *, ema: float | None = None) -> R
     student = student or Known()
     weights = {} if ema is None else {EMA_STUDENT: {"std": torch.tensor(ema, dtype=torch.float64)}}
     kind = PredictionType.EPSILON
-    return Roles(student, kind, torch.device("cpu"), autocast=nullcontext, weights=weights)
+    return Roles(student, kind, SD, torch.device("cpu"), autocast=nullcontext, weights=weights)
 
 
 def mean_of(path: int) -> float:

@@ -215,7 +215,7 @@ class DistillSettings(DistillInputs):
             yield key, f"{SELF} takes crops of the samples, and adversary.real style needs style pictures"
 
     def _online_conflicts(self, method: MethodSettings) -> Iterator[tuple[str, str]]:
-        if method.states == "data":
+        if method.states != "path":
             yield "bank", f"method {self.method} needs one: its samples and conditions come from there"
         if self.adversary.real == "path-end" and self.adversary.weight:
             yield "bank", "adversary.real path-end needs one"

@@ -30,7 +30,9 @@ class MethodSettings(Protocol):
         citation: title and source as a page says them, in Markdown.
         section: schema of its own settings; None without any.
         borrows: dotted settings in other methods' sections that it reads too.
-        states: "path" takes the teacher's, "data" noises clean latents afresh and has the teacher step.
+        states: "path" takes the teacher's, "data" noises clean latents afresh and has the teacher step,
+            "own" has the student walk down from the paths' starts.
+        further_roles: sets of weights that are trained beside the student, on its base.
         keeps_stage_weights: whether the run holds a further copy of the student; see `Method`.
         sees_target: whether the network must be told where a step aims.
     """
@@ -41,6 +43,7 @@ class MethodSettings(Protocol):
     section: type[Section] | None
     borrows: frozenset[str]
     states: str
+    further_roles: tuple[str, ...]
     keeps_stage_weights: bool
     sees_target: bool
 

@@ -70,7 +70,7 @@ class SamplingPath:
         if len(self.levels) < 2:
             raise LevelError("a path needs at least one level to evaluate and one to end at")
         for level, following in pairwise(self.levels):
-            if following.sigma > level.sigma:
+            if bool(torch.as_tensor(following.sigma > level.sigma).any()):
                 raise LevelError(f"a path runs from noise to picture, but {following} lies above {level}")
 
     @property

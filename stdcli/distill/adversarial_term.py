@@ -53,39 +53,37 @@ class AdversarialTerm:
             after_update=[module.update_spectral_norm],
         )
 
-    def losses(
-        self,
-        student: Loss,
-        prediction: Prediction,
-        batch: Batch,
-        *,
-        step: int,
-        pair: RealFakeBatch | None = None,
-    ) -> Iterator[Loss]:
+    def losses(self, student: Loss | None, pair: RealFakeBatch, batch: Batch, *, step: int) -> Iterator[Loss]:
         """The student's loss with the adversary's part added, then the discriminator's.
 
         Args:
-            student: its loss so far; one graph with what is added, so that both are differentiated at once.
-            prediction: what it says of the batch.
-            batch: with real latents.
+            student: its loss so far, None where it rests; one graph with what is added, so that both are
+                differentiated at once.
+            pair: what is told apart.
+            batch: what it belongs to.
             step: of the run, from 0.
-            pair: what to tell apart; None makes it by the variant, of the batch's real latents.
         """
         generator = fold(self.seed, "adversary", int(batch.sample_index[0]))
-        pair = self._pair(prediction, batch) if pair is None else pair
         is_seen = step >= self.start_step
-        with torch.set_grad_enabled(is_seen):
-            seen = self.adversary.generator_loss(pair, batch.cond, generator=generator)
-        yield replace(
-            student,
-            value=student.value + self.weight * seen if is_seen else student.value,
-            metrics={**student.metrics, "loss/adversarial": seen.detach().reshape(1)},
-        )
+        if student is not None:
+            with torch.set_grad_enabled(is_seen):
+                seen = self.adversary.generator_loss(pair, batch.cond, generator=generator)
+            yield replace(
+                student,
+                value=student.value + self.weight * seen if is_seen else student.value,
+                metrics={**student.metrics, "loss/adversarial": seen.detach().reshape(1)},
+            )
         parts = self.adversary.discriminator_loss(pair, batch.cond, generator=generator)
         named = {f"discriminator/{k}": v.detach().reshape(1) for k, v in parts.items() if k != "total"}
         yield Loss(DISCRIMINATOR, parts["total"], named)
 
-    def _pair(self, prediction: Prediction, batch: Batch) -> RealFakeBatch:
+    def pair(self, prediction: Prediction, batch: Batch) -> RealFakeBatch:
+        """The student's states and real latents at the levels of the variant.
+
+        Args:
+            prediction: what the student says of the batch.
+            batch: with real latents.
+        """
         numbers = batch.sample_index.tolist()
         draws = [fold(self.seed, "adversary level", number) for number in numbers]
         noises = [fold(self.seed, "adversary noise", number) for number in numbers]

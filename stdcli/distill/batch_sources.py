@@ -28,6 +28,7 @@ from stdcli.diffusion.noise import noise_from
 from stdcli.diffusion.solvers import start_state
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Method
+from stdcli.distill.own_states import OwnStates
 from stdcli.errors import ConfigError
 from stdcli.models.condition import Condition, split_conditions
 from stdcli.runtime.seeding import fold
@@ -89,6 +90,7 @@ class BankSource:
         ranks: of this process.
         device: where batches go.
         teacher_step: for methods on data: the guided teacher.
+        own_states: for methods on states of the student's own.
         real_latents: for the adversary.
     """
 
@@ -99,6 +101,7 @@ class BankSource:
     ranks: Ranks
     device: torch.device
     teacher_step: TeacherStep | None = None
+    own_states: OwnStates | None = None
     real_latents: RealLatents | None = None
     _batches: Generator[BankBatch, None, None] | None = field(default=None, init=False)
     _next: int = field(default=0, init=False)
@@ -128,9 +131,6 @@ class BankSource:
         cond, uncond = split_conditions(read.conditions, self.device)
         states = {name: self._to_device(value) for name, value in read.states.items()}
         ids = read.pairs.level_ids
-        target_ids = read.level_ids.get("target")
-        if target_ids is None:
-            target_ids = self._select(read.pairs)
         guidance = read.guidance.double()
         if self.method.states == "data":
             x, next_ids, following = self._noised(states, read), None, None
@@ -138,8 +138,16 @@ class BankSource:
                 next_ids = ids - 1
                 levels = [pick_levels(self.table, which) for which in (ids, next_ids)]
                 following = self.teacher_step(x, *levels, cond, uncond, guidance)
+        elif self.method.states == "own":
+            pairs, following, next_ids = read.pairs, None, None
+            x, ids = self.own_states.make(
+                states["start"], cond, draws=pairs.draws, sample_index=pairs.sample_index
+            )
         else:
             x, following, next_ids = states["here"], states.get("next"), read.level_ids.get("next")
+        target_ids = read.level_ids.get("target")
+        if target_ids is None:
+            target_ids = self._select(ids, read.pairs)
         return Batch(
             sample_ids=read.sample_ids,
             sample_index=read.pairs.sample_index,
@@ -171,18 +179,18 @@ class BankSource:
             self._batches = None
 
     def _choose(self, pairs: PathLevelBatch) -> Mapping[str, Tensor]:
-        if self.method.states == "data":
+        if self.method.states != "path":
             start = torch.full_like(pairs.level_ids, self.bank.level_ids[0])
-            return {"start": start} if self._is_styled else {}
+            return {"start": start} if self._is_styled or self.method.states == "own" else {}
         chosen = {"here": pairs.level_ids}
         if "next" in self.method.needs:
             chosen["next"] = _next_stored(self.bank.level_ids, pairs.level_ids)
         if "target" in self.method.needs:
-            chosen["target"] = self._select(pairs)
+            chosen["target"] = self._select(pairs.level_ids, pairs)
         return chosen
 
-    def _select(self, pairs: PathLevelBatch) -> Tensor:
-        return self.method.target_sampler.of_stage(pairs.stage).select(pairs.level_ids, pairs.draws)
+    def _select(self, level_ids: Tensor, pairs: PathLevelBatch) -> Tensor:
+        return self.method.target_sampler.of_stage(pairs.stage).select(level_ids, pairs.draws)
 
     def _to_device(self, value: Tensor) -> Tensor:
         return value.to(self.device, torch.float32)

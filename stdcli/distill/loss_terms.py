@@ -74,10 +74,25 @@ class LossTerms:
         errors = self._errors(prediction.state, target, scale)
         metrics = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
         student = Loss(STUDENT, errors.mean(), metrics)
-        if self.adversarial is None:
+        if self.adversarial is not None and pair is None:
+            pair = self.adversarial.pair(prediction, batch)
+        yield from self.judged(student, pair, batch, step=step)
+
+    def judged(
+        self, student: Loss | None, pair: RealFakeBatch | None, batch: Batch, *, step: int
+    ) -> Iterator[Loss]:
+        """A loss of the student with the adversary's part where there is one, and the adversary's own.
+
+        Args:
+            student: its loss so far; None where it rests.
+            pair: what the adversary tells apart; needed where there is one.
+            batch: what all belong to.
+            step: of the run, from 0.
+        """
+        if self.adversarial is not None:
+            yield from self.adversarial.losses(student, pair, batch, step=step)
+        elif student is not None:
             yield student
-        else:
-            yield from self.adversarial.losses(student, prediction, batch, step=step, pair=pair)
 
     def _errors(self, predicted: Tensor, target: Tensor, scale: Tensor | None) -> Tensor:
         """One error per item, [B]."""

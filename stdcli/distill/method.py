@@ -30,7 +30,7 @@ class Method(ABC):
     """One method of distillation.
 
     Attributes:
-        name, title, citation, section, borrows, states, sees_target: see
+        name, title, citation, section, borrows, states, sees_target, further_roles: see
             `config.distill_methods.MethodSettings`.
         sampling: recipe fields that its students need: sampler, final.
         needs: which of "next" (teacher state below j), "target" (teacher state at s) a batch must have, and
@@ -48,7 +48,7 @@ class Method(ABC):
     citation: ClassVar[str]
     section: ClassVar[type[Section] | None] = None
     borrows: ClassVar[frozenset[str]] = frozenset()
-    states: ClassVar[Literal["path", "data"]] = "path"
+    states: ClassVar[Literal["path", "data", "own"]] = "path"
     sees_target: ClassVar[bool] = False
     sampling: ClassVar[Mapping[str, Any]]
     needs: frozenset[str] = frozenset()
@@ -56,6 +56,7 @@ class Method(ABC):
     target_sampler: TargetSampler | StagedSampler
     predicts_x0: ClassVar[bool] = False
     judges_transitions: ClassVar[bool] = False
+    further_roles: ClassVar[tuple[str, ...]] = ()
     keeps_stage_weights: ClassVar[bool] = False
 
     @property

@@ -64,9 +64,12 @@ def check_full(config: DistillConfig, folder: RunFolder | None, *, values: int, 
         ResourceError: not enough memory for the states, or a disk too small for the checkpoints.
     """
     averages = (config.train.average_decay > 0) + (config.std.target_weights == "average")
-    averages += find_method(config.method).keeps_stage_weights
-    states = 4 * values * (2 + MOMENTS + averages)  # weights, gradients, moments, averages: float32
-    disk = run_bytes(4 * values * (1 + MOMENTS + averages), values)
+    method = find_method(config.method)
+    averages += method.keeps_stage_weights
+    trained = 1 + len(method.further_roles)
+    # weights, gradients, moments, averages: float32
+    states = 4 * values * ((2 + MOMENTS) * trained + averages)
+    disk = run_bytes(4 * values * ((1 + MOMENTS) * trained + averages), values)
     takes = f"{states / 1e9:.1f} GB of states in memory, {disk / 1e9:.1f} GB of disk"
     room = measure_room()
     free = room.free_bytes + room.swap_bytes

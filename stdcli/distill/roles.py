@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from stdcli.diffusion.guidance import guide
 from stdcli.diffusion.levels import Level
 from stdcli.diffusion.predictions import Denoised, PredictionType, to_x0_eps
+from stdcli.diffusion.schedule import NoiseSchedule
 from stdcli.distill.learner import EMA_STUDENT
 from stdcli.distill.student import Student
 from stdcli.models.condition import Condition
+
+LORA_UP = ".lora_B.weight"
 
 
 @dataclass
@@ -24,6 +27,7 @@ class Roles:
     Attributes:
         module: the trained one.
         prediction: what the network predicts.
+        schedule: of the model.
         device: where it is.
         autocast: makes a context of mixed precision.
         weights: role -> its weights by name, where they are neither the student's own nor the base's.
@@ -31,6 +35,7 @@ class Roles:
 
     module: Student
     prediction: PredictionType
+    schedule: NoiseSchedule
     device: torch.device
     autocast: Callable[[], AbstractContextManager]
     weights: dict[str, Mapping[str, Tensor]] = field(default_factory=dict)
@@ -71,7 +76,15 @@ class Roles:
 
     @torch.no_grad()
     def teacher(
-        self, x: Tensor, level: Level, cond: Condition, uncond: Condition, *, guidance: Tensor
+        self,
+        x: Tensor,
+        level: Level,
+        cond: Condition,
+        uncond: Condition,
+        *,
+        guidance: Tensor,
+        towards: str | None = None,
+        share: float = 0.0,
     ) -> Denoised:
         """The guided teacher; one forward where all guidance is 1, else a doubled one.
 
@@ -80,17 +93,25 @@ class Roles:
             level: one level, or one per item.
             cond, uncond: B conditions each.
             guidance: [B], in the Imagen form.
+            towards: an added role.
+            share: a of W + a B A, with that role's adapters; 0 is the teacher itself. Low-rank students only.
         """
         t = self._t(level)
         if bool((guidance == 1).all()):
-            with self.autocast(), self.module.as_teacher():
+            with self.autocast(), self._teaching(towards, share):
                 return self._split(self.module(x, t, cond), x, level)
         # autocast knows no concatenation of stored half precision and another
         times = torch.cat([t, t]) if isinstance(t, Tensor) else t
         doubled, conditions = torch.cat([x, x]), cond.concat(uncond)
-        with self.autocast(), self.module.as_teacher():
+        with self.autocast(), self._teaching(towards, share):
             both = self.module(doubled, times, conditions)
         return self._split(guide(*both.chunk(2), guidance), x, level)
+
+    def _teaching(self, towards: str | None, share: float) -> AbstractContextManager:
+        if not share:
+            return self.module.as_teacher()
+        weights = self.weights[towards].items()
+        return self.module.using({k: share * v if k.endswith(LORA_UP) else v for k, v in weights})
 
     def _t(self, level: Level) -> Tensor | float:
         return level.t.to(self.device) if isinstance(level.t, Tensor) else level.t

@@ -13,6 +13,7 @@ from stdcli.bank.order import PairOrder, StagedOrder
 from stdcli.config.distill import DistillConfig
 from stdcli.config.distill_methods import find_method
 from stdcli.diffusion.levels import Level, LevelError, select_levels
+from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.solvers import jump
 from stdcli.distill.adversarial_term import AdversarialTerm
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
@@ -20,6 +21,7 @@ from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, 
 from stdcli.distill.learner import EMA_STUDENT, STAGE_STUDENT, STUDENT, Learner
 from stdcli.distill.loss_terms import LossTerms
 from stdcli.distill.method import Method
+from stdcli.distill.own_states import OwnStates
 from stdcli.distill.roles import Roles
 from stdcli.distill.student import Student, make_student
 from stdcli.distill.student_start import start_from
@@ -106,6 +108,7 @@ def build(
     roles = Roles(
         module=student,
         prediction=network.prediction,
+        schedule=network.schedule,
         device=network.device,
         autocast=accelerator.autocast,
         weights={role: ema[name].average for role, name in ROLES.items() if name in ema},
@@ -222,7 +225,19 @@ def _source(
         return OnlineSource(online, method, ranks, config.seed, roles.device)
     order = _order(config, paths, method, ranks)
     step = _teacher_step(roles) if method.states == "data" else None
-    return BankSource(paths.bank, method, table, order, ranks, roles.device, teacher_step=step)
+    own = _own_states(config, paths, table, roles) if method.states == "own" else None
+    return BankSource(
+        paths.bank, method, table, order, ranks, roles.device, teacher_step=step, own_states=own
+    )
+
+
+def _own_states(
+    config: DistillConfig, paths: TeacherPaths, table: tuple[Level, ...], roles: Roles
+) -> OwnStates:
+    def denoise(x: Tensor, level: Level, cond: Condition) -> Denoised:
+        return roles.student(x, level, cond, to_level=table[0])
+
+    return OwnStates(denoise, roles.schedule, table, paths.start_id, config.step_counts, config.seed)
 
 
 def _order(
@@ -236,6 +251,8 @@ def _order(
     # data can be noised to every level, while states are there only where they were stored
     is_data = method.states == "data"
     ids = range(paths.start_id, 0, -1) if is_data else paths.manifest.level_ids[:-1]
+    if method.states == "own":
+        ids = (paths.start_id,)  # where walks begin; how far they go is drawn
     return PairOrder(len(paths.bank), tuple(ids), config.seed)
 
 

@@ -58,6 +58,10 @@ class Condition:
             raise ValueError(f"cannot expand {self.batch} conditions to {batch}")
         return self._map(lambda v: v.expand(batch, *v.shape[1:]))
 
+    def rows(self, index: Tensor) -> Condition:
+        """Those of some samples, int64 [n]."""
+        return self._map(lambda v: v[index])
+
     def concat(self, other: Condition) -> Condition:
         """This batch followed by the other's.
 

@@ -33,7 +33,9 @@ def test_every_file_is_a_method_and_the_default_comes_first() -> None:
 def test_a_method_says_all_that_is_asked_of_it(name: str) -> None:
     method = find_method(name)
     assert issubclass(method, Method) and not inspect.isabstract(method)
-    assert method.name == name and method.title and method.citation and method.states in ("path", "data")
+    assert (
+        method.name == name and method.title and method.citation and method.states in ("path", "data", "own")
+    )
     Recipe(steps=4, strength=0.75, **method.sampling)
     others = {f"{other}.{field}" for other in TASKS["distill"].model_fields for field in _fields(other)}
     assert method.borrows <= others
