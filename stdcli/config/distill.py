@@ -56,13 +56,14 @@ class AdversarySection(Section):
     "auto" takes DINOv2 where `dino` is on this disk."""
     dino: Text = "facebook/dinov2-small"
     """Folder or Hub id of DINOv2."""
-    real: Literal["auto", "x0", "path-end", "style"] = "auto"
-    """The real pictures: samples, ends of the teacher's paths, or each path's own style picture. Where there
-    are style pictures, "auto" is `path-end` with a bank and `style` without one, since samples are not in the
-    style; else `x0`."""
-    levels: Literal["xs-xr", "xs", "xs-x0", "x0", "xs-xR"] = "xs-xr"
-    """Levels of the student's state and the real one; "xs-xr", the paper's, takes r below s at random. With
-    methods that predict a clean latent, as lcm, it is "x0" always."""
+    real: Literal["auto", "x0", "path-end", "style", "target"] = "auto"
+    """The real pictures: samples, ends of the teacher's paths, or each path's own style picture; "target" is
+    the state that the student's is held against (levels xq-xq). Where there are style pictures, "auto" is
+    `path-end` with a bank and `style` without one, since samples are not in the style; else `x0`."""
+    levels: Literal["xs-xr", "xs", "xs-x0", "x0", "xs-xR", "xq-xq"] = "xs-xr"
+    """Levels of the student's state and the real one; "xs-xr", STD's, takes r below s at random; "xq-xq",
+    PCM's, noises both to one level q in [s, s + T/`steps`), below the path's start. With methods that predict
+    a clean latent, as lcm, it is "x0" always."""
     loss: Literal["hinge", "non-saturating"] = "hinge"
     norm: Literal["group", "local-batch"] = "group"
     """Normalization inside the heads; "local-batch" is the paper's."""
@@ -186,6 +187,14 @@ class DistillSettings(DistillInputs):
         yield from self._unused_sections(method)
         if self.adversary.weight and self.adversary.real == "style":
             yield from self._style_conflicts()
+        if self.adversary.weight and self.adversary.real == "target":
+            if method.predicts_x0:
+                yield "adversary.real", f"target is a state, and {method.name} compares clean latents"
+            elif self.adversary.levels != "xq-xq":
+                yield (
+                    "adversary.real",
+                    "target needs --set adversary.levels=xq-xq, which shows both at one level",
+                )
         if self.bank is not None and self.paths.data:
             yield "paths.data", "is not used beside a bank; leave one of the two out"
         if self.adversary.weight and self.adversary.norm == "local-batch":

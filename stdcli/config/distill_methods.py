@@ -34,6 +34,7 @@ class MethodSettings(Protocol):
             "own" has the student walk down from the paths' starts.
         further_roles: sets of weights that are trained beside the student, on its base.
         keeps_stage_weights: whether the run holds a further copy of the student; see `Method`.
+        predicts_x0: whether its students' predictions are clean latents, not states.
         sees_target: whether the network must be told where a step aims.
     """
 
@@ -45,6 +46,7 @@ class MethodSettings(Protocol):
     states: str
     further_roles: tuple[str, ...]
     keeps_stage_weights: bool
+    predicts_x0: bool
     sees_target: bool
 
     def conflicts(self, config: Any) -> Iterator[tuple[str, str]]:

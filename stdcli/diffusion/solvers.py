@@ -60,8 +60,8 @@ def add_noise(x: Tensor, noise: Tensor, *, from_level: Level, to_level: Level) -
     Args:
         x: [B, ...], states at `from_level`; in pure noise they stay as they are.
         noise: same shape, standard normal, independent of `x`.
-        from_level: one level.
-        to_level: one level, at least as noisy.
+        from_level: where `x` is; one level, or one per sample (fields [B]).
+        to_level: at least as noisy; one level, or one per sample where `from_level` is.
 
     Returns:
         [B, ...], states at `to_level`, dtype of `x`.
@@ -70,15 +70,20 @@ def add_noise(x: Tensor, noise: Tensor, *, from_level: Level, to_level: Level) -
         ValueError: `to_level` is cleaner than `from_level`.
     Source: Zheng 2024 (TCD), strategic stochastic sampling, the step back up.
     """
-    if from_level.alpha == 0:
-        if to_level.alpha != 0:
+    is_pure = _is_equal(from_level.alpha, 0.0)
+    if is_pure.all():
+        if not _is_equal(to_level.alpha, 0.0).all():
             raise ValueError(f"noise can only be added upwards, not from {from_level} to {to_level}")
         return x
     ratio = to_level.alpha / from_level.alpha
+    if is_pure.any():
+        ratio = torch.where(is_pure & _is_equal(to_level.alpha, 0.0), 1.0, ratio)
     variance = to_level.sigma**2 - (ratio * from_level.sigma) ** 2
-    if variance < -1e-12:
+    if bool(torch.as_tensor(variance < -1e-12).any()):
         raise ValueError(f"noise can only be added upwards, not from {from_level} to {to_level}")
-    return combine((ratio, x), (math.sqrt(max(variance, 0.0)), noise.to(x.device))).to(x.dtype)
+    is_each = isinstance(variance, Tensor)
+    root = variance.clamp(min=0.0).sqrt() if is_each else math.sqrt(max(variance, 0.0))
+    return combine((ratio, x), (root, noise.to(x.device))).to(x.dtype)
 
 
 def _is_equal(first: Scale, second: Scale) -> Tensor:

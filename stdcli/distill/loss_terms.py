@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor
 
 from stdcli.distill.adversarial_term import AdversarialTerm
-from stdcli.distill.adversary import RealFakeBatch
 from stdcli.distill.batch import Batch
 from stdcli.distill.distances import distance
 from stdcli.distill.learner import STUDENT, Learner, Prediction
+from stdcli.distill.real_fake_pairs import RealFakeBatch
 from stdcli.training.train_step import Loss
 
 BUCKETS = 4
@@ -75,7 +75,7 @@ class LossTerms:
         metrics = {"loss/distance": errors.detach(), **self._by_level(errors.detach(), batch.level_ids)}
         student = Loss(STUDENT, errors.mean(), metrics)
         if self.adversarial is not None and pair is None:
-            pair = self.adversarial.pair(prediction, batch)
+            pair = self.adversarial.pair(prediction, target, batch)
         yield from self.judged(student, pair, batch, step=step)
 
     def judged(

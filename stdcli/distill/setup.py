@@ -15,7 +15,7 @@ from stdcli.config.distill_methods import find_method
 from stdcli.diffusion.levels import Level, LevelError, select_levels
 from stdcli.diffusion.predictions import Denoised
 from stdcli.diffusion.solvers import jump
-from stdcli.distill.adversarial_term import AdversarialTerm
+from stdcli.distill.adversarial_term import AdversarialTerm, Reach
 from stdcli.distill.adversary_setup import GetCodec, make_adversary, make_real_latents
 from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, Ranks, TeacherStep
 from stdcli.distill.learner import EMA_STUDENT, STAGE_STUDENT, STUDENT, Learner
@@ -306,7 +306,8 @@ def _add_adversary(
         sees_given=task.method.judges_transitions,
     )
     kind = "the method's targets"
-    if not task.method.judges_transitions:
+    judges_target = section.real == "target"
+    if not task.method.judges_transitions and not judges_target:
         task.source.real_latents, kind = make_real_latents(
             section,
             paths=training.paths,
@@ -324,5 +325,9 @@ def _add_adversary(
         schedule=training.network.schedule,
         table=table,
         seed=config.seed,
+        reach=Reach(
+            training.network.schedule.num_train_timesteps / config.steps, table[training.paths.start_id].t
+        ),
+        judges_target=judges_target,
     )
     task.terms = replace(task.terms, adversarial=term)

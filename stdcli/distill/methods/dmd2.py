@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from stdcli.config.distill import DistillSettings
     from stdcli.diffusion.levels import Level
-    from stdcli.distill.adversary import RealFakeBatch
     from stdcli.distill.batch import Batch
     from stdcli.distill.loss_terms import LossTerms
+    from stdcli.distill.real_fake_pairs import RealFakeBatch
     from stdcli.distill.roles import Roles
     from stdcli.distill.target_sampler import TargetSampler
     from stdcli.distill.teacher_paths import TeacherPaths
@@ -171,7 +171,7 @@ class Dmd2(Method):
 
     def pair(self, roles: Roles, made: Tensor, batch: Batch) -> RealFakeBatch:
         """x_g and real latents, each under noise of its own at one level, which the critic is told."""
-        from stdcli.distill.adversary import RealFakeBatch
+        from stdcli.distill.real_fake_pairs import RealFakeBatch
 
         level, noise = self._noise(roles, batch, "judged")
         _, other = self._noise(roles, batch, "judged real")

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from stdcli.config.distill import DistillSettings
     from stdcli.diffusion.levels import Level
     from stdcli.diffusion.predictions import Denoised
-    from stdcli.distill.adversary import RealFakeBatch
     from stdcli.distill.batch import Batch
     from stdcli.distill.loss_terms import LossTerms
+    from stdcli.distill.real_fake_pairs import RealFakeBatch
     from stdcli.distill.roles import Roles
     from stdcli.distill.teacher_paths import TeacherPaths
     from stdcli.training.train_step import Loss
@@ -221,7 +221,7 @@ class Lightning(Method):
         self, prediction: Prediction, target: Tensor, batch: Batch, *, is_shown: bool
     ) -> RealFakeBatch:
         """What the adversary tells apart: the student's states at s from the targets, x_j shown or not."""
-        from stdcli.distill.adversary import RealFakeBatch
+        from stdcli.distill.real_fake_pairs import RealFakeBatch
 
         level, to_level = batch.levels(self.table)
         given = batch.states if is_shown else None

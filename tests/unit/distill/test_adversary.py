@@ -11,8 +11,9 @@ from torch import nn
 
 from stdcli.diffusion.levels import Level, level_table, pick_levels
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.adversary import Adversary, RealFakeBatch, make_real_fake_batch
+from stdcli.distill.adversary import Adversary
 from stdcli.distill.discriminator import Discriminator
+from stdcli.distill.real_fake_pairs import RealFakeBatch, make_real_fake_batch
 from stdcli.models.condition import Condition
 
 SD = NoiseSchedule.scaled_linear(0.00085, 0.012, 1000)

@@ -15,7 +15,8 @@ from torch import nn
 
 from stdcli.diffusion.levels import levels_at
 from stdcli.diffusion.schedule import NoiseSchedule
-from stdcli.distill.adversary import Adversary, RealFakeBatch, make_real_fake_batch
+from stdcli.distill.adversary import Adversary
+from stdcli.distill.real_fake_pairs import RealFakeBatch, make_real_fake_batch
 from stdcli.models.condition import Condition
 
 V = 0.1

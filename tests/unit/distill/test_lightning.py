@@ -13,12 +13,13 @@ from stdcli.config.distill import DistillConfig
 from stdcli.diffusion.levels import level_table, make_sampling_path
 from stdcli.diffusion.predictions import PredictionType, to_x0_eps
 from stdcli.diffusion.sample import sample
-from stdcli.distill.adversary import Adversary, RealFakeBatch
+from stdcli.distill.adversary import Adversary
 from stdcli.distill.batch import Batch
 from stdcli.distill.batch_sources import BankSource, Ranks
 from stdcli.distill.learner import STAGE_STUDENT
 from stdcli.distill.loss_terms import LossTerms
 from stdcli.distill.methods.lightning import METHOD, Halving, Lightning
+from stdcli.distill.real_fake_pairs import RealFakeBatch
 from stdcli.errors import ConfigError
 from tests.tiny_methods import (
     SD,
