@@ -29,6 +29,7 @@ from stdcli.diffusion.solvers import start_state
 from stdcli.distill.batch import Batch
 from stdcli.distill.method import Method
 from stdcli.distill.own_states import OwnStates
+from stdcli.distill.renoised import Renoised
 from stdcli.errors import ConfigError
 from stdcli.models.condition import Condition, split_conditions
 from stdcli.runtime.seeding import fold
@@ -91,6 +92,7 @@ class BankSource:
         device: where batches go.
         teacher_step: for methods on data: the guided teacher.
         own_states: for methods on states of the student's own.
+        renoised: for methods on data: puts the student's own among them; None leaves them.
         real_latents: for the adversary.
     """
 
@@ -102,6 +104,7 @@ class BankSource:
     device: torch.device
     teacher_step: TeacherStep | None = None
     own_states: OwnStates | None = None
+    renoised: Renoised | None = None
     real_latents: RealLatents | None = None
     _batches: Generator[BankBatch, None, None] | None = field(default=None, init=False)
     _next: int = field(default=0, init=False)
@@ -134,6 +137,8 @@ class BankSource:
         guidance = read.guidance.double()
         if self.method.states == "data":
             x, next_ids, following = self._noised(states, read), None, None
+            if self.renoised is not None:
+                x, ids = self.renoised.mix(x, ids, cond, sample_index=read.pairs.sample_index)
             if "next" in self.method.needs:
                 next_ids = ids - 1
                 levels = [pick_levels(self.table, which) for which in (ids, next_ids)]

@@ -36,6 +36,7 @@ class Method(ABC):
         needs: which of "next" (teacher state below j), "target" (teacher state at s) a batch must have, and
             whether the "teacher" must be in memory.
         ema_decay: of the role `ema_student`, an average of the student; None keeps none.
+        own_share: how often an item of noised data is the student's own, see `renoised.py`.
         target_sampler: draws s; one per stage where a run has several.
         predicts_x0: whether `Prediction.state` is a clean latent, and no state at s.
         judges_transitions: whether its adversary tells its own targets from the student's states at s, and is
@@ -53,6 +54,7 @@ class Method(ABC):
     sampling: ClassVar[Mapping[str, Any]]
     needs: frozenset[str] = frozenset()
     ema_decay: float | None = None
+    own_share: float = 0.0
     target_sampler: TargetSampler | StagedSampler
     predicts_x0: ClassVar[bool] = False
     judges_transitions: ClassVar[bool] = False

@@ -21,7 +21,8 @@ from stdcli.distill.batch_sources import BankSource, BatchSource, OnlineSource, 
 from stdcli.distill.learner import EMA_STUDENT, STAGE_STUDENT, STUDENT, Learner
 from stdcli.distill.loss_terms import LossTerms
 from stdcli.distill.method import Method
-from stdcli.distill.own_states import OwnStates
+from stdcli.distill.own_states import DenoiseUnder, OwnStates
+from stdcli.distill.renoised import Renoised
 from stdcli.distill.roles import Roles
 from stdcli.distill.student import Student, make_student
 from stdcli.distill.student_start import start_from
@@ -225,19 +226,39 @@ def _source(
         return OnlineSource(online, method, ranks, config.seed, roles.device)
     order = _order(config, paths, method, ranks)
     step = _teacher_step(roles) if method.states == "data" else None
-    own = _own_states(config, paths, table, roles) if method.states == "own" else None
+    own, mixed = method.states == "own", method.own_share > 0
     return BankSource(
-        paths.bank, method, table, order, ranks, roles.device, teacher_step=step, own_states=own
+        paths.bank,
+        method,
+        table,
+        order,
+        ranks,
+        roles.device,
+        teacher_step=step,
+        own_states=_own_states(config, paths, table, roles) if own else None,
+        renoised=_renoised(config, paths, table, roles, method.own_share) if mixed else None,
     )
 
 
 def _own_states(
     config: DistillConfig, paths: TeacherPaths, table: tuple[Level, ...], roles: Roles
 ) -> OwnStates:
+    denoise = _student_alone(roles, table)
+    return OwnStates(denoise, roles.schedule, table, paths.start_id, config.step_counts, config.seed)
+
+
+def _renoised(
+    config: DistillConfig, paths: TeacherPaths, table: tuple[Level, ...], roles: Roles, share: float
+) -> Renoised:
+    ids = range(1, paths.start_id + 1)
+    return Renoised(_student_alone(roles, table), table, ids, share, config.seed)
+
+
+def _student_alone(roles: Roles, table: tuple[Level, ...]) -> DenoiseUnder:
     def denoise(x: Tensor, level: Level, cond: Condition) -> Denoised:
         return roles.student(x, level, cond, to_level=table[0])
 
-    return OwnStates(denoise, roles.schedule, table, paths.start_id, config.step_counts, config.seed)
+    return denoise
 
 
 def _order(

@@ -34,14 +34,19 @@ if TYPE_CHECKING:
 
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
+"""Of the released scheduler."""
 
 
-def boundary(t: Tensor) -> tuple[Tensor, Tensor]:
+def boundary(t: Tensor, *, scaling: float = TIMESTEP_SCALING) -> tuple[Tensor, Tensor]:
     """c_skip and c_out at model times t, float64 of t's shape; (1, 0) at t = 0.
+
+    Args:
+        t: model times.
+        scaling: factor on them; the larger, the sooner above 0 the network's x0 is taken as it is.
 
     Source: Luo 2023 (LCM), released scheduler: sigma_data 0.5, times scaled by 10.
     """
-    scaled = t.double() * TIMESTEP_SCALING
+    scaled = t.double() * scaling
     total = scaled**2 + SIGMA_DATA**2
     return SIGMA_DATA**2 / total, scaled / total.sqrt()
 
@@ -68,12 +73,13 @@ class Lcm(Method):
     predicts_x0: ClassVar[bool] = True
     sampling: ClassVar[Mapping[str, Any]] = MappingProxyType({"sampler": "renoise", "final": "x0"})
     needs: ClassVar[frozenset[str]] = frozenset({"next", "teacher"})
+    timestep_scaling: ClassVar[float] = TIMESTEP_SCALING
 
     @classmethod
     def conflicts(cls, config: DistillSettings) -> Iterator[tuple[str, str]]:
         """All jumps end at one level."""
         if config.student.s_embedding:
-            yield "student.s_embedding", "belongs to method std: lcm has one target level"
+            yield "student.s_embedding", f"belongs to method std: {cls.name} has one target level"
 
     @classmethod
     def from_settings(cls, config: DistillSettings, *, paths: TeacherPaths, table: Sequence[Level]) -> Lcm:
@@ -96,20 +102,19 @@ class Lcm(Method):
         """f(x_j; student), with gradients."""
         level, to_level = batch.levels(self.table)
         denoised = roles.student(batch.states, level, batch.cond, to_level=to_level)
-        return Prediction(_bound(batch.states, denoised, level), denoised)
+        return Prediction(self._bound(batch.states, denoised, level), denoised)
 
     def target(self, roles: Roles, batch: Batch) -> Tensor:
         """f(x_{j-1}; target network), without gradients; x_{j-1} itself at level 0."""
         level, to_level = batch.next_levels(self.table)
         denoised = roles.ema_student(batch.next_states, level, batch.cond, to_level=to_level)
-        return _bound(batch.next_states, denoised, level)
+        return self._bound(batch.next_states, denoised, level)
 
+    def _bound(self, x: Tensor, denoised: Denoised, level: Level) -> Tensor:
+        from stdcli.diffusion.combine import combine
 
-def _bound(x: Tensor, denoised: Denoised, level: Level) -> Tensor:
-    from stdcli.diffusion.combine import combine
-
-    c_skip, c_out = boundary(level.t)
-    return combine((c_skip, x), (c_out, denoised.x0))
+        c_skip, c_out = boundary(level.t, scaling=self.timestep_scaling)
+        return combine((c_skip, x), (c_out, denoised.x0))
 
 
 METHOD = Lcm
