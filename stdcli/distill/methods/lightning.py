@@ -134,14 +134,11 @@ class Lightning(Method):
         count, given = config.section_of(cls).counts[-1], config.adversary
         yield from stage_conflicts(config.section_of(cls), config.train.steps)
         if config.steps != count:
-            yield (
-                "steps",
-                f"{config.steps} is not {count}, the last of lightning.counts and what the student is for",
-            )
+            yield "steps", f"{config.steps} is not {count}, the last of lightning.counts"
         if config.student.s_embedding:
             yield (
                 "student.s_embedding",
-                "belongs to method std: in lightning the level of a state says its target",
+                "belongs to method std: lightning has one target level for each level",
             )
         for name in ("real", "levels"):
             if getattr(given, name) != type(given).model_fields[name].default:
