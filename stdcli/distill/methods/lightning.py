@@ -138,7 +138,7 @@ class Lightning(Method):
         if config.student.s_embedding:
             yield (
                 "student.s_embedding",
-                "belongs to method std: lightning has one target level for each level",
+                "belongs to method std: lightning has one target level per level",
             )
         for name in ("real", "levels"):
             if getattr(given, name) != type(given).model_fields[name].default:
