@@ -36,7 +36,7 @@ def push_both(
     Raises:
         ValueError: a q is cleaner than its s.
 
-    Source: Wang 2024 (PCM, arXiv 2405.18407), section 3.3.
+    Source: Wang 2024 (PCM, arXiv 2405.18407), adversarial consistency loss.
     """
     from_level = clean_like(level) if is_clean else level
     fake = add_noise(jumped, noise, from_level=level, to_level=pushed_level)

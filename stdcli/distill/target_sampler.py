@@ -68,6 +68,43 @@ def lowest_choices(ids: Sequence[int]) -> TargetChoices:
     return {j: (0,) for j in ids if j > 0}
 
 
+def phase_choices(start_id: int, phases: int) -> TargetChoices:
+    """s = the lower end of the phase that holds j; phases are the jumps of a plan of as many steps.
+
+    Args:
+        start_id: j0, where the paths start.
+        phases: M, in 1..j0.
+
+    Raises:
+        LevelError: there are not so many levels.
+    Source: Wang 2024 (PCM), phases, on level ids.
+    """
+    edges = (*select_levels(start_id, phases), 0)
+    return {j: (max(edge for edge in edges if edge < j),) for j in range(start_id, 0, -1)}
+
+
+def near_choices(levels: Sequence[Level], step_counts: Sequence[int], *, reach: float) -> TargetChoices:
+    """s on the plans of the Ks: the nearest level of theirs below j, and those at most `reach` below it.
+
+    Args:
+        levels: the start and all levels below it, falling to level 0.
+        step_counts: the Ks, whose plans (without the start, with level 0) are the grid.
+        reach: in model times, >= 0.
+
+    Raises:
+        LevelError: a K has no path.
+    Source: Wang 2024 (TDD), choice of target timesteps.
+    """
+    start = levels[0].id
+    visited = {id_ for steps in step_counts for id_ in select_levels(start, steps)}
+    grid = [level for level in levels if level.id == 0 or level.id in visited - {start}]
+    found = {}
+    for level in levels[:-1]:
+        below = [other for other in grid if other.id < level.id]
+        found[level.id] = tuple(other.id for other in below if other.t >= below[0].t - reach)
+    return found
+
+
 @dataclass(frozen=True)
 class TargetSampler:
     """Draws s for a batch of j.

@@ -25,7 +25,7 @@ from tests.tiny_methods import ABAR, SD, condition_of, roles_of
 MEAN, STD = 0.3, 0.4
 ITEMS = 2000
 TIMES = torch.tensor(ABAR, dtype=torch.float64)
-CONSISTENCY = {"tcd": (), "hyper-sd": (8, 4, 2, 1)}  # and segments of the stages
+CONSISTENCY = {"tcd": (), "pcm": (), "tdd": (), "hyper-sd": (8, 4, 2, 1)}  # and segments of the stages
 LINEAR = {"kind": "huber", "huber_c": 1e-9}  # the mean absolute error
 
 
