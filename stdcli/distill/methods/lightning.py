@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 class LightningSection(StagedSection):
     """Progressive distillation: each stage halves the steps."""
 
-    counts: StageCounts = (16, 8, 4)
+    counts: StageCounts = (8, 4)
     """Steps of a job in each stage, each half of those before; the student is for the last. The teacher of
     the first takes twice as many."""
     unconditional: Share = 0.5
