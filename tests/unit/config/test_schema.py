@@ -40,6 +40,7 @@ NEEDS = {  # a field that makes sense only beside another of its section
     "hyper_sd.shares": {"segments": [1]},
     "lightning.shares": {"counts": [4]},
 }
+PAIRS = {"dmd2.tau"}  # a lower and an upper number
 
 
 def problems(schema: type[Section], data: dict[str, Any]) -> dict[str, str]:
@@ -85,6 +86,7 @@ def method_of(task: str, name: str) -> dict[str, str]:
 def load(task: str, name: str, text: str) -> Any:
     """The value of a field written as `text` in a YAML file."""
     *parents, last = name.split(".")
+    text = f"[{text}, {text}]" if name in PAIRS else text
     data = {**NEEDS.get(name, {}), **yaml.safe_load(f"{last}: {text}")}
     for parent in reversed(parents):
         data = {parent: data}

@@ -12,6 +12,7 @@ from stdcli.config.distill import DistillConfig
 from stdcli.diffusion.levels import level_table, levels_at
 from stdcli.distill.consistency import Consistency
 from stdcli.distill.loss_terms import LossTerms
+from stdcli.distill.methods.hyper_sd import HyperSd
 from stdcli.distill.methods.pcm import Pcm
 from stdcli.distill.methods.tcd import Tcd
 from stdcli.distill.target_sampler import TargetSampler
@@ -31,7 +32,7 @@ from tests.unit.distill.test_std import PATHS, J, S, batch_of, close, jumped
 
 TABLE = level_table(SD, 50)
 TARGETS = TargetSampler({}, {})
-SHARED = [Tcd, Pcm]  # all that is theirs is in `Consistency`, but for s
+SHARED = [Tcd, Pcm, HyperSd]  # all that is theirs is in `Consistency`, but for s
 
 
 def tcd(**more) -> Tcd:
