@@ -143,8 +143,9 @@ def test_the_methods_target_stands_for_the_real_latents() -> None:
     for item, s in enumerate((28, 19, 0, 0)):
         assert time_of(s) <= pair.level.t[item] < min(time_of(s) + 250, 739)
         (alpha, _), (to_alpha, _) = scales(time_of(s)), scales(int(pair.level.t[item]))
-        kept = (pair.fake - pair.real)[item].mean() - to_alpha / alpha
-        assert abs(float(kept)) < 1.5, "states one apart, beside noise"
+        fresh = (pair.fake - pair.real)[item] - to_alpha / alpha  # states one apart: the noises' difference
+        deviation = (2 * (1 - (to_alpha / alpha) ** 2)) ** 0.5
+        assert float(fresh.std()) == pytest.approx(deviation, rel=0.6), "each side has noise of its own"
 
 
 def test_draws_are_those_of_the_items_and_the_seed() -> None:
