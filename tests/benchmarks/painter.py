@@ -95,10 +95,9 @@ def recolor(photo: np.ndarray, style: np.ndarray) -> np.ndarray:
 def paint_as(model: str, sets: Sequence[str] = ()) -> Painter:
     """What `stdcli stylize --model` would make."""
     config = resolve("stylize", sets=sets, flags={"model": model, "device": "cpu", "dtype": "float32"}).config
-    bundle = load_configured(config, styles=True, console=Console("quiet"))
-    session = StyleSession(
-        bundle, config, resolve_sampling(config, bundle.network.recipe, bundle.network.schedule), ()
-    )
+    bundle = load_configured(config, styles=True, reporter=Console("quiet"))
+    settings = resolve_sampling(config, bundle.network.recipe, bundle.network.schedule)
+    session = StyleSession(bundle, config, settings, (), Console("quiet"))
     return lambda photo, style: session.in_style_of(style).stylize(photo[None])[0]
 
 
