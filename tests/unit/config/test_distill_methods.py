@@ -29,6 +29,13 @@ def test_every_file_is_a_method_and_the_default_comes_first() -> None:
     assert method_names()[0] == DistillConfig().method == "std"
 
 
+def test_the_list_of_methods_is_one_table_with_a_row_each() -> None:
+    lines = (FOLDER / "README.md").read_text().splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+    assert rows == list(range(rows[0], rows[0] + len(FILES) + 2))  # its head and the line below that first
+    assert sorted(lines[n].split("](")[1].split(")")[0] for n in rows[2:]) == [f"{file}.py" for file in FILES]
+
+
 @pytest.mark.parametrize("name", method_names())
 def test_a_method_says_all_that_is_asked_of_it(name: str) -> None:
     method = find_method(name)
