@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from stdcli.distill.learner import Prediction
 from stdcli.distill.method import Method
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from stdcli.config.distill import DistillSettings
     from stdcli.diffusion.levels import Level
     from stdcli.distill.batch import Batch
+    from stdcli.distill.learner import Prediction
     from stdcli.distill.loss_terms import LossTerms
     from stdcli.distill.roles import Roles
     from stdcli.distill.target_sampler import TargetSampler
@@ -58,19 +58,15 @@ class Consistency(Method):
 
     def predict(self, roles: Roles, batch: Batch) -> Prediction:
         """J(x_j, j -> s; student), with gradients."""
-        from stdcli.diffusion.solvers import jump
+        from stdcli.distill.jumps import student_jump
 
-        level, to_level = batch.levels(self.table)
-        denoised = roles.student(batch.states, level, batch.cond, to_level=to_level)
-        return Prediction(jump(batch.states, denoised, from_level=level, to_level=to_level), denoised)
+        return student_jump(roles, batch, self.table)
 
     def target(self, roles: Roles, batch: Batch) -> Tensor:
-        """J(x_{j-1}, j-1 -> s; target network), [B, C, *space], no gradients; x_{j-1} where s = j - 1."""
-        from stdcli.diffusion.solvers import jump
+        """J(x_{j-1}, j-1 -> s; target network), [B, C, *space], no gradients."""
+        from stdcli.distill.jumps import target_jump
 
-        level, to_level = batch.next_levels(self.table)
-        denoised = roles.ema_student(batch.next_states, level, batch.cond, to_level=to_level)
-        return jump(batch.next_states, denoised, from_level=level, to_level=to_level)
+        return target_jump(roles, batch, self.table)
 
 
 def target_decay(config: DistillSettings) -> float | None:

@@ -63,11 +63,6 @@ def scheduled_choices(ids: Sequence[int], step_counts: Sequence[int]) -> TargetC
     return {j: tuple(sorted(nexts, reverse=True)) for j, nexts in found.items()}
 
 
-def lowest_choices(ids: Sequence[int]) -> TargetChoices:
-    """s = 0 always: consistency models."""
-    return {j: (0,) for j in ids if j > 0}
-
-
 def phase_choices(start_id: int, phases: int) -> TargetChoices:
     """s = the lower end of the phase that holds j; phases are the jumps of a plan of as many steps.
 
@@ -118,6 +113,11 @@ class TargetSampler:
     free: TargetChoices
     scheduled: TargetChoices
     p_sched: float = 0.0
+
+    @classmethod
+    def lowest(cls, start_id: int) -> TargetSampler:
+        """s = 0 from every level up to the start's: consistency models."""
+        return cls(dict.fromkeys(range(1, start_id + 1), (0,)), {})
 
     def of_stage(self, stage: int) -> TargetSampler:
         """Itself: all stages of a run are alike. See `stages.StagedSampler`."""

@@ -1,7 +1,7 @@
 """One step of training, whatever is trained: micro-batches, several modules, processes, mixed precision.
 
 It knows no method. A task yields losses, each for one of them; gradients are added at once, exchanged
-between processes with the last micro-batch alone. Those that got a loss then take a step; the others rest.
+between processes after the last micro-batch. Those that got a loss then take a step; the others rest.
 """
 
 from __future__ import annotations

@@ -104,9 +104,9 @@ class Dmd2(Method):
     @property
     def target_sampler(self) -> TargetSampler:
         """s = 0."""
-        from stdcli.distill.target_sampler import TargetSampler, lowest_choices
+        from stdcli.distill.target_sampler import TargetSampler
 
-        return TargetSampler(lowest_choices(range(self.start_id + 1)), {})
+        return TargetSampler.lowest(self.start_id)
 
     def learners(self, roles: Roles) -> list[Learner]:
         """The student, and the fake score, which begins as the student."""

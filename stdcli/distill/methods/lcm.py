@@ -89,9 +89,9 @@ class Lcm(Method):
     @property
     def target_sampler(self) -> TargetSampler:
         """s = 0."""
-        from stdcli.distill.target_sampler import TargetSampler, lowest_choices
+        from stdcli.distill.target_sampler import TargetSampler
 
-        return TargetSampler(lowest_choices(range(self.start_id + 1)), {})
+        return TargetSampler.lowest(self.start_id)
 
     def losses(self, roles: Roles, terms: LossTerms, batch: Batch, step: int) -> Iterator[Loss]:
         """See the head of the file."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stdcli.config.schema import Share
 from stdcli.config.stages import StageCounts, StagedSection
-from stdcli.distill.learner import STAGE_STUDENT, Prediction
+from stdcli.distill.learner import STAGE_STUDENT
 from stdcli.distill.method import Method
 from stdcli.distill.stages import StagedSampler, stage_conflicts, stages_of
 from stdcli.errors import ConfigError
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from stdcli.diffusion.levels import Level
     from stdcli.diffusion.predictions import Denoised
     from stdcli.distill.batch import Batch
+    from stdcli.distill.learner import Prediction
     from stdcli.distill.loss_terms import LossTerms
     from stdcli.distill.real_fake_pairs import RealFakeBatch
     from stdcli.distill.roles import Roles
@@ -191,11 +192,9 @@ class Lightning(Method):
 
     def predict(self, roles: Roles, batch: Batch) -> Prediction:
         """J(x_j, j -> s; student), with gradients."""
-        from stdcli.diffusion.solvers import jump
+        from stdcli.distill.jumps import student_jump
 
-        level, to_level = batch.levels(self.table)
-        denoised = roles.student(batch.states, level, batch.cond, to_level=to_level)
-        return Prediction(jump(batch.states, denoised, from_level=level, to_level=to_level), denoised)
+        return student_jump(roles, batch, self.table)
 
     def target(self, roles: Roles, batch: Batch, stage: int) -> Tensor:
         """J(J(x_j, j -> m), m -> s) of the stage before, [B, C, *space], without gradients.

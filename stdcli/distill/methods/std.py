@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stdcli.config.schema import Count, Decay, Section, Share
-from stdcli.distill.learner import Prediction
 from stdcli.distill.method import Method
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from stdcli.config.distill import DistillSettings
     from stdcli.diffusion.levels import Level
     from stdcli.distill.batch import Batch
+    from stdcli.distill.learner import Prediction
     from stdcli.distill.loss_terms import LossTerms
     from stdcli.distill.roles import Roles
     from stdcli.distill.target_sampler import TargetSampler
@@ -158,18 +158,18 @@ class Std(Method):
 
     def predict(self, roles: Roles, batch: Batch) -> Prediction:
         """J(x_j, j -> s; student), with gradients."""
-        from stdcli.diffusion.solvers import jump
+        from stdcli.distill.jumps import student_jump
 
-        level, to_level = batch.levels(self.table)
-        denoised = roles.student(batch.states, level, batch.cond, to_level=to_level)
-        return Prediction(jump(batch.states, denoised, from_level=level, to_level=to_level), denoised)
+        return student_jump(roles, batch, self.table)
 
     def target(self, roles: Roles, batch: Batch) -> Tensor:
         """What it is held against, [B, C, *space], without gradients."""
+        from stdcli.distill.jumps import target_jump
+
         if self.kind == "teacher":
             return batch.targets
-        student_jump = self._student_jump(roles, batch)
-        return student_jump if self.kind == "consistency" else batch.targets.lerp(student_jump, self.mix)
+        own = target_jump(roles, batch, self.table)
+        return own if self.kind == "consistency" else batch.targets.lerp(own, self.mix)
 
     def scale(self, batch: Batch) -> Tensor | None:
         """float64 [B] that errors are divided by, so that all jumps count alike; None leaves them."""
@@ -179,13 +179,6 @@ class Std(Method):
         if not self.weighs_jumps:
             return None
         return jump_gain(*batch.levels(self.table), kind=PredictionType(self.prediction))
-
-    def _student_jump(self, roles: Roles, batch: Batch) -> Tensor:
-        from stdcli.diffusion.solvers import jump
-
-        level, to_level = batch.next_levels(self.table)
-        denoised = roles.ema_student(batch.next_states, level, batch.cond, to_level=to_level)
-        return jump(batch.next_states, denoised, from_level=level, to_level=to_level)
 
 
 METHOD = Std

@@ -13,7 +13,6 @@ from stdcli.diffusion.levels import LevelError, level_table
 from stdcli.distill.methods.std import StdSection, make_target_sampler
 from stdcli.distill.target_sampler import (
     TargetSampler,
-    lowest_choices,
     proportional_choices,
     scheduled_choices,
     window_choices,
@@ -116,7 +115,7 @@ def test_schedules_of_kept_levels() -> None:
 
 
 def test_consistency_models_aim_at_level_0() -> None:
-    assert lowest_choices(range(4)) == {1: (0,), 2: (0,), 3: (0,)}
+    assert TargetSampler.lowest(3).free == {1: (0,), 2: (0,), 3: (0,)}
 
 
 def test_too_many_steps_for_the_levels() -> None:
