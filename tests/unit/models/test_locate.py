@@ -187,7 +187,8 @@ def test_lora_file_inside_a_hub_repository(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(snapshot, "files", files)
     source = locate_lora("o/n/sub/a.safetensors@v1", offline=False)
-    assert asked == [("o/n", "v1", ["sub/a.safetensors", "sub/recipe.json", "sub/adapter_config.json"])]
+    beside = ["sub/recipe.json", "sub/adapter_config.json", "sub/target_time_embedder.safetensors"]
+    assert asked == [("o/n", "v1", ["sub/a.safetensors", *beside])]
     assert source.path == folder / "sub" / "a.safetensors"
     assert source.revision == "c0ffee"
     with pytest.raises(HubError, match=r"no file b\.safetensors in o/n"):
